@@ -1,0 +1,287 @@
+// Package netfiles keeps what a network driver must remember about endpoints
+// that have no kernel object of their own, and writes the files that every
+// container expects from its network: hosts and resolv.conf.
+//
+// Everything lies in the driver's Run directory, on tmpfs, so that a reboot
+// forgets it together with the kernel's objects:
+//
+//	networks/<network>                    an empty file for each network
+//	<container>-<run>/hosts               bound over /etc/hosts
+//	<container>-<run>/resolv.conf         bound over /etc/resolv.conf
+//	<container>-<run>/endpoint-<network>  that endpoint's lines of hosts
+//
+// hosts and resolv.conf are single-file binds in a running container: they are
+// rewritten in place, since a rename would leave the old inode mounted.
+package netfiles
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/sdk/netdriver"
+)
+
+const endpointPrefix = "endpoint-"
+
+// Store is the directory of one driver. It may be used by several goroutines
+// as long as each run of a container has one at a time.
+type Store struct {
+	dir string
+}
+
+// Open returns the store in dir, which is made when it is missing.
+func Open(dir string) (*Store, error) {
+	if !filepath.IsAbs(dir) {
+		return nil, fmt.Errorf("network driver directory %q is not absolute: %w", dir, errdefs.ErrInvalidArgument)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "networks"), 0o700); err != nil {
+		return nil, fmt.Errorf("make network driver directory: %w", err)
+	}
+	return &Store{dir: dir}, nil
+}
+
+// CheckID refuses an id that could not be a file's name.
+func CheckID(what, id string) error {
+	if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`).MatchString(id) {
+		return fmt.Errorf("%s id %q: %w", what, id, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// CheckKey refuses a key whose ids could not be file names.
+func CheckKey(k netdriver.EndpointKey) error {
+	if err := CheckID("network", k.Network); err != nil {
+		return err
+	}
+	return CheckID("container", k.Container)
+}
+
+// HoldNetwork remembers a network.
+func (s *Store) HoldNetwork(id string) error {
+	if err := CheckID("network", id); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.dir, "networks", id), nil, 0o600)
+}
+
+// HasNetwork reports whether a network is held.
+func (s *Store) HasNetwork(id string) bool {
+	if CheckID("network", id) != nil {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(s.dir, "networks", id))
+	return err == nil
+}
+
+// DropNetwork forgets a network.
+func (s *Store) DropNetwork(id string) error {
+	if err := CheckID("network", id); err != nil {
+		return err
+	}
+	return ignoreMissing(os.Remove(filepath.Join(s.dir, "networks", id)))
+}
+
+// RunDir is the directory of one run.
+func (s *Store) RunDir(k netdriver.EndpointKey) string {
+	return filepath.Join(s.dir, fmt.Sprintf("%s-%d", k.Container, k.Run))
+}
+
+// Endpoint is what HoldEndpoint is to write.
+type Endpoint struct {
+	Key    netdriver.EndpointKey
+	Base   []byte // first part of hosts; nil for Docker's localhost lines
+	Hosts  []byte // the endpoint's own lines of hosts
+	Resolv []byte // resolv.conf
+}
+
+// HoldEndpoint writes the files of an endpoint and remembers it, the marker
+// last. Further endpoints of the same run add their lines to its hosts file.
+func (s *Store) HoldEndpoint(e Endpoint) ([]driver.Mount, error) {
+	if err := CheckKey(e.Key); err != nil {
+		return nil, err
+	}
+	dir := s.RunDir(e.Key)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make directory of the run: %w", err)
+	}
+	base := e.Base
+	if base == nil {
+		base = []byte(Localhost)
+	}
+	if err := writeInPlace(filepath.Join(dir, "base"), base, 0o600); err != nil {
+		return nil, err
+	}
+	if err := writeInPlace(filepath.Join(dir, "resolv.conf"), e.Resolv, 0o644); err != nil {
+		return nil, err
+	}
+	marker := endpointPrefix + e.Key.Network
+	if err := s.writeHosts(dir, marker, e.Hosts); err != nil {
+		return nil, err
+	}
+	if err := writeInPlace(filepath.Join(dir, marker), e.Hosts, 0o600); err != nil {
+		return nil, err
+	}
+	return s.Mounts(e.Key), nil
+}
+
+// Mounts are the binds of a run's files.
+func (s *Store) Mounts(k netdriver.EndpointKey) []driver.Mount {
+	dir := s.RunDir(k)
+	return []driver.Mount{
+		{Type: "bind", Source: filepath.Join(dir, "resolv.conf"), Target: "/etc/resolv.conf"},
+		{Type: "bind", Source: filepath.Join(dir, "hosts"), Target: "/etc/hosts"},
+	}
+}
+
+// HasEndpoint reports whether an endpoint is held.
+func (s *Store) HasEndpoint(k netdriver.EndpointKey) bool {
+	if CheckKey(k) != nil {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(s.RunDir(k), endpointPrefix+k.Network))
+	return err == nil
+}
+
+// DropEndpoint forgets an endpoint; with the last one of a run its directory
+// goes.
+func (s *Store) DropEndpoint(k netdriver.EndpointKey) error {
+	if err := CheckKey(k); err != nil {
+		return err
+	}
+	dir := s.RunDir(k)
+	if err := ignoreMissing(os.Remove(filepath.Join(dir, endpointPrefix+k.Network))); err != nil {
+		return err
+	}
+	rest, err := fragments(dir)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	if len(rest) == 0 {
+		return os.RemoveAll(dir)
+	}
+	return s.writeHosts(dir, "", nil)
+}
+
+// Items lists what is held: networks, then endpoints.
+func (s *Store) Items() ([]driver.Item, error) {
+	networks, err := os.ReadDir(filepath.Join(s.dir, "networks"))
+	if err != nil {
+		return nil, fmt.Errorf("list networks: %w", err)
+	}
+	var items []driver.Item
+	for _, n := range networks {
+		items = append(items, driver.Item{Kind: "network", Key: n.Name(), State: "held"})
+	}
+	keys, err := s.Endpoints()
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		items = append(items, driver.Item{
+			Kind: "endpoint", Key: k.Container, Run: k.Run, Network: k.Network, State: "held",
+		})
+	}
+	return items, nil
+}
+
+// Endpoints lists the keys of the endpoints held.
+func (s *Store) Endpoints() ([]netdriver.EndpointKey, error) {
+	runs, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list runs: %w", err)
+	}
+	var keys []netdriver.EndpointKey
+	for _, r := range runs {
+		cut := strings.LastIndexByte(r.Name(), '-')
+		if cut < 1 || !r.IsDir() {
+			continue
+		}
+		run, err := strconv.ParseUint(r.Name()[cut+1:], 10, 64)
+		if err != nil {
+			continue
+		}
+		names, err := fragments(filepath.Join(s.dir, r.Name()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, n := range names {
+			keys = append(keys, netdriver.EndpointKey{
+				Network: strings.TrimPrefix(n, endpointPrefix), Container: r.Name()[:cut], Run: run,
+			})
+		}
+	}
+	return keys, nil
+}
+
+// writeHosts puts hosts together from its parts; the one named coming is not
+// on disk yet.
+func (s *Store) writeHosts(dir, coming string, text []byte) error {
+	names, err := fragments(dir)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "base"))
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n == coming {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, n))
+		if err != nil {
+			return err
+		}
+		data = append(data, b...)
+	}
+	return writeInPlace(filepath.Join(dir, "hosts"), append(data, text...), 0o644)
+}
+
+// fragments lists the endpoint files of a run, sorted.
+func fragments(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), endpointPrefix) {
+			names = append(names, e.Name())
+		}
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+// writeInPlace keeps the inode: it may be bound into a running container.
+func writeInPlace(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if chmodErr := f.Chmod(mode); err == nil { // whatever the umask is
+		err = chmodErr
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
