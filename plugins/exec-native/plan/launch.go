@@ -1,0 +1,188 @@
+package plan
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	sendMagic  = 0x4d485347 // "GSHM"
+	sendFiles  = 1
+	sendPlan   = 2
+	sendGo     = 3 // monitor: Continue
+	sendAbort  = 4 // monitor: Abort
+	sendHeader = 16
+	// maxPiece bounds the plan's bytes in one message, below any sane
+	// net.core.wmem_default.
+	maxPiece = 32 << 10
+	// maxPassed is the kernel's SCM_MAX_FD.
+	maxPassed = 253
+)
+
+// Conn is the driver's end of a shim's control socket.
+type Conn struct {
+	c *net.UnixConn
+}
+
+// Seal copies a program into a sealed memfd, which all shims of a driver
+// share: the program cannot be changed from inside a container, nor by
+// anybody else. Start takes "/proc/self/fd/N" of it as program. Where memfds
+// may not be executed (vm.memfd_noexec=2) the error is EACCES.
+func Seal(program string) (*os.File, error) {
+	src, err := os.Open(program)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	fd, err := unix.MemfdCreate("gantry-shim", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before 6.3 there is no MFD_EXEC, and all may be executed
+		fd, err = unix.MemfdCreate("gantry-shim", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memfd for %s: %w", program, err)
+	}
+	dst := os.NewFile(uintptr(fd), "gantry-shim")
+	if _, err := io.Copy(dst, src); err != nil {
+		dst.Close()
+		return nil, fmt.Errorf("copy %s: %w", program, err)
+	}
+	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		dst.Close()
+		return nil, fmt.Errorf("seal %s: %w", program, err)
+	}
+	return dst, nil
+}
+
+// Start executes the shim (a path, or /proc/self/fd/N) and sends it an encoded
+// plan with its files, whose order is that of the FDs. The files stay the
+// caller's and can be closed when Start has returned. The shim's helper
+// process is reaped before Start returns; what follows are reports.
+func Start(ctx context.Context, program string, plan []byte, files []*os.File) (*Conn, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
+	defer theirs.Close()
+	c, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	conn := &Conn{c: c.(*net.UnixConn)}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	defer null.Close()
+	helper, err := os.StartProcess(program, []string{"gantry-shim"}, &os.ProcAttr{
+		Dir: "/", Env: []string{}, Files: []*os.File{null, null, null, theirs},
+	})
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("execute shim: %w", err)
+	}
+	theirs.Close()
+	if d, ok := ctx.Deadline(); ok {
+		conn.c.SetWriteDeadline(d)
+	}
+	sent := conn.send(plan, files)
+	if sent != nil {
+		// A shim that refused the plan has left and said why.
+		conn.c.SetReadDeadline(time.Now().Add(time.Second))
+		if r, err := conn.read(); err == nil && r.Err() != nil {
+			sent = r.Err()
+		}
+		helper.Kill()
+	}
+	if _, err := helper.Wait(); err != nil && sent == nil {
+		sent = fmt.Errorf("helper: %w", err)
+	}
+	if sent != nil {
+		conn.Close()
+		return nil, fmt.Errorf("hand over plan: %w", sent)
+	}
+	return conn, nil
+}
+
+func (c *Conn) send(plan []byte, files []*os.File) error {
+	for first := 0; first < len(files); first += maxPassed {
+		part := files[first:min(first+maxPassed, len(files))]
+		fds := make([]int, len(part))
+		for i, f := range part {
+			fds[i] = int(f.Fd())
+		}
+		if err := c.message(sendFiles, uint32(first), uint32(len(part)), nil, fds); err != nil {
+			return err
+		}
+	}
+	for at := 0; at < len(plan); at += maxPiece {
+		piece := plan[at:min(at+maxPiece, len(plan))]
+		if err := c.message(sendPlan, uint32(at), uint32(len(plan)), piece, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Conn) message(kind uint16, a, b uint32, data []byte, fds []int) error {
+	m := make([]byte, sendHeader, sendHeader+len(data))
+	binary.LittleEndian.PutUint32(m, sendMagic)
+	binary.LittleEndian.PutUint16(m[4:], kind)
+	binary.LittleEndian.PutUint32(m[8:], a)
+	binary.LittleEndian.PutUint32(m[12:], b)
+	m = append(m, data...)
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	_, _, err := c.c.WriteMsgUnix(m, oob, nil)
+	return err
+}
+
+// Next waits for the next report. io.EOF: the shim has left or was killed. It
+// ends early with the context's error; the connection stays usable.
+func (c *Conn) Next(ctx context.Context) (Report, error) {
+	c.c.SetReadDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { c.c.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	r, err := c.read()
+	if err != nil && ctx.Err() != nil {
+		return Report{}, ctx.Err()
+	}
+	return r, err
+}
+
+func (c *Conn) read() (Report, error) {
+	var b [reportBytes + 1]byte
+	n, err := c.c.Read(b[:])
+	switch {
+	case errors.Is(err, syscall.ECONNRESET), err == nil && n == 0:
+		return Report{}, io.EOF
+	case err != nil:
+		return Report{}, err
+	}
+	return decodeReport(b[:n])
+}
+
+// Continue lets an init go on that waits at a Sync point.
+func (c *Conn) Continue(point uint32) error { return c.message(sendGo, point, 0, nil, nil) }
+
+// Abort ends a start that is not yet Running: the init is killed, and the
+// shim reports Error with ECANCELED. A running program is not touched.
+func (c *Conn) Abort() error { return c.message(sendAbort, 0, 0, nil, nil) }
+
+// Close lets go of the shim, which lives on. A start that waits at a Sync point
+// is given up.
+func (c *Conn) Close() error { return c.c.Close() }

@@ -1,0 +1,95 @@
+package plan
+
+import "fmt"
+
+// Kind is an operation's number in the format. Numbers are never reused.
+type Kind uint16
+
+// The kinds of operations.
+const (
+	KindMonitor    Kind = 1
+	KindShimCgroup Kind = 2
+	KindLock       Kind = 3
+	KindRecord     Kind = 4
+	KindListen     Kind = 5
+	KindLog        Kind = 6
+	KindOOMCounter Kind = 7
+
+	KindJoin    Kind = 16
+	KindUnshare Kind = 17
+	KindClone   Kind = 24
+
+	KindProcWrite Kind = 32
+	KindCgroup    Kind = 33
+	KindRlimit    Kind = 34
+
+	KindPropagation Kind = 40
+	KindRoot        Kind = 41
+	KindAttach      Kind = 42
+	KindFilesystem  Kind = 43
+	KindNode        Kind = 44
+	KindSymlink     Kind = 45
+	KindMkdir       Kind = 46
+	KindWriteFile   Kind = 47
+	KindSetAttr     Kind = 48
+	KindPivot       Kind = 49
+	KindHostname    Kind = 50
+	KindDomainname  Kind = 51
+	KindSysctl      Kind = 52
+	KindMask        Kind = 53
+	KindReadOnly    Kind = 54
+	KindLinkUp      Kind = 55
+	KindConsole     Kind = 56
+
+	KindSync Kind = 64
+	KindGate Kind = 65
+
+	KindCapBound    Kind = 72
+	KindUser        Kind = 73
+	KindCapSet      Kind = 74
+	KindNoNewPrivs  Kind = 75
+	KindSeccomp     Kind = 76
+	KindUmask       Kind = 77
+	KindChdir       Kind = 78
+	KindPersonality Kind = 79
+
+	KindSweep Kind = 88
+	KindExec  Kind = 89
+)
+
+// String names the kind as it is spelled in the shim's header.
+func (k Kind) String() string {
+	if n, ok := kindName(k); ok {
+		return n
+	}
+	return fmt.Sprintf("operation kind %d", uint16(k))
+}
+
+func kindName(k Kind) (string, bool) {
+	for _, n := range kindNames {
+		if n.kind == k {
+			return n.name, true
+		}
+	}
+	return "", false
+}
+
+var kindNames = [...]struct {
+	kind Kind
+	name string
+}{
+	{KindMonitor, "monitor"}, {KindShimCgroup, "shim-cgroup"}, {KindLock, "lock"},
+	{KindRecord, "record"}, {KindListen, "listen"}, {KindLog, "log"},
+	{KindOOMCounter, "oom-counter"}, {KindJoin, "join"}, {KindUnshare, "unshare"},
+	{KindClone, "clone"}, {KindProcWrite, "proc-write"}, {KindCgroup, "cgroup"},
+	{KindRlimit, "rlimit"}, {KindPropagation, "propagation"}, {KindRoot, "root"},
+	{KindAttach, "attach"}, {KindFilesystem, "filesystem"}, {KindNode, "node"},
+	{KindSymlink, "symlink"}, {KindMkdir, "mkdir"}, {KindWriteFile, "write-file"},
+	{KindSetAttr, "set-attr"}, {KindPivot, "pivot"}, {KindHostname, "hostname"},
+	{KindDomainname, "domainname"}, {KindSysctl, "sysctl"}, {KindMask, "mask"},
+	{KindReadOnly, "read-only"}, {KindLinkUp, "link-up"}, {KindConsole, "console"},
+	{KindSync, "sync"}, {KindGate, "gate"}, {KindCapBound, "cap-bound"},
+	{KindUser, "user"}, {KindCapSet, "cap-set"}, {KindNoNewPrivs, "no-new-privs"},
+	{KindSeccomp, "seccomp"}, {KindUmask, "umask"}, {KindChdir, "chdir"},
+	{KindPersonality, "personality"}, {KindSweep, "sweep"}, {KindExec, "exec"},
+}
