@@ -9,6 +9,8 @@
 // succeeds.
 package driver
 
+import "log/slog"
+
 // The kinds of drivers. A program named gantry-<kind>-<name> is of that kind.
 const (
 	KindGraph = "graphdriver"
@@ -27,6 +29,16 @@ type Config struct {
 	Run        string // GANTRY_DRIVER_RUN: directory of this driver alone, on tmpfs, void after a reboot
 	Libexec    string // GANTRY_LIBEXEC: directory of the programs shipped with the engine (gantry-shim)
 	Cgroup     string // GANTRY_CGROUP: parent of all cgroups of this engine, relative to each hierarchy's root, e.g. "/gantry"
+
+	Log *slog.Logger // where the driver tells what it does; the host reads it. May be nil: use Logger
+}
+
+// Logger is Log, or one that discards.
+func (c Config) Logger() *slog.Logger {
+	if c.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Log
 }
 
 // Info introduces a driver.

@@ -123,8 +123,8 @@ type LogConfig struct {
 
 // Started is a running process.
 type Started struct {
-	PID    int    // on the host
-	Log    string // path of the log file, empty for none
+	PID int    // on the host
+	Log string // path of the log file, empty for none
 }
 
 // Exit is the end of a run.

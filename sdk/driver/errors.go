@@ -1,0 +1,161 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	driverv1 "github.com/gantryd/gantry/api/driver/v1"
+)
+
+// class ties one error class to its gRPC code and to the name by which it
+// travels in the detail ErrorClass, for the classes that share a code.
+type class struct {
+	err  error
+	code codes.Code
+	name string
+}
+
+// classes lists them; where two share a code, the one that the bare code means
+// comes first.
+func classes() []class {
+	return []class{
+		{errdefs.ErrInvalidArgument, codes.InvalidArgument, "invalid-argument"},
+		{errdefs.ErrNotFound, codes.NotFound, "not-found"},
+		{errdefs.ErrAlreadyExists, codes.AlreadyExists, "already-exists"},
+		{errdefs.ErrPermissionDenied, codes.PermissionDenied, "permission-denied"},
+		{errdefs.ErrResourceExhausted, codes.ResourceExhausted, "resource-exhausted"},
+		{errdefs.ErrFailedPrecondition, codes.FailedPrecondition, "failed-precondition"},
+		{errdefs.ErrConflict, codes.FailedPrecondition, "conflict"},
+		{errdefs.ErrNotModified, codes.FailedPrecondition, "not-modified"},
+		{errdefs.ErrAborted, codes.Aborted, "aborted"},
+		{errdefs.ErrOutOfRange, codes.OutOfRange, "out-of-range"},
+		{errdefs.ErrNotImplemented, codes.Unimplemented, "unimplemented"},
+		{errdefs.ErrUnavailable, codes.Unavailable, "unavailable"},
+		{errdefs.ErrDataLoss, codes.DataLoss, "data-loss"},
+		{errdefs.ErrUnauthenticated, codes.Unauthenticated, "unauthenticated"},
+		{context.Canceled, codes.Canceled, "canceled"},
+		{context.DeadlineExceeded, codes.DeadlineExceeded, "deadline-exceeded"},
+		{errdefs.ErrUnknown, codes.Unknown, "unknown"},
+		{errdefs.ErrInternal, codes.Internal, "internal"},
+	}
+}
+
+// classOf finds the class of err. What has none is Internal, as the contracts
+// say.
+func classOf(err error) class {
+	all := classes()
+	resolved := errdefs.Resolve(err)
+	for _, c := range all {
+		if resolved == c.err {
+			return c
+		}
+	}
+	return all[len(all)-1]
+}
+
+// maxSentence bounds an error's sentence on the wire. gRPC puts it in a
+// header, and a peer refuses headers that are too large.
+const maxSentence = 4096
+
+// ToStatus turns an error into a gRPC status: its class becomes the code, its
+// sentence the message. A status stays what it is.
+func ToStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok && s.GRPCStatus() != nil {
+		return err
+	}
+	c := classOf(err)
+	sentence := err.Error()
+	if len(sentence) > maxSentence {
+		sentence = sentence[:maxSentence-3] + "..."
+	}
+	s := status.New(c.code, sentence)
+	if detailed, err := s.WithDetails(&driverv1.ErrorClass{Class: c.name}); err == nil {
+		s = detailed
+	}
+	return s.Err()
+}
+
+// FromStatus turns what a call has returned into an error of its class, with
+// its sentence untouched. Code that does not know gRPC tests it with errors.Is
+// and the classes of github.com/containerd/errdefs.
+func FromStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	sentence := s.Message()
+	if sentence == "" {
+		sentence = fmt.Sprintf("the driver answered %s without a word", s.Code())
+	}
+	return &remoteError{class: statusClass(s), sentence: sentence}
+}
+
+// statusClass is the class named in the status's details, else the first one
+// of its code.
+func statusClass(s *status.Status) error {
+	all := classes()
+	for _, d := range s.Details() {
+		named, ok := d.(*driverv1.ErrorClass)
+		if !ok {
+			continue
+		}
+		for _, c := range all {
+			if c.name == named.GetClass() && c.code == s.Code() {
+				return c.err
+			}
+		}
+	}
+	for _, c := range all {
+		if c.code == s.Code() {
+			return c.err
+		}
+	}
+	return errdefs.ErrUnknown
+}
+
+// remoteError is an error that a driver process has answered.
+type remoteError struct {
+	class    error
+	sentence string
+}
+
+func (e *remoteError) Error() string { return e.sentence }
+func (e *remoteError) Unwrap() error { return e.class }
+
+// Errorf makes an error of a class of errdefs. The class is not part of the
+// sentence: a person reads the sentence, a program tests the class.
+func Errorf(class error, format string, args ...any) error {
+	wrapped := fmt.Errorf(format, args...)
+	return &classError{class: class, cause: wrapped}
+}
+
+// classError is a sentence with a class beside it.
+type classError struct {
+	class error
+	cause error
+}
+
+func (e *classError) Error() string   { return e.cause.Error() }
+func (e *classError) Unwrap() []error { return []error{e.class, e.cause} }
+
+// ClassName is the name of err's class, e.g. "not-found", for reports and logs.
+func ClassName(err error) string {
+	if err == nil {
+		return "success"
+	}
+	if errors.Is(err, context.Canceled) {
+		return "canceled"
+	}
+	return classOf(err).name
+}
