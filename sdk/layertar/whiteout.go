@@ -1,0 +1,290 @@
+package layertar
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Names of the OCI image specification, "layer.md", inherited from aufs.
+const (
+	whiteoutPrefix = ".wh."
+	aufsPrefix     = ".wh..wh."
+	opaqueName     = ".wh..wh..opq"
+)
+
+// errAbsent says that a directory to delete in is not there.
+var errAbsent = errors.New("no such directory")
+
+// whiteout hides what is below the layer and leaves what is in it.
+func (u *unpacker) whiteout(parent []string, name string) error {
+	enter := u.enter
+	if u.o.Whiteouts == Apply {
+		enter = u.enterExisting
+	}
+	err := u.cur.seek(parent, enter)
+	if errors.Is(err, errAbsent) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dir := u.cur.dir()
+	if name == opaqueName {
+		return u.makeOpaque(dir, len(parent) == 0)
+	}
+	name = strings.TrimPrefix(name, whiteoutPrefix)
+	if name == "" || name == "." || name == ".." {
+		return fmt.Errorf("whiteout of %q: %w", name, errdefs.ErrInvalidArgument)
+	}
+	if u.o.Whiteouts == Apply {
+		if _, err := u.clear(dir, name); err != nil {
+			return fmt.Errorf("delete %q: %w", name, class(err))
+		}
+		return nil
+	}
+	return u.hide(dir, name)
+}
+
+// hide makes an overlay whiteout of name, or makes a directory opaque that
+// the layer itself has under this name.
+func (u *unpacker) hide(dir int, name string) error {
+	err := unix.Mknodat(dir, name, unix.S_IFCHR, 0)
+	if !errors.Is(err, unix.EEXIST) {
+		if err != nil {
+			return fmt.Errorf("make whiteout: %w", class(err))
+		}
+		return nil
+	}
+	st, err := lstat(dir, name)
+	if err != nil {
+		return err
+	}
+	if !isDir(&st) {
+		return nil
+	}
+	fd, err := openat(dir, name, dirFlags, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return u.makeOpaque(fd, false)
+}
+
+// makeOpaque hides all that the layers below have in a directory.
+func (u *unpacker) makeOpaque(fd int, root bool) error {
+	if u.o.Whiteouts == Apply {
+		names, err := readNames(fd)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if _, err := u.clear(fd, name); err != nil {
+				return fmt.Errorf("delete %q: %w", name, class(err))
+			}
+		}
+		return nil
+	}
+	if root {
+		u.res.OpaqueRoot = true
+		return nil
+	}
+	if err := unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0); err != nil {
+		return fmt.Errorf("make opaque: %w", class(err))
+	}
+	return nil
+}
+
+// clear deletes name in dir with all below it, except entries of this layer
+// and the directories they are in. It reports whether name is gone.
+func (u *unpacker) clear(dir int, name string) (bool, error) {
+	st, err := lstat(dir, name)
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !isDir(&st) {
+		if u.isMade(&st) {
+			return false, nil
+		}
+		return true, unix.Unlinkat(dir, name, 0)
+	}
+	fd, err := openat(dir, name, dirFlags, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	names, err := readNames(fd)
+	if err != nil {
+		return false, err
+	}
+	left := u.isMade(&st)
+	for _, child := range names {
+		gone, err := u.clear(fd, child)
+		if err != nil {
+			return false, err
+		}
+		left = left || !gone
+	}
+	if left {
+		return false, nil
+	}
+	return true, unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+}
+
+// enterExisting opens the directory name in the current one, if it is there.
+func (u *unpacker) enterExisting(name string) (int, error) {
+	fd, err := openat(u.cur.dir(), name, dirFlags, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return -1, errAbsent
+	}
+	return fd, err
+}
+
+// enter opens the directory name in the current one, on the way to an entry.
+// One that the tar does not describe is made as the layers below have it.
+func (u *unpacker) enter(name string) (int, error) {
+	dir := u.cur.dir()
+	fd, err := openat(dir, name, dirFlags, 0)
+	switch {
+	case err == nil:
+		return fd, nil
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		st, err := lstat(dir, name)
+		if err != nil {
+			return -1, err
+		}
+		whiteout := u.o.Whiteouts == Overlay && isWhiteout(&st)
+		if !whiteout && u.isMade(&st) {
+			return -1, fmt.Errorf("goes through %q, which the layer makes a link or a file: %w",
+				clip(strings.Join(append(u.cur.names, name), "/")), errdefs.ErrInvalidArgument)
+		}
+		return u.makeImplicit(name, !whiteout)
+	case errors.Is(err, unix.ENOENT):
+		return u.makeImplicit(name, true)
+	}
+	return -1, fmt.Errorf("open %q: %w", clip(name), class(err))
+}
+
+// makeImplicit makes a directory that the tar does not describe. In an
+// overlay the topmost directory's attributes are seen, so it gets those of
+// the layers below, unless it hides them.
+func (u *unpacker) makeImplicit(name string, inherit bool) (int, error) {
+	fd, err := u.openOrMake(name)
+	if err != nil {
+		return -1, fmt.Errorf("make directory %q: %w", clip(name), class(err))
+	}
+	found := false
+	if inherit {
+		found, err = u.inherit(fd, append(append([]string{}, u.cur.names...), name))
+	}
+	if err == nil && !found {
+		err = u.plainDir(fd)
+	}
+	if err == nil {
+		err = u.mark(fd, ".")
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("make directory %q: %w", clip(name), class(err))
+	}
+	return fd, nil
+}
+
+// plainDir gives a directory that nothing describes root as owner and mode 0755.
+func (u *unpacker) plainDir(fd int) error {
+	uid, gid, err := MapOwner(u.o.IDMap, 0, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchown(fd, uid, gid); err != nil {
+		return err
+	}
+	return unix.Fchmod(fd, 0o755)
+}
+
+// inheritRoot describes the root as the layers below do; an entry of the tar
+// may do it anew.
+func (u *unpacker) inheritRoot() error {
+	found, err := u.inherit(u.cur.root, nil)
+	if err == nil && !found {
+		err = u.plainDir(u.cur.root)
+	}
+	return err
+}
+
+// inherit copies the attributes that the directory path has in the layers
+// below to fd. It reports whether they show such a directory.
+func (u *unpacker) inherit(fd int, path []string) (bool, error) {
+	for _, lower := range u.o.Lowers {
+		from, hidden, err := openLower(lower, path)
+		if err != nil {
+			return false, err
+		}
+		if from >= 0 {
+			err := copyAttributes(from, fd)
+			unix.Close(from)
+			return err == nil, err
+		}
+		if hidden {
+			return false, nil
+		}
+	}
+	return false, nil
+}
+
+// openLower opens the directory path of one layer. Without one, -1 and
+// whether the layer hides what the layers below have there.
+func openLower(layer *os.File, path []string) (fd int, hidden bool, err error) {
+	fd, err = openat(int(layer.Fd()), ".", dirFlags, 0)
+	if err != nil {
+		return -1, false, err
+	}
+	for _, part := range path {
+		value, _ := getXattr(procPath(fd, "."), opaqueXattr)
+		hidden = hidden || string(value) == "y"
+		next, err := openat(fd, part, dirFlags, 0)
+		unix.Close(fd)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			return -1, hidden, nil
+		case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+			return -1, true, nil
+		case err != nil:
+			return -1, false, err
+		}
+		fd = next
+	}
+	return fd, hidden, nil
+}
+
+// copyAttributes gives the directory to owner, mode and extended attributes of
+// the directory from.
+func copyAttributes(from, to int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return err
+	}
+	if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
+		return err
+	}
+	xattrs, err := getXattrs(from, ".")
+	if err != nil {
+		return err
+	}
+	for name, value := range xattrs {
+		if _, err := setXattr(to, ".", name, []byte(value)); err != nil {
+			return fmt.Errorf("attribute %s: %w", name, err)
+		}
+	}
+	return nil
+}
