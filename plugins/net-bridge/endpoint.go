@@ -1,0 +1,255 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/sdk/netdriver"
+	"github.com/gantryd/gantry/sdk/netdriver/netfiles"
+)
+
+// Attach makes an endpoint, or answers with the one that is there.
+func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoint, error) {
+	if err := netfiles.CheckKey(r.EndpointKey); err != nil {
+		return netdriver.Endpoint{}, err
+	}
+	defer d.runs.lock(fmt.Sprintf("%s/%d", r.Container, r.Run))()
+	k, there, err := d.holder.get(holderKey(r.EndpointKey))
+	if err != nil {
+		return netdriver.Endpoint{}, err
+	}
+	if there && d.store.HasEndpoint(r.EndpointKey) {
+		return d.endpoint(r, k)
+	}
+	b, err := d.findBridge(r.Network)
+	if err != nil {
+		return netdriver.Endpoint{}, err
+	}
+	if m, ok := parseMark(b.Alias); !ok || m.Engine != d.cfg.EngineID || m.Network != r.Network || !b.Up {
+		return netdriver.Endpoint{}, fmt.Errorf("network %s: its bridge is not there: %w", r.Network, errdefs.ErrNotFound)
+	}
+	if !r.Address.IsValid() || !r.Address.Addr().Is4() {
+		return netdriver.Endpoint{}, fmt.Errorf("address %s: the bridge driver needs one of IPv4: %w", r.Address, errdefs.ErrInvalidArgument)
+	}
+	if !there {
+		if k, err = d.attach(r, b); err != nil {
+			return netdriver.Endpoint{}, fmt.Errorf("attach container %s to network %s: %w", r.Container, r.Network, classOf(err))
+		}
+	}
+	if err := d.writeFiles(r); err != nil {
+		return netdriver.Endpoint{}, err
+	}
+	return d.endpoint(r, k)
+}
+
+// attach makes namespace and link and keeps them under the key.
+func (d *Driver) attach(r netdriver.Attach, b bridgeState) (kept, error) {
+	mac, err := endpointMAC(r.MAC, r.Address.Addr())
+	if err != nil {
+		return kept{}, err
+	}
+	fd, err := d.namespace(r)
+	if err != nil {
+		return kept{}, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	k, err := openInside(d.host, fd)
+	if err != nil {
+		return kept{}, err
+	}
+	defer k.close()
+	p := endpointPlan{
+		Port: portName(d.cfg.EngineID, r.EndpointKey), Interface: "eth0", Bridge: b,
+		Address: r.Address, Gateway: r.Gateway, MAC: mac.String(), Announce: r.MAC != "",
+	}
+	if r.Join.Mode != "" {
+		if p.Interface, err = freeInterface(k); err != nil {
+			return kept{}, err
+		}
+	}
+	ops := planEndpoint(p)
+	err = k.run(ops)
+	if errors.Is(err, unix.EEXIST) {
+		// The same run was attached before, and its link is on its way out or
+		// its namespace was never kept.
+		if err = deleteLink(d.host, p.Port); err == nil {
+			err = k.run(ops)
+		}
+	}
+	if err == nil {
+		var done kept
+		if done, err = d.holder.put(holderKey(r.EndpointKey), fd); err == nil {
+			return done, nil
+		}
+	}
+	if r.Join.Mode != "" { // otherwise it goes with the namespace
+		_ = deleteLink(d.host, p.Port)
+	}
+	return kept{}, err
+}
+
+// namespace returns a descriptor of the namespace to attach to: a new one, or
+// the one of an earlier endpoint of the run.
+func (d *Driver) namespace(r netdriver.Attach) (int, error) {
+	switch r.Join.Mode {
+	case "":
+	case netdriver.NamespacePath:
+		if r.Join.Inode != 0 {
+			return d.holder.open(r.Join.Inode)
+		}
+		return openNamespace(r.Join, unix.CLONE_NEWNET)
+	default:
+		return -1, fmt.Errorf("join a namespace of mode %q: %w", r.Join.Mode, errdefs.ErrInvalidArgument)
+	}
+	switch r.UserNS.Mode {
+	case "", netdriver.NamespaceHost:
+		return d.holder.makeNamespace(-1)
+	case netdriver.NamespacePath:
+		user, err := openNamespace(r.UserNS, unix.CLONE_NEWUSER)
+		if err != nil {
+			return -1, err
+		}
+		defer func() { _ = unix.Close(user) }()
+		return d.holder.makeNamespace(user)
+	}
+	return -1, fmt.Errorf("a network namespace in a user namespace of mode %q: %w", r.UserNS.Mode, errdefs.ErrNotImplemented)
+}
+
+// openNamespace opens a namespace and checks that it is the one meant: a path
+// below /proc may lead to another process by now.
+func openNamespace(n netdriver.Namespace, kind int) (int, error) {
+	fd, err := unix.Open(n.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open namespace %s: %w: %w", n.Path, err, errdefs.ErrFailedPrecondition)
+	}
+	var st syscall.Stat_t
+	if got, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err != nil || got != kind {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("%s is no namespace of the right kind: %w", n.Path, errdefs.ErrInvalidArgument)
+	}
+	if err := syscall.Fstat(fd, &st); err != nil || n.Inode != 0 && st.Ino != n.Inode {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("namespace %s has inode %d, not %d: %w", n.Path, st.Ino, n.Inode, errdefs.ErrFailedPrecondition)
+	}
+	return fd, nil
+}
+
+// freeInterface is the first of eth0, eth1 … that is not in the namespace.
+func freeInterface(k *kernel) (string, error) {
+	links, err := k.inside.LinkList()
+	if err != nil {
+		return "", fmt.Errorf("list links in the container: %w", err)
+	}
+	taken := map[string]bool{}
+	for _, l := range links {
+		taken[l.Attrs().Name] = true
+	}
+	for i := 0; ; i++ {
+		if name := fmt.Sprintf("eth%d", i); !taken[name] {
+			return name, nil
+		}
+	}
+}
+
+// interfaceOf is the container's name of an endpoint's link.
+func (d *Driver) interfaceOf(r netdriver.Attach, k kept) (string, error) {
+	if r.Join.Mode == "" {
+		return "eth0", nil
+	}
+	fd, err := d.holder.open(k.Inode)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	inside, err := openInside(d.host, fd)
+	if err != nil {
+		return "", err
+	}
+	defer inside.close()
+	port, err := d.host.LinkByName(portName(d.cfg.EngineID, r.EndpointKey))
+	if err != nil {
+		return "", fmt.Errorf("look up the endpoint's port: %w", err)
+	}
+	l, err := inside.inside.LinkByIndex(port.Attrs().ParentIndex)
+	if err != nil {
+		return "", fmt.Errorf("look up the endpoint's link: %w", err)
+	}
+	return l.Attrs().Name, nil
+}
+
+// endpoint is the answer to an attach. The files are those of the run, so only
+// its first endpoint brings them.
+func (d *Driver) endpoint(r netdriver.Attach, k kept) (netdriver.Endpoint, error) {
+	name, err := d.interfaceOf(r, k)
+	if err != nil {
+		return netdriver.Endpoint{}, err
+	}
+	e := netdriver.Endpoint{
+		Namespace: netdriver.Namespace{Mode: netdriver.NamespacePath, Path: k.path(), Inode: k.Inode},
+		Interface: name,
+	}
+	if r.Join.Mode == "" {
+		e.Files = d.store.Mounts(r.EndpointKey)
+	}
+	return e, nil
+}
+
+func (d *Driver) writeFiles(r netdriver.Attach) error {
+	for _, s := range r.DNS {
+		if _, err := netip.ParseAddr(s); err != nil {
+			return fmt.Errorf("name server %q is no address: %w", s, errdefs.ErrInvalidArgument)
+		}
+	}
+	for _, n := range append([]string{r.Hostname}, r.Names...) {
+		if strings.ContainsAny(n, " \t\r\n#") {
+			return fmt.Errorf("name %q does not fit into a hosts file: %w", n, errdefs.ErrInvalidArgument)
+		}
+	}
+	machine, err := netfiles.ReadResolv("/")
+	if err != nil {
+		return err
+	}
+	resolv, _ := netfiles.Resolv(machine, r.DNS)
+	_, err = d.store.HoldEndpoint(netfiles.Endpoint{
+		Key: r.EndpointKey, Hosts: netfiles.HostsLine(r.Address.Addr(), r.Hostname, r.Names), Resolv: resolv,
+	})
+	if err != nil {
+		return fmt.Errorf("write the container's network files: %w", err)
+	}
+	return nil
+}
+
+// Detach cuts the port, drops the namespace, and forgets the files.
+func (d *Driver) Detach(_ context.Context, key netdriver.EndpointKey) error {
+	if err := netfiles.CheckKey(key); err != nil {
+		return err
+	}
+	defer d.runs.lock(fmt.Sprintf("%s/%d", key.Container, key.Run))()
+	port := portName(d.cfg.EngineID, key)
+	if err := cutPort(d.host, port, detachedAlias(d.cfg.EngineID)); err != nil {
+		return err
+	}
+	others, err := d.holder.drop(holderKey(key))
+	if err != nil {
+		return err
+	}
+	if others > 0 { // the namespace lives on: its link must not
+		if err := deleteLink(d.host, port); err != nil {
+			return err
+		}
+	} else {
+		d.sweep.soon()
+	}
+	if err := d.store.DropEndpoint(key); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the container's network files: %w", err)
+	}
+	return nil
+}

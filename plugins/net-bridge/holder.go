@@ -1,0 +1,288 @@
+package bridge
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Operations and sizes of the holder's protocol (holder/holder.c).
+const (
+	holderVersion = 1
+
+	opHello = 1
+	opMake  = 2
+	opPut   = 3
+	opGet   = 4
+	opList  = 5
+	opDrop  = 6
+	opQuit  = 7
+
+	replyHead  = 16
+	listedHead = 16
+	replyMax   = 65536
+	callTime   = 15 * time.Second // longer than the holder's own bound for a user namespace
+)
+
+// errNoHolder says that no holder runs: nothing is held.
+var errNoHolder = errors.New("no namespace holder runs")
+
+// holder is the client of the process that keeps the namespaces.
+type holder struct {
+	start func() error // starts the process; returns when it can be dialled
+	path  string       // its socket, short enough for an address
+
+	mu   sync.Mutex // guards what follows and orders the calls
+	conn *net.UnixConn
+	pid  int
+}
+
+// kept is a namespace in the holder.
+type kept struct {
+	Key   string
+	PID   int // of the holder
+	N     uint32
+	Inode uint64
+}
+
+// path is where the namespace can be opened.
+func (k kept) path() string { return fmt.Sprintf("/proc/%d/fd/%d", k.PID, k.N) }
+
+type request struct {
+	op  byte
+	arg uint32
+	key string
+	fd  int // -1 for none
+}
+
+type reply struct {
+	n    uint32
+	ino  uint64
+	rest []byte
+	fd   int // -1 for none; the caller's to close
+}
+
+// makeNamespace returns a new network namespace with loopback up, owned by the
+// user namespace behind user, or by the machine's if user is -1.
+func (h *holder) makeNamespace(user int) (int, error) {
+	r, _, err := h.call(request{op: opMake, fd: user}, true)
+	if err != nil {
+		return -1, fmt.Errorf("make a network namespace: %w", err)
+	}
+	return r.fd, nil
+}
+
+// put keeps the namespace behind fd under a key.
+func (h *holder) put(key string, fd int) (kept, error) {
+	r, pid, err := h.call(request{op: opPut, key: key, fd: fd}, true)
+	if err != nil {
+		return kept{}, fmt.Errorf("keep the network namespace: %w", err)
+	}
+	return kept{Key: key, PID: pid, N: r.n, Inode: r.ino}, nil
+}
+
+// get finds the namespace of a key.
+func (h *holder) get(key string) (kept, bool, error) {
+	r, pid, err := h.call(request{op: opGet, key: key, fd: -1}, false)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, errNoHolder) {
+		return kept{}, false, nil
+	}
+	if err != nil {
+		return kept{}, false, fmt.Errorf("find the network namespace: %w", err)
+	}
+	_ = unix.Close(r.fd)
+	return kept{Key: key, PID: pid, N: r.n, Inode: r.ino}, true, nil
+}
+
+// open returns a descriptor of the kept namespace with this inode.
+func (h *holder) open(inode uint64) (int, error) {
+	all, err := h.list()
+	if err != nil {
+		return -1, err
+	}
+	for _, k := range all {
+		if k.Inode != inode {
+			continue
+		}
+		r, _, err := h.call(request{op: opGet, key: k.Key, fd: -1}, false)
+		if err != nil {
+			return -1, fmt.Errorf("open the network namespace: %w", err)
+		}
+		return r.fd, nil
+	}
+	return -1, fmt.Errorf("network namespace %d is not held: %w", inode, errdefs.ErrFailedPrecondition)
+}
+
+// drop forgets a key and tells how many others have the same namespace.
+func (h *holder) drop(key string) (others int, err error) {
+	r, _, err := h.call(request{op: opDrop, key: key, fd: -1}, false)
+	if errors.Is(err, errNoHolder) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("drop the network namespace: %w", err)
+	}
+	return int(r.n), nil
+}
+
+// quit ends the holder if it holds nothing.
+func (h *holder) quit() error {
+	_, _, err := h.call(request{op: opQuit, fd: -1}, false)
+	if errors.Is(err, errNoHolder) || errors.Is(err, unix.EBUSY) {
+		return nil
+	}
+	return err
+}
+
+// list returns all that is kept. Only this process changes it, so the pages
+// fit together while mu is held.
+func (h *holder) list() ([]kept, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []kept
+	for from := uint32(0); ; {
+		r, pid, err := h.callLocked(request{op: opList, arg: from, fd: -1}, false)
+		if errors.Is(err, errNoHolder) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list network namespaces: %w", err)
+		}
+		for b := r.rest; len(b) >= listedHead; {
+			n := binary.NativeEndian.Uint32(b[12:])
+			if uint64(n) > uint64(len(b)-listedHead) {
+				return nil, fmt.Errorf("list network namespaces: a key of %d bytes in %d: %w", n, len(b), errdefs.ErrInternal)
+			}
+			all = append(all, kept{
+				Key: string(b[listedHead : listedHead+n]), PID: pid,
+				N: binary.NativeEndian.Uint32(b[8:]), Inode: binary.NativeEndian.Uint64(b),
+			})
+			b = b[listedHead+n:]
+		}
+		if r.n <= from { // 0 at the end
+			return all, nil
+		}
+		from = r.n
+	}
+}
+
+func (h *holder) call(q request, start bool) (reply, int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.callLocked(q, start)
+}
+
+// callLocked sends a request; a connection that has broken (the holder was
+// killed) is made anew once. It returns the holder's pid too.
+func (h *holder) callLocked(q request, start bool) (reply, int, error) {
+	for try := 0; ; try++ {
+		fresh := h.conn == nil
+		if fresh {
+			if err := h.connect(start); err != nil {
+				return reply{}, 0, err
+			}
+		}
+		r, err := exchange(h.conn, q)
+		var errno unix.Errno
+		if err == nil || errors.As(err, &errno) && errno != unix.EPIPE && errno != unix.ECONNRESET {
+			return r, h.pid, err
+		}
+		_ = h.conn.Close()
+		h.conn = nil
+		if fresh || try > 0 {
+			return reply{}, 0, fmt.Errorf("talk to the namespace holder: %w", err)
+		}
+	}
+}
+
+func (h *holder) connect(start bool) error {
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: h.path, Net: "unixpacket"})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+		if !start {
+			return errNoHolder
+		}
+		if err := h.start(); err != nil {
+			return err
+		}
+		conn, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: h.path, Net: "unixpacket"})
+	}
+	if err != nil {
+		return fmt.Errorf("dial the namespace holder: %w", err)
+	}
+	r, err := exchange(conn, request{op: opHello, fd: -1})
+	if err != nil {
+		_ = conn.Close()
+		return fmt.Errorf("greet the namespace holder: %w", err)
+	}
+	h.conn, h.pid = conn, int(r.n)
+	return nil
+}
+
+// exchange is one request and its reply. An errno in it is the holder's answer.
+func exchange(conn *net.UnixConn, q request) (reply, error) {
+	head := make([]byte, 8, 8+len(q.key))
+	head[0], head[1] = holderVersion, q.op
+	binary.NativeEndian.PutUint16(head[2:], uint16(len(q.key)))
+	binary.NativeEndian.PutUint32(head[4:], q.arg)
+	var rights []byte
+	if q.fd >= 0 {
+		rights = unix.UnixRights(q.fd)
+	}
+	if err := conn.SetDeadline(time.Now().Add(callTime)); err != nil {
+		return reply{}, err
+	}
+	if _, _, err := conn.WriteMsgUnix(append(head, q.key...), rights, nil); err != nil {
+		return reply{}, broken(err)
+	}
+	buf := make([]byte, replySize(q.op))
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
+	if err != nil || n < replyHead {
+		return reply{}, broken(err)
+	}
+	r := reply{
+		n: binary.NativeEndian.Uint32(buf[4:]), ino: binary.NativeEndian.Uint64(buf[8:]),
+		rest: buf[replyHead:n], fd: receivedFD(oob[:oobn]),
+	}
+	if errno := binary.NativeEndian.Uint32(buf); errno != 0 {
+		return r, unix.Errno(errno)
+	}
+	if (q.op == opMake || q.op == opGet) && r.fd < 0 {
+		return r, fmt.Errorf("the holder sent no descriptor: %w", errdefs.ErrResourceExhausted)
+	}
+	return r, nil
+}
+
+func replySize(op byte) int {
+	if op == opList {
+		return replyMax
+	}
+	return replyHead
+}
+
+// broken keeps a lost connection apart from the errnos that the holder answers.
+func broken(err error) error {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("no answer: %w", errdefs.ErrUnavailable)
+	}
+	return fmt.Errorf("%v: %w", err, errdefs.ErrUnavailable)
+}
+
+func receivedFD(oob []byte) int {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) != 1 {
+		return -1
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return -1
+	}
+	return fds[0]
+}

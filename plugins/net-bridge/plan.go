@@ -1,0 +1,214 @@
+package bridge
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/sdk/netdriver"
+)
+
+// bridgeState is a bridge as it was found; the zero value is one that is
+// not there.
+type bridgeState struct {
+	Index int // 0: missing
+	Name  string
+	Alias string
+	MTU   int
+	Up    bool
+	Addrs []netip.Prefix
+	Ports int
+}
+
+func (b bridgeState) hasAddr(p netip.Prefix) bool {
+	for _, a := range b.Addrs {
+		if a == p {
+			return true
+		}
+	}
+	return false
+}
+
+// route is a part of the address space that is taken on this machine.
+type route struct {
+	Prefix netip.Prefix
+	Index  int    // of the link it leads to
+	Link   string // its name, for the message
+}
+
+// settings are a network's options, read.
+type settings struct {
+	MTU    int // 0 for the kernel's default
+	NoMasq bool
+}
+
+// Docker's names of the options known here.
+const (
+	optionMTU  = "com.docker.network.driver.mtu"
+	optionMasq = "com.docker.network.bridge.enable_ip_masquerade"
+)
+
+func readOptions(options map[string]string) (settings, error) {
+	var s settings
+	for name, value := range options {
+		switch name {
+		case optionMTU:
+			mtu, err := strconv.Atoi(value)
+			if err != nil || mtu < 68 || mtu > 65535 { // 68: RFC 791
+				return s, fmt.Errorf("option %s=%q: not a number from 68 to 65535: %w", name, value, errdefs.ErrInvalidArgument)
+			}
+			s.MTU = mtu
+		case optionMasq:
+			on, err := strconv.ParseBool(value)
+			if err != nil {
+				return s, fmt.Errorf("option %s=%q: neither true nor false: %w", name, value, errdefs.ErrInvalidArgument)
+			}
+			s.NoMasq = !on
+		default:
+			return s, fmt.Errorf("the bridge driver does not know the option %q: %w", name, errdefs.ErrInvalidArgument)
+		}
+	}
+	return s, nil
+}
+
+// planNetwork lists what is missing of a network, given its bridge as found
+// and all routes of the machine.
+func planNetwork(engineID, engineName string, n netdriver.Network, found bridgeState, routes []route) ([]op, error) {
+	set, err := readOptions(n.Options)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSubnet(n); err != nil {
+		return nil, err
+	}
+	name := bridgeName(engineName, n.ID)
+	want := mark{Engine: engineID, Network: n.ID, Internal: n.Internal, NoMasq: set.NoMasq}
+	if err := checkOwned(found, want); err != nil {
+		return nil, err
+	}
+	if r, taken := overlap(n.Subnet, routes, found.Index); taken {
+		return nil, fmt.Errorf("subnet %s overlaps %s of %s on this machine; choose another with --subnet: %w",
+			n.Subnet, r.Prefix, r.Link, errdefs.ErrAlreadyExists)
+	}
+	var ops []op
+	if found.Index == 0 {
+		ops = append(ops, addBridge{Name: name, MAC: bridgeMAC(name).String(), MTU: set.MTU})
+	} else if set.MTU != 0 && set.MTU != found.MTU {
+		ops = append(ops, setMTU{Name: name, MTU: set.MTU})
+	}
+	if found.Alias != want.String() {
+		ops = append(ops, setAlias{Name: name, Alias: want.String()})
+	}
+	if addr := netip.PrefixFrom(n.Gateway, n.Subnet.Bits()); !found.hasAddr(addr) {
+		ops = append(ops, addAddr{Link: name, Addr: addr})
+	}
+	if !found.Up {
+		ops = append(ops, setUp{Link: name})
+	}
+	return ops, nil
+}
+
+func checkSubnet(n netdriver.Network) error {
+	switch {
+	case !n.Subnet.IsValid():
+		return fmt.Errorf("network %s has no subnet: %w", n.Name, errdefs.ErrInvalidArgument)
+	case !n.Subnet.Addr().Is4():
+		return fmt.Errorf("network %s: subnet %s: the bridge driver serves IPv4 only: %w", n.Name, n.Subnet, errdefs.ErrNotImplemented)
+	case n.Subnet != n.Subnet.Masked() || n.Subnet.Bits() > 30:
+		return fmt.Errorf("network %s: %s is no subnet for a bridge: %w", n.Name, n.Subnet, errdefs.ErrInvalidArgument)
+	case !n.Subnet.Contains(n.Gateway):
+		return fmt.Errorf("network %s: gateway %s is not in %s: %w", n.Name, n.Gateway, n.Subnet, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// checkOwned refuses a bridge of our name that is somebody else's. One without
+// alias, address and port is what a crash between making and marking left.
+func checkOwned(found bridgeState, want mark) error {
+	if found.Index == 0 {
+		return nil
+	}
+	if got, ok := parseMark(found.Alias); ok && got.Engine == want.Engine && got.Network == want.Network {
+		return nil
+	}
+	if found.Alias == "" && len(found.Addrs) == 0 && found.Ports == 0 {
+		return nil
+	}
+	return fmt.Errorf("link %s is there and is not this engine's (alias %q): %w", found.Name, found.Alias, errdefs.ErrAlreadyExists)
+}
+
+// overlap finds what holds a part of subnet other than the link own.
+func overlap(subnet netip.Prefix, routes []route, own int) (route, bool) {
+	for _, r := range routes {
+		if own != 0 && r.Index == own {
+			continue
+		}
+		if r.Prefix.Bits() > 0 && r.Prefix.Overlaps(subnet) { // a default route holds nothing
+			return r, true
+		}
+	}
+	return route{}, false
+}
+
+// endpointPlan is what an attach needs to know.
+type endpointPlan struct {
+	Port      string // the machine's end
+	Interface string // the container's end
+	Bridge    bridgeState
+	Address   netip.Prefix
+	Gateway   netip.Addr
+	MAC       string
+	Announce  bool // tell the neighbours: the MAC does not follow from the address
+}
+
+// planEndpoint lists the operations of an attach. Those marked Inside run in
+// the container's namespace.
+func planEndpoint(p endpointPlan) []op {
+	ops := []op{
+		addVeth{Name: p.Port, Master: p.Bridge.Index, MTU: p.Bridge.MTU, Peer: p.Interface, PeerMAC: p.MAC},
+		addAddr{Inside: true, Link: p.Interface, Addr: p.Address},
+		setUp{Inside: true, Link: p.Interface},
+	}
+	if p.Gateway.IsValid() {
+		ops = append(ops, addDefaultRoute{Link: p.Interface, Gateway: p.Gateway})
+	}
+	if p.Announce {
+		ops = append(ops, announce{Link: p.Interface, MAC: p.MAC, Addr: p.Address.Addr()})
+	}
+	return ops
+}
+
+// ruleset is the engine's nftables table as data.
+type ruleset struct {
+	Table    string
+	Bridges  []string       // every bridge of the engine: isolated from each other
+	Internal []string       // those without a way out
+	Masq     []netip.Prefix // subnets that leave with the machine's address
+}
+
+// planRules makes the table from the bridges that bear the engine's mark.
+func planRules(engineID, engineName string, bridges []bridgeState) ruleset {
+	r := ruleset{Table: tableName(engineName)}
+	for _, b := range bridges {
+		m, ok := parseMark(b.Alias)
+		if !ok || m.Engine != engineID {
+			continue
+		}
+		r.Bridges = append(r.Bridges, b.Name)
+		if m.Internal {
+			r.Internal = append(r.Internal, b.Name)
+			continue
+		}
+		if m.NoMasq {
+			continue
+		}
+		for _, a := range b.Addrs {
+			if a.Addr().Is4() {
+				r.Masq = append(r.Masq, a.Masked())
+			}
+		}
+	}
+	return r
+}
