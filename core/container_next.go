@@ -1,0 +1,111 @@
+package core
+
+import "time"
+
+// The names of the drivers that the engine uses for every container. They are
+// chosen when the engine's log begins.
+type Choice struct {
+	Graph string `json:"graph"`
+	Exec  string `json:"exec"`
+	Image string `json:"image"`
+}
+
+// next lists what the container owes.
+func (c *Container) next(s *State) []Step {
+	var steps []Step
+	n := c.ID.noun()
+	graph, exec := s.Engine.Drivers.Graph, s.Engine.Drivers.Exec
+	switch verb := c.rootfsVerb(); verb {
+	case "prepare":
+		steps = append(steps, PrepareRootfs{owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph), c.ID, c.Layer})
+	case "release":
+		steps = append(steps, ReleaseRootfs{owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph), c.ID})
+	}
+	for i := range c.Nets {
+		if st := c.nextNet(s, i); st != nil {
+			steps = append(steps, st)
+		}
+	}
+	if st := c.nextProcess(exec); st != nil {
+		steps = append(steps, st)
+	}
+	if verb := c.logVerb(); verb != "" {
+		steps = append(steps, RemoveLog{owed(stepID(n, "log", verb, c.Log.Turn), "exec", exec), c.ID})
+	}
+	return steps
+}
+
+func (c *Container) nextNet(s *State, i int) Step {
+	slot := &c.Nets[i]
+	verb := c.netVerb(i)
+	network := s.Networks[slot.Network]
+	if verb == "" || network == nil {
+		return nil
+	}
+	id := owed(stepID(c.ID.noun(), slot.slotName(), verb, slot.Turn), "net", network.Driver)
+	if verb == "detach" {
+		return DetachNetwork{id, c.ID, slot.Run, slot.Network}
+	}
+	if network.Slot.State != Held {
+		return nil // the network comes first; its fold names us as dependents
+	}
+	return AttachNetwork{id, c.ID, slot.Run, slot.Network, c.Hostname(), []string{c.Name}, slot.Address}
+}
+
+func (c *Container) nextProcess(exec string) Step {
+	p := &c.Process
+	verb := c.processVerb()
+	id := owed(stepID(c.ID.noun(), "process", verb, p.Turn), "exec", exec)
+	switch verb {
+	case "start":
+		return StartProcess{id, c.ID, p.Run, c.Name, c.Rootfs.Mounts, c.endpoint(), c.Spec, c.Attach}
+	case "kill":
+		k := p.Kills[0]
+		id.StepID = stepID(c.ID.noun(), "process", verb, k.Seq)
+		return SignalProcess{id, c.ID, p.Run, k.Signal}
+	case "signal":
+		return SignalProcess{id, c.ID, p.Run, p.Stop.Signal}
+	case "wait":
+		length := p.Stop.wait()
+		id.DriverKind, id.DriverName = "", ""
+		return Wait{id, p.Since.Add(length), length}
+	case "release", "purge":
+		return ReleaseProcess{id, c.ID, p.Run, verb == "purge"}
+	}
+	return nil
+}
+
+// slotName is the slot's part of a step id.
+func (n *NetSlot) slotName() string { return "net-" + string(n.Network)[:12] }
+
+// endpoint is what the networks together give the process: the first one's
+// namespace, and everybody's files.
+func (c *Container) endpoint() Endpoint {
+	var e Endpoint
+	for i := range c.Nets {
+		n := &c.Nets[i]
+		if i == 0 {
+			e.Namespace, e.Interface = n.Endpoint.Namespace, n.Endpoint.Interface
+		}
+		e.Files = append(e.Files, n.Endpoint.Files...)
+	}
+	return e
+}
+
+// Hostname is what the container calls itself.
+func (c *Container) Hostname() string {
+	if c.Spec.Network.Hostname != "" {
+		return c.Spec.Network.Hostname
+	}
+	return string(c.ID)[:12]
+}
+
+// wait is how long to wait for the end after the signal that was sent last: the
+// grace that was asked for, then after each SIGKILL twice as long, to 5 min.
+// Only a process in an uninterruptible sleep outlives the first.
+func (st Stopping) wait() time.Duration {
+	if st.Round == 0 {
+		return st.Grace
+	}
+	return min(10*time.Second<<min(st.Round-1, 5), 5*time.Minute)
+}
