@@ -134,9 +134,15 @@ func (h *holder) drop(key string) (others int, err error) {
 
 // quit ends the holder if it holds nothing.
 func (h *holder) quit() error {
-	_, _, err := h.call(request{op: opQuit, fd: -1}, false)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, _, err := h.callLocked(request{op: opQuit, fd: -1}, false)
 	if errors.Is(err, errNoHolder) || errors.Is(err, unix.EBUSY) {
 		return nil
+	}
+	if err == nil {
+		_ = h.conn.Close()
+		h.conn = nil
 	}
 	return err
 }
@@ -202,27 +208,43 @@ func (h *holder) callLocked(q request, start bool) (reply, int, error) {
 	}
 }
 
+// connect dials the holder. One that is just ending accepts and resets, so it
+// is tried again until it is gone, for a bounded time.
 func (h *holder) connect(start bool) error {
-	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: h.path, Net: "unixpacket"})
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
-		if !start {
-			return errNoHolder
-		}
-		if err := h.start(); err != nil {
+	var last error
+	for range 100 {
+		conn, err := h.dial(start)
+		if err != nil {
 			return err
 		}
-		conn, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: h.path, Net: "unixpacket"})
-	}
-	if err != nil {
-		return fmt.Errorf("dial the namespace holder: %w", err)
-	}
-	r, err := exchange(conn, request{op: opHello, fd: -1})
-	if err != nil {
+		r, err := exchange(conn, request{op: opHello, fd: -1})
+		if err == nil {
+			h.conn, h.pid = conn, int(r.n)
+			return nil
+		}
+		last = err
 		_ = conn.Close()
-		return fmt.Errorf("greet the namespace holder: %w", err)
+		time.Sleep(2 * time.Millisecond)
 	}
-	h.conn, h.pid = conn, int(r.n)
-	return nil
+	return fmt.Errorf("greet the namespace holder: %w", last)
+}
+
+func (h *holder) dial(start bool) (*net.UnixConn, error) {
+	addr := &net.UnixAddr{Name: h.path, Net: "unixpacket"}
+	conn, err := net.DialUnix("unixpacket", nil, addr)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+		if !start {
+			return nil, errNoHolder
+		}
+		if err := h.start(); err != nil {
+			return nil, err
+		}
+		conn, err = net.DialUnix("unixpacket", nil, addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dial the namespace holder: %w", err)
+	}
+	return conn, nil
 }
 
 // exchange is one request and its reply. An errno in it is the holder's answer.

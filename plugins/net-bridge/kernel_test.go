@@ -1,11 +1,18 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/sdk/netdriver"
 )
@@ -87,4 +94,128 @@ func TestTwoContainersTalk(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// outside plays the rest of the world: a namespace behind a link of its own,
+// which knows no route to any container.
+func outside(t *testing.T, e *engine) {
+	t.Helper()
+	fd, err := e.holder.makeNamespace(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	k, err := openInside(e.host, fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.close()
+	host := netip.MustParsePrefix("198.51.100.1/24")
+	there := netip.MustParsePrefix("198.51.100.2/24")
+	err = k.run([]op{
+		addVeth{Name: "outside", Peer: "wan", PeerMAC: "02:00:00:00:00:01"},
+		addAddr{Link: "outside", Addr: host},
+		addAddr{Inside: true, Link: "wan", Addr: there},
+		setUp{Inside: true, Link: "wan"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l net.Listener
+	if err := inNamespace(fd, func() (err error) {
+		l, err = net.Listen("tcp4", ":80")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	go serve(l)
+	t.Cleanup(func() {
+		_ = l.Close()
+		if err := deleteLink(e.host, "outside"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTheWayOut(t *testing.T) {
+	if err := os.WriteFile(forwardSwitch, []byte("0"), 0); err != nil && os.Geteuid() == 0 {
+		t.Fatal(err)
+	}
+	e := newEngine(t, "out")
+	outside(t, e)
+	n := e.network("aa11", "10.71.1.0/24", nil)
+	c := e.attach(n, "c1", 2, nil)
+	mustReach(t, c.Namespace, "198.51.100.2", "198.51.100.1") // masqueraded
+	info, err := e.Info(t.Context())
+	if err != nil || !strings.Contains(strings.Join(info.Warnings, "\n"), "has been switched on") {
+		t.Errorf("forwarding was switched on without a word: %q, %v", info.Warnings, err)
+	}
+
+	plain := e.network("bb22", "10.71.2.0/24", func(n *netdriver.Network) {
+		n.Options = map[string]string{optionMasq: "false", optionMTU: "1300"}
+	})
+	p := e.attach(plain, "c2", 2, nil)
+	mustNotReach(t, p.Namespace, "198.51.100.2") // no route back to 10.71.2.2
+	in(t, p.Namespace, func() error {
+		l, err := net.InterfaceByName("eth0")
+		if err == nil && l.MTU != 1300 {
+			err = fmt.Errorf("MTU %d inside, 1300 asked for", l.MTU)
+		}
+		return err
+	})
+
+	shut := e.network("cc33", "10.71.3.0/24", func(n *netdriver.Network) { n.Internal = true })
+	s := e.attach(shut, "c3", 2, nil)
+	s2 := e.attach(shut, "c4", 3, nil)
+	listen(t, s2.Namespace)
+	mustReach(t, s.Namespace, "10.71.3.3", "10.71.3.2")
+	mustNotReach(t, s.Namespace, "198.51.100.2")
+	mustNotReach(t, c.Namespace, "10.71.3.3")
+
+	// Somebody flushes the table and deletes a bridge: asking again restores.
+	if err := (ruleset{Table: tableName("out")}).apply(); err != nil {
+		t.Fatal(err)
+	}
+	mustNotReach(t, c.Namespace, "198.51.100.2")
+	if err := e.CreateNetwork(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	mustReach(t, c.Namespace, "198.51.100.2", "198.51.100.1")
+	mustNotReach(t, s.Namespace, "198.51.100.2")
+	if err := deleteLink(e.host, bridgeName("out", plain.ID)); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.CreateNetwork(t.Context(), plain); err != nil {
+		t.Fatal(err)
+	}
+	e.attach(plain, "c5", 5, nil)
+}
+
+func TestEnginesSideBySide(t *testing.T) {
+	a, b := newEngine(t, "left"), newEngine(t, "right")
+	b.beside = true
+	na := a.network("aa11", "10.72.1.0/24", nil)
+	na2 := a.network("aa22", "10.72.2.0/24", nil)
+	nb := b.network("aa11", "10.72.3.0/24", nil) // the same id, another engine
+	one, other := a.attach(na, "c1", 2, nil), a.attach(na2, "c2", 2, nil)
+	theirs := b.attach(nb, "c1", 2, nil)
+	for _, ep := range []netdriver.Endpoint{one, other, theirs} {
+		listen(t, ep.Namespace)
+	}
+	mustNotReach(t, one.Namespace, "10.72.2.2") // networks of one engine are apart
+	mustNotReach(t, other.Namespace, "10.72.1.2")
+	items, err := a.List(t.Context())
+	if err != nil || len(items) != 4 {
+		t.Fatalf("list: %+v, %v", items, err)
+	}
+	overlapping := netdriver.Network{ID: "dd44", Name: "dd", Subnet: netip.MustParsePrefix("10.72.0.0/16"), Gateway: netip.MustParseAddr("10.72.0.1")}
+	if err := a.CreateNetwork(t.Context(), overlapping); !errors.Is(err, errdefs.ErrAlreadyExists) {
+		t.Errorf("overlapping subnet: %v", err)
+	}
+	b.end()
+	mustReach(t, one.Namespace, "10.72.1.2", "10.72.1.2") // untouched by the other's end
+	if items, err = a.List(t.Context()); err != nil || len(items) != 4 {
+		t.Fatalf("list after the other engine's end: %+v, %v", items, err)
+	}
+	b.open(b.cfg)
 }

@@ -211,9 +211,8 @@ func deleteLink(h *netlink.Handle, name string) error {
 
 const portStateDisabled = 0 // BR_STATE_DISABLED, linux/if_bridge.h
 
-// cutPort disables a port of a bridge and forgets the addresses learned
-// behind it, in one message, then marks it as given back. A port that is not
-// there is cut.
+// cutPort marks a port of a bridge as given back, disables it, and forgets the
+// addresses learned behind it. A port that is not there is cut.
 func cutPort(h *netlink.Handle, name, alias string) error {
 	l, err := h.LinkByName(name)
 	if isMissing(err) {
@@ -222,23 +221,31 @@ func cutPort(h *netlink.Handle, name, alias string) error {
 	if err != nil {
 		return fmt.Errorf("look up port %s: %w", name, err)
 	}
-	if l.Attrs().MasterIndex != 0 {
-		if err := disablePort(l.Attrs().Index); err != nil {
-			return fmt.Errorf("disable port %s: %w", name, err)
-		}
-	}
+	// The mark first: every change of a link makes the bridge look at its
+	// carrier again and enable the port.
 	if err := h.LinkSetAlias(l, alias); err != nil && !isMissing(err) {
 		return fmt.Errorf("mark port %s: %w", name, err)
+	}
+	if l.Attrs().MasterIndex == 0 {
+		return nil
+	}
+	if err := disablePort(l.Attrs().Index); err != nil {
+		return fmt.Errorf("disable port %s: %w", name, err)
 	}
 	return nil
 }
 
+// disablePort also locks the port (Linux 5.18; no frame comes in whose sender
+// is not known on it, and none is learned any more): a process that is still
+// behind it could enable it again by switching its own end off and on.
 func disablePort(index int) error {
 	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
 	msg.Index = int32(index)
 	req.AddData(msg)
 	port := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	port.AddRtAttr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(0))
+	port.AddRtAttr(unix.IFLA_BRPORT_LOCKED, nl.Uint8Attr(1))
 	port.AddRtAttr(unix.IFLA_BRPORT_STATE, nl.Uint8Attr(portStateDisabled))
 	port.AddRtAttr(unix.IFLA_BRPORT_FLUSH, nil)
 	req.AddData(port)

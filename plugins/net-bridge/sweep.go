@@ -17,14 +17,15 @@ const sweepAfter = 500 * time.Millisecond
 // later. One goroutine at most.
 type sweeper struct {
 	host  *netlink.Handle
-	alias string // of ports given back
+	alias string        // of ports given back
+	after time.Duration // sweepAfter, but for tests
 
 	mu      sync.Mutex // guards what follows
 	waiting bool       // a sweep is to come
 }
 
 func newSweeper(host *netlink.Handle, engineID string) *sweeper {
-	return &sweeper{host: host, alias: detachedAlias(engineID)}
+	return &sweeper{host: host, alias: detachedAlias(engineID), after: sweepAfter}
 }
 
 // soon asks for a sweep after a while; further calls until then are the same.
@@ -35,7 +36,7 @@ func (s *sweeper) soon() {
 		return
 	}
 	s.waiting = true
-	time.AfterFunc(sweepAfter, func() {
+	time.AfterFunc(s.after, func() {
 		s.mu.Lock()
 		s.waiting = false
 		s.mu.Unlock()
