@@ -3,7 +3,6 @@ package graphtest
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,16 +17,9 @@ import (
 func inside(t conform.T, mounts []driver.Mount, f func(root string)) {
 	t.Helper()
 	root := t.TempDir()
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine, and with it
-		// the namespace.
-		runtime.LockOSThread()
-		var err error
-		defer func() { done <- err }() // also when f ends the goroutine by Fatalf
-		err = mounted(root, mounts, f)
-	}()
-	if err := <-done; err != nil {
+	var err error
+	conform.OnThread(func() { err = mounted(root, mounts, f) })
+	if err != nil {
 		t.Fatalf("mount what PrepareRootfs has answered (%+v): %v", mounts, err)
 	}
 }
@@ -113,7 +105,7 @@ func bind(m driver.Mount, target string) error {
 // mountsBelow lists the mounts of this machine's table at or below a directory.
 func mountsBelow(t conform.T, dir string) []string {
 	t.Helper()
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	table, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		t.Fatalf("read the mount table: %v", err)
 	}
