@@ -67,7 +67,8 @@ type Rootfs struct {
 	Layer     string          `json:"layer,omitempty"`
 	Shared    string          `json:"shared,omitempty"` // name in shared/
 	IDMap     driver.IDMap    `json:"id_map"`
-	Targets   []driver.Target `json:"targets,omitempty"`
+	Targets   []driver.Target `json:"targets"`        // nil: the record was lost, and what else is in it
+	Made      []string        `json:"made,omitempty"` // targets made among the container's own files, relative
 }
 
 // Store is an open store.

@@ -20,6 +20,13 @@ const (
 	opaqueXattr = "trusted.overlay.opaque"
 )
 
+// The form of security.capability, from linux/capability.h.
+const (
+	v2bytes, v3bytes = 20, 24
+	v2, v3           = 0x02000000, 0x03000000
+	revision         = 0xff000000
+)
+
 // Dropped is an extended attribute that a layer holds and the directory does
 // not.
 type Dropped struct {
@@ -94,11 +101,6 @@ func mapXattr(name string, value []byte, m driver.IDMap) ([]byte, string) {
 // mapCapability makes file capabilities belong to the container's root:
 // version 3 of capabilities(7) ends with that user's id on the host.
 func mapCapability(value []byte, m driver.IDMap) ([]byte, string) {
-	const (
-		v2bytes, v3bytes = 20, 24
-		v2, v3           = 0x02000000, 0x03000000
-		revision         = 0xff000000
-	)
 	root, err := mapID(m.UIDs, 0)
 	if err != nil {
 		return nil, "the id map has no root"
@@ -115,6 +117,21 @@ func mapCapability(value []byte, m driver.IDMap) ([]byte, string) {
 	binary.LittleEndian.PutUint32(out, magic&^uint32(revision)|v3)
 	binary.LittleEndian.PutUint32(out[v2bytes:], uint32(root))
 	return out, ""
+}
+
+// unmapXattr undoes mapXattr: capabilities of the container's root are anybody's.
+func unmapXattr(name, value string, m driver.IDMap) string {
+	root, err := mapID(m.UIDs, 0)
+	if m.IsZero() || name != capability || err != nil || len(value) != v3bytes {
+		return value
+	}
+	b := []byte(value)
+	magic := binary.LittleEndian.Uint32(b)
+	if magic&revision != v3 || binary.LittleEndian.Uint32(b[v2bytes:]) != uint32(root) {
+		return value
+	}
+	binary.LittleEndian.PutUint32(b, magic&^uint32(revision)|v2)
+	return string(b[:v2bytes])
 }
 
 // procPath is a path of name in the directory dir for calls that take no

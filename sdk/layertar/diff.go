@@ -25,6 +25,11 @@ type DiffOptions struct {
 	// SkipWhiteout reports whether the whiteout of a path, relative to the
 	// root, is to be left out since the image never had it. May be nil.
 	SkipWhiteout func(path string) bool
+
+	// SkipNew reports whether something that only the upper directory has,
+	// of size bytes, is to be left out. Of a directory only itself is, not
+	// what is in it. WriteDiff alone asks it. May be nil.
+	SkipNew func(path string, size int64) bool
 }
 
 // inode names a file of one machine.
@@ -228,7 +233,7 @@ func (p *packer) header(fd int, name, full string, st *unix.Stat_t) (*tar.Header
 		if h.PAXRecords == nil {
 			h.PAXRecords = make(map[string]string)
 		}
-		h.PAXRecords[xattrRecord+xattr] = value
+		h.PAXRecords[xattrRecord+xattr] = unmapXattr(xattr, value, p.o.IDMap)
 	}
 	return h, nil
 }

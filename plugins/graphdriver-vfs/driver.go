@@ -1,0 +1,300 @@
+// Package vfs is the graph driver that works everywhere and shares nothing: a
+// layer is a whole copy of the one below with the layer applied, a root
+// filesystem a whole copy of its topmost layer. Where the filesystem can share
+// blocks between files (btrfs, xfs), copies cost little space; elsewhere they
+// cost all of it. It is for filesystems on which overlayfs cannot work, and
+// for comparing.
+//
+// Below its root directory (package layerstore has the rest):
+//
+//	layers/NAME/layer.json   what the layer is
+//	layers/NAME/fs/          the layer on top of all below it
+//	rootfs/ID/rootfs.json    which layer and which targets
+//	rootfs/ID/fs/            the container's own copy
+//
+// Targets that the image lacks are made in the container's copy and
+// remembered, so that Diff leaves them out as long as nothing was put there.
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/sdk/graphdriver"
+	"github.com/gantryd/gantry/sdk/layerstore"
+	"github.com/gantryd/gantry/sdk/layertar"
+)
+
+// version is the driver's own.
+const version = "0.1.0"
+
+// Driver is the vfs graph driver.
+type Driver struct {
+	store *layerstore.Store
+	root  string
+}
+
+var (
+	_ graphdriver.Driver = (*Driver)(nil)
+	_ graphdriver.Differ = (*Driver)(nil)
+	_ io.Closer          = (*Driver)(nil)
+)
+
+// New opens the driver on the directory cfg.Root. The value also implements
+// graphdriver.Differ and io.Closer.
+func New(cfg driver.Config) (graphdriver.Driver, error) {
+	store, err := layerstore.Open(cfg.Root, cfg.EngineID)
+	if err != nil {
+		return nil, err
+	}
+	return &Driver{store: store, root: cfg.Root}, nil
+}
+
+// Close ends work in the background.
+func (d *Driver) Close() error { return d.store.Close() }
+
+// Info introduces the driver.
+func (d *Driver) Info(context.Context) (driver.Info, error) {
+	return driver.Info{Name: "vfs", Version: version, Abilities: []string{"diff"}}, nil
+}
+
+// ApplyLayer copies the parent and unpacks a layer over it.
+func (d *Driver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p driver.Progress) (graphdriver.Layer, error) {
+	if r.ID == "" || r.ID == r.Parent {
+		return graphdriver.Layer{}, fmt.Errorf("layer %q on parent %q: %w", r.ID, r.Parent, errdefs.ErrInvalidArgument)
+	}
+	unlock, err := d.store.Lock(ctx, "layer "+r.ID)
+	if err != nil {
+		return graphdriver.Layer{}, err
+	}
+	defer unlock()
+	if l, ok := d.store.Layer(r.ID); ok {
+		return graphdriver.Layer{ID: l.ID, Size: l.Size}, nil
+	}
+	if _, ok := d.store.Layer(r.Parent); !ok && r.Parent != "" {
+		return graphdriver.Layer{}, fmt.Errorf("parent layer %s: %w", r.Parent, errdefs.ErrNotFound)
+	}
+	stage, err := d.store.Stage()
+	if err != nil {
+		return graphdriver.Layer{}, err
+	}
+	l, err := d.fillLayer(ctx, stage, r, p)
+	if err != nil {
+		return graphdriver.Layer{}, errors.Join(err, d.store.Discard(stage))
+	}
+	return graphdriver.Layer{ID: l.ID, Size: l.Size}, nil
+}
+
+// fillLayer copies the parent into stage, unpacks over it and commits.
+func (d *Driver) fillLayer(ctx context.Context, stage string, r graphdriver.ApplyLayer, p driver.Progress) (layerstore.Layer, error) {
+	tell := func(done, total int64, what string) {
+		if p != nil {
+			p(done, total, what)
+		}
+	}
+	blob, size, err := layertar.OpenBlob(r.Archive)
+	if err != nil {
+		return layerstore.Layer{}, err
+	}
+	defer blob.Close()
+	fs, err := d.copyLayer(ctx, r.Parent, filepath.Join(stage, "fs"), driver.IDMap{}, func(n int64) { tell(0, size, "copy") })
+	if err != nil {
+		return layerstore.Layer{}, err
+	}
+	defer fs.Close()
+	res, err := layertar.Unpack(ctx, fs, blob, layertar.Options{
+		Whiteouts: layertar.Apply, Digest: r.Digest, DiffID: r.DiffID, Size: size, Progress: p})
+	if err != nil {
+		return layerstore.Layer{}, fmt.Errorf("unpack layer %s: %w", r.ID, err)
+	}
+	l := layerstore.Layer{ID: r.ID, Parent: r.Parent, Size: res.Size, Digest: res.Digest, DiffID: res.DiffID}
+	return l, d.store.CommitLayer(stage, l, func() { tell(size, size, "sync") })
+}
+
+// copyLayer makes the directory to as the layer is; without one it is empty.
+func (d *Driver) copyLayer(ctx context.Context, layer, to string, m driver.IDMap, beat func(int64)) (*os.File, error) {
+	if err := os.Mkdir(to, 0o755); err != nil {
+		return nil, layerstore.Class("make directory", err)
+	}
+	dst, err := os.Open(to)
+	if err != nil {
+		return nil, fmt.Errorf("make directory: %w", err)
+	}
+	if layer == "" {
+		err = d.describeRoot(dst, m)
+	} else {
+		err = d.copyInto(ctx, layer, dst, m, beat)
+	}
+	if err != nil {
+		dst.Close()
+		return nil, err
+	}
+	return dst, nil
+}
+
+func (d *Driver) describeRoot(dir *os.File, m driver.IDMap) error {
+	uid, gid, err := layertar.MapOwner(m, 0, 0)
+	if err != nil {
+		return err
+	}
+	return layerstore.Class("make root directory", errors.Join(dir.Chown(uid, gid), dir.Chmod(0o755)))
+}
+
+func (d *Driver) copyInto(ctx context.Context, layer string, dst *os.File, m driver.IDMap, beat func(int64)) error {
+	src, err := os.Open(d.layerFS(layer))
+	if err != nil {
+		return fmt.Errorf("open layer %s: %w", layer, err)
+	}
+	defer src.Close()
+	if _, err := layertar.CopyTree(ctx, src, dst, m, beat); err != nil {
+		return fmt.Errorf("copy layer %s: %w", layer, err)
+	}
+	return nil
+}
+
+func (d *Driver) layerFS(id string) string {
+	return filepath.Join(d.store.LayerDir(layerstore.Name(id)), "fs")
+}
+
+// RemoveLayer gives a layer back.
+func (d *Driver) RemoveLayer(ctx context.Context, id string) error {
+	unlock, err := d.store.Lock(ctx, "layer "+id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return d.store.RemoveLayer(id)
+}
+
+// PrepareRootfs copies the topmost layer for a container.
+func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs) ([]driver.Mount, error) {
+	if r.Container == "" {
+		return nil, fmt.Errorf("root filesystem without a container: %w", errdefs.ErrInvalidArgument)
+	}
+	unlock, err := d.store.Lock(ctx, "rootfs "+r.Container)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, ok := d.store.Layer(r.Layer); !ok && r.Layer != "" {
+		return nil, fmt.Errorf("layer %s: %w", r.Layer, errdefs.ErrNotFound)
+	}
+	fs := filepath.Join(d.store.RootfsDir(r.Container), "fs")
+	mounts := []driver.Mount{{Type: "bind", Source: fs, Target: "/"}}
+	if held, ok := d.store.Rootfs(r.Container); ok {
+		return mounts, d.keepRootfs(held, r, fs)
+	}
+	stage, err := d.store.Stage()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.fillRootfs(ctx, stage, r); err != nil {
+		return nil, errors.Join(err, d.store.Discard(stage))
+	}
+	return mounts, nil
+}
+
+// keepRootfs makes a root filesystem that is held what r asks for.
+func (d *Driver) keepRootfs(held layerstore.Rootfs, r graphdriver.PrepareRootfs, fs string) error {
+	lost := held.Targets == nil
+	if !lost && held.Layer != r.Layer {
+		return fmt.Errorf("root filesystem of %s stands on layer %q, not %q: %w", r.Container, held.Layer, r.Layer, errdefs.ErrFailedPrecondition)
+	}
+	if !lost && slices.Equal(held.Targets, r.Targets) {
+		return nil
+	}
+	root, err := os.Open(fs)
+	if err != nil {
+		return fmt.Errorf("open root filesystem: %w", err)
+	}
+	defer root.Close()
+	want := record(r)
+	if want.Made, err = makeTargets(root, r); err != nil {
+		return err
+	}
+	want.Made = append(want.Made, held.Made...)
+	return d.store.RewriteRootfs(want)
+}
+
+// record is what is remembered of r. Its Targets are not nil, also if there
+// are none: nil says that the record was lost.
+func record(r graphdriver.PrepareRootfs) layerstore.Rootfs {
+	return layerstore.Rootfs{Container: r.Container, Layer: r.Layer, IDMap: r.IDMap, Targets: append([]driver.Target{}, r.Targets...)}
+}
+
+func (d *Driver) fillRootfs(ctx context.Context, stage string, r graphdriver.PrepareRootfs) error {
+	root, err := d.copyLayer(ctx, r.Layer, filepath.Join(stage, "fs"), r.IDMap, nil)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	want := record(r)
+	if want.Made, err = makeTargets(root, r); err != nil {
+		return err
+	}
+	return d.store.CommitRootfs(stage, want)
+}
+
+// makeTargets makes the targets that are not there and tells what it made.
+func makeTargets(root *os.File, r graphdriver.PrepareRootfs) ([]string, error) {
+	var made []string
+	for _, t := range r.Targets {
+		if !filepath.IsAbs(t.Path) || filepath.Clean(t.Path) != t.Path {
+			return nil, fmt.Errorf("target %q is not an absolute, clean path: %w", t.Path, errdefs.ErrInvalidArgument)
+		}
+		fresh, err := layertar.MakeTarget(root, t, r.IDMap)
+		if err != nil {
+			return nil, err
+		}
+		made = append(made, fresh...)
+	}
+	return made, nil
+}
+
+// ReleaseRootfs removes the container's copy.
+func (d *Driver) ReleaseRootfs(ctx context.Context, container string) error {
+	unlock, err := d.store.Lock(ctx, "rootfs "+container)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return d.store.ReleaseRootfs(container)
+}
+
+// List tells every layer and root filesystem.
+func (d *Driver) List(context.Context) ([]driver.Item, error) { return d.store.List(), nil }
+
+// Diff compares the container's copy with its layer and writes what differs
+// as a layer tar.
+func (d *Driver) Diff(ctx context.Context, container string, w io.Writer) error {
+	r, ok := d.store.Rootfs(container)
+	if !ok {
+		return fmt.Errorf("root filesystem of %s: %w", container, errdefs.ErrNotFound)
+	}
+	upper, err := os.Open(filepath.Join(d.store.RootfsDir(container), "fs"))
+	if err != nil {
+		return fmt.Errorf("open root filesystem: %w", err)
+	}
+	defer upper.Close()
+	var lower *os.File
+	if r.Layer != "" {
+		if lower, err = os.Open(d.layerFS(r.Layer)); err != nil {
+			return fmt.Errorf("open layer %s: %w", r.Layer, err)
+		}
+		defer lower.Close()
+	}
+	ours := make(map[string]bool)
+	for _, path := range r.Made {
+		ours[path] = true
+	}
+	skip := func(path string, size int64) bool { return ours[path] && size == 0 }
+	return layertar.WriteDiff(ctx, w, lower, upper, layertar.DiffOptions{IDMap: r.IDMap, SkipNew: skip})
+}
