@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(insideVariable) == "" && os.Geteuid() == 0 {
 		os.Exit(again())
 	}
+	if text := os.Getenv(victimVariable); text != "" {
+		fmt.Fprintln(os.Stderr, "victim:", runVictim(text))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
@@ -74,13 +78,24 @@ func newEngine(t *testing.T, name string) *engine {
 	if dir == "" {
 		t.Skip("needs root: it makes links and namespaces")
 	}
-	cfg := driver.Config{
-		EngineID: "id-of-" + name, EngineName: name, Libexec: dir, Run: filepath.Join(t.TempDir(), "run"),
-	}
+	cfg := testConfig(t, name, dir)
 	e := &engine{t: t}
 	e.open(cfg)
 	t.Cleanup(e.end)
 	return e
+}
+
+// testConfig puts the Run directory on tmpfs, where it belongs.
+func testConfig(t *testing.T, name, libexec string) driver.Config {
+	t.Helper()
+	run, err := os.MkdirTemp("/dev/shm", "gantry-bridge")
+	if err != nil {
+		run = t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(run) })
+	return driver.Config{
+		EngineID: "id-of-" + name, EngineName: name, Libexec: libexec, Run: filepath.Join(run, "run"),
+	}
 }
 
 func (e *engine) open(cfg driver.Config) {

@@ -1,0 +1,192 @@
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/sdk/netdriver"
+)
+
+const victimVariable = "GANTRY_TEST_VICTIM"
+
+// victim is what the killed driver process is told.
+type victim struct {
+	Config  driver.Config
+	Network netdriver.Network
+	First   uint64 // run
+	Stay    bool   // attach once, then wait
+}
+
+// runVictim is the driver process that is killed: it attaches and detaches
+// until that happens. TestMain calls it.
+func runVictim(text string) error {
+	var v victim
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		return err
+	}
+	d, err := New(v.Config)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	for run := v.First; ; run++ {
+		r := request4(v.Network, "c1", 2)
+		r.Run = run
+		ep, err := d.Attach(ctx, r)
+		if err != nil {
+			return err
+		}
+		if run == v.First {
+			fmt.Println("attached", ep.Namespace.Path)
+		}
+		if v.Stay {
+			time.Sleep(time.Minute)
+		}
+		if err := d.Detach(ctx, r.EndpointKey); err != nil {
+			return err
+		}
+	}
+}
+
+// start runs a victim and returns once it has attached; before is called with
+// its pid while it waits to be let go.
+func start(t *testing.T, v victim, before func(pid int)) *exec.Cmd {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The shell waits for a line, so that its cgroup is settled before.
+	cmd := exec.Command("/bin/sh", "-c", `read line; exec /proc/`+fmt.Sprint(os.Getpid())+`/exe`)
+	cmd.Env = append(os.Environ(), victimVariable+"="+string(data))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	before(cmd.Process.Pid)
+	if _, err := in.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	var path string
+	if _, err := fmt.Fscanf(out, "attached %s\n", &path); err != nil {
+		t.Fatalf("the victim did not attach: %v", err)
+	}
+	return cmd
+}
+
+// A driver is killed at random moments of attach and detach. What its
+// successor lists must be whole, and all of it can be given back.
+func TestDriverKilled(t *testing.T) {
+	e := newEngine(t, "killed")
+	n := e.network("aa11", "10.80.1.0/24", nil)
+	peer := e.attach(n, "c9", 9, nil)
+	listen(t, peer.Namespace)
+	_ = e.holder.conn.Close() // the victim's turn
+	e.holder.conn = nil
+	held, half := 0, 0
+	for round := range 25 {
+		v := victim{Config: e.cfg, Network: n, First: uint64(round*100000 + 1)}
+		cmd := start(t, v, func(int) {})
+		time.Sleep(time.Duration(rand.IntN(9000)) * time.Microsecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+
+		e.open(e.cfg)
+		items, err := e.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports := len(ownLinks(t)) - 1
+		for _, it := range items {
+			if it.Kind != "endpoint" || it.Key != "c1" {
+				continue
+			}
+			held++
+			ep := e.attach(n, "c1", 2, func(r *netdriver.Attach) { r.Run = it.Run })
+			if ep.Namespace.Inode != it.Inode {
+				t.Errorf("round %d: attached to %d, listed %d", round, ep.Namespace.Inode, it.Inode)
+			}
+			mustReach(t, ep.Namespace, "10.80.1.9", "10.80.1.2")
+			e.detach(n, "c1", it.Run)
+			ports--
+		}
+		if ports > 1 {
+			half++
+		}
+		runs, err := filepath.Glob(filepath.Join(e.cfg.Run, "c1-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range runs { // files of a detach that did not finish: it is owed still
+			var run uint64
+			if _, err := fmt.Sscanf(filepath.Base(r), "c1-%d", &run); err != nil {
+				t.Fatal(err)
+			}
+			e.detach(n, "c1", run)
+		}
+		_ = e.holder.conn.Close()
+		e.holder.conn = nil
+	}
+	t.Logf("25 rounds: %d endpoints whole, %d rounds with a link of none", held, half)
+	waitFor(t, "half-made links to go", func() bool { return len(ownLinks(t)) == 2 })
+	if left, _ := filepath.Glob(filepath.Join(e.cfg.Run, "c1-*")); len(left) > 0 {
+		t.Errorf("files left: %v", left)
+	}
+}
+
+// The holder leaves the driver's cgroup, so that killing that spares it.
+func TestHolderLeavesTheCgroup(t *testing.T) {
+	e := newEngine(t, "cgroup")
+	root := "/sys/fs/cgroup/pids"
+	if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
+		root = "/sys/fs/cgroup"
+	}
+	parent := fmt.Sprintf("/gantry-bridge-test-%d", os.Getpid())
+	for _, dir := range []string{parent, parent + "/driver"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.cfg.Cgroup = parent
+	n := e.network("aa11", "10.81.1.0/24", nil)
+	cmd := start(t, victim{Config: e.cfg, Network: n, First: 1, Stay: true}, func(pid int) {
+		procs := filepath.Join(root, parent, "driver", "cgroup.procs")
+		if err := os.WriteFile(procs, []byte(fmt.Sprint(pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err := e.holder.connect(false); err != nil {
+		t.Fatal(err)
+	}
+	cgroup, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", e.holder.pid))
+	if err != nil || !strings.Contains(string(cgroup), parent+"/shims\n") || strings.Contains(string(cgroup), parent+"/driver") {
+		t.Errorf("the holder's cgroups: %s, %v", cgroup, err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if items, err := e.List(t.Context()); err != nil || len(items) != 2 {
+		t.Errorf("after the driver's end: %+v, %v", items, err)
+	}
+	e.end()
+	for _, dir := range []string{parent + "/driver", parent + "/shims", parent} {
+		waitFor(t, "cgroup "+dir+" to be empty", func() bool { return os.Remove(filepath.Join(root, dir)) == nil })
+	}
+	e.open(e.cfg)
+}
