@@ -1,0 +1,151 @@
+/*
+ * exec.c - the last steps of the init: its descriptors, its signals, its
+ * directory, its program.
+ */
+#include "shim.h"
+
+/* Enters the directory and makes sure that it is one of the container: a
+ * descriptor of the host's as working directory would be a way out. */
+static int enter(const char *path)
+{
+	char where[MAX_PATH + 1];
+	long r = SYS1(__NR_chdir, path);
+
+	if (r < 0)
+		return (int)r;
+	r = SYS2(__NR_getcwd, where, sizeof where);
+	if (r < 0)
+		return (int)r;
+	return where[0] == '/' ? 0 : -EXDEV;
+}
+
+int op_chdir(struct init *in, const struct op *op)
+{
+	int r = enter(op->chdir.path.s), fd;
+
+	if (r != -ENOENT || !op->chdir.create)
+		return r;
+	fd = path_make(init_root(in), op->chdir.path.s, CREATE_DIR);
+	if (fd < 0)
+		return fd;
+	if (op->chdir.uid || op->chdir.gid)
+		r = (int)SYS5(__NR_fchownat, fd, "", op->chdir.uid, op->chdir.gid, AT_EMPTY_PATH);
+	else
+		r = 0;
+	sys_close(fd);
+	return r < 0 ? r : enter(op->chdir.path.s);
+}
+
+/* The container's own /dev/null, and really that one: through a descriptor of
+ * the host's device the program could change the host's inode. */
+static int open_null(void)
+{
+	struct statx st = { 0 };
+	long fd = sys_openat(AT_FDCWD, "/dev/null", O_RDWR | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, 0);
+	long r;
+
+	if (fd < 0)
+		return (int)fd;
+	r = SYS5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st);
+	if (r == 0 && ((st.stx_mode & S_IFMT) != S_IFCHR || st.stx_rdev_major != 1 ||
+		       st.stx_rdev_minor != 3))
+		r = -ENODEV;
+	if (r == 0)
+		return (int)fd;
+	sys_close((int)fd);
+	return (int)r;
+}
+
+static int place_streams(struct init *in)
+{
+	for (int i = 0; i < 3; i++) {
+		int fd = in->console >= 0 ? in->console : in->std[i];
+		long r = fd < 0 ? open_null() : fd;
+
+		if (r >= 0)
+			r = SYS3(__NR_dup3, r, i, 0);
+		if (r < 0)
+			return (int)r;
+	}
+	return 0;
+}
+
+/* Everything is closed but 0, 1, 2 and the socket to the monitor, which exec
+ * closes; merely marked, other descriptors could still be named in a path. */
+static int close_rest(int sync)
+{
+	long r = 0;
+
+	if (sync > 3)
+		r = SYS3(__NR_close_range, 3, sync - 1, 0);
+	if (r == 0)
+		r = SYS3(__NR_close_range, sync + 1, ~0u, 0);
+	return (int)r;
+}
+
+static void reset_signals(void)
+{
+	uint64_t none[8] = { 0 };
+
+	for (int sig = 1; sig <= SIGNALS; sig++)
+		SYS4(__NR_rt_sigaction, sig, none, 0, 8);
+	SYS4(__NR_rt_sigprocmask, 2, none, 0, 8);
+}
+
+int op_sweep(struct init *in)
+{
+	struct report final = { .kind = REPORT_FINAL };
+	struct pollfd peer = { .fd = in->sync };
+	struct __kernel_timespec now = { 0 };
+	int r = place_streams(in);
+
+	if (r == 0)
+		r = close_rest(in->sync);
+	in->root = in->proc = in->mask_dir = -1;
+	if (r < 0)
+		return r;
+	reset_signals();
+	if (!in->umask_set)
+		SYS1(__NR_umask, 022);
+	/* Changed ids have cleared it. If the monitor died before, there is
+	 * nobody left to tell. */
+	sys_prctl(PR_SET_PDEATHSIG, SIG_KILL, 0, 0);
+	SYS5(__NR_ppoll, &peer, 1, &now, 0, 0);
+	if (peer.revents & POLLHUP)
+		sys_exit(125);
+	return report_send(in->sync, &final, -1);
+}
+
+static const char **fill(const char **to, struct blob list)
+{
+	for (uint32_t i = 0; i < list.count; i++)
+		*to++ = blob_str(&list).s;
+	*to++ = NULL;
+	return to;
+}
+
+/* As execvp: a name that is not there leaves the next one to try, one that may
+ * not be executed is remembered. */
+int op_exec(struct init *in, const struct op *op)
+{
+	struct blob paths = op->exec.paths;
+	size_t room = ((size_t)op->exec.args.count + op->exec.env.count + 2) * sizeof(char *);
+	const char **argv = sys_mmap(room), **envp;
+	int r = -ENOENT, denied = 0;
+
+	(void)in;
+	if (sys_failed(argv))
+		return -ENOMEM;
+	envp = fill(argv, op->exec.args);
+	fill(envp, op->exec.env);
+	for (uint32_t i = 0; i < paths.count; i++) {
+		struct str path = blob_str(&paths);
+
+		r = (int)SYS3(__NR_execve, path.s, argv, envp);
+		if (r == -EACCES)
+			denied = 1;
+		else if (r != -ENOENT && r != -ENOTDIR)
+			return r;
+	}
+	return denied ? -EACCES : r;
+}

@@ -1,0 +1,249 @@
+/*
+ * launch.c - stages 0 to 3 in the monitor: its settings, the pipes, the clone
+ * of the init (through a joiner where namespaces are joined first), its maps.
+ */
+#include "monitor.h"
+
+static int take_lock(int fd)
+{
+	M.lock = fd;
+	return (int)SYS2(__NR_flock, fd, LOCK_EX | LOCK_NB);
+}
+
+static int take_settings(const struct op *op)
+{
+	M.set = op->monitor;
+	memcpy(M.boot_id, op->monitor.boot_id, sizeof M.boot_id);
+	M.set.boot_id = M.boot_id;
+	M.rec.run = M.set.run;
+	memcpy(M.rec.boot_id, M.boot_id, sizeof M.rec.boot_id);
+	return 0;
+}
+
+static int apply(const struct op *op, const int *files)
+{
+	switch (op->kind) {
+	case OP_MONITOR:
+		return take_settings(op);
+	case OP_SHIM_CGROUP: /* a v2 cgroup was entered by the clone */
+		return op->dir ? 0 : write_all(files[op->fd], "0", 1);
+	case OP_LOCK:
+		return take_lock(files[op->fd]);
+	case OP_RECORD:
+		M.record = files[op->fd];
+		return 0;
+	case OP_LISTEN:
+		M.listen = files[op->fd];
+		return (int)sys_fcntl(M.listen, F_SETFL, O_RDWR | O_NONBLOCK);
+	case OP_LOG:
+		return log_open(op, files);
+	case OP_OOM_COUNTER:
+		M.oom = files[op->fd];
+		M.oom_before = oom_count();
+		return 0;
+	}
+	return -ENOSYS;
+}
+
+/* Stage 0. On failure op is the one that failed. */
+int setup(const struct plan *plan, const int *files, struct op *op)
+{
+	struct walk w = { .plan = plan, .at = PLAN_HEADER };
+
+	while (plan_next(&w, op) > 0 && op->stage == STAGE_MONITOR) {
+		int r = apply(op, files);
+
+		if (r < 0 && !op->optional)
+			return r;
+	}
+	return 0;
+}
+
+/* A pipe whose end in the monitor does not block. */
+static int make_pipe(int *ours, int *theirs, int ours_is)
+{
+	int ends[2];
+	long r = SYS2(__NR_pipe2, ends, O_CLOEXEC);
+
+	if (r < 0)
+		return (int)r;
+	*ours = ends[ours_is];
+	*theirs = ends[!ours_is];
+	return (int)sys_fcntl(*ours, F_SETFL, O_NONBLOCK);
+}
+
+static int make_streams(struct init *in)
+{
+	int r = 0;
+
+	if (M.set.flags & TERMINAL)
+		return 0;
+	if (M.set.flags & OPEN_STDIN)
+		r = make_pipe(&M.stdin_fd, &in->std[0], 1);
+	for (int i = 0; i < 2 && r >= 0; i++)
+		r = make_pipe(&M.out[i].fd, &in->std[i + 1], 0);
+	return r;
+}
+
+/* The joiner: stage 1, then the clone as the monitor's own child. */
+static void join_main(struct init *in, const struct op *clone)
+{
+	struct walk w = { .plan = in->plan, .at = PLAN_HEADER };
+	struct report made = { .kind = REPORT_INIT };
+	struct op op;
+
+	sys_prctl(PR_SET_PDEATHSIG, SIG_KILL, 0, 0);
+	while (plan_next(&w, &op) > 0 && op.stage <= STAGE_JOIN) {
+		int r = op.stage == STAGE_JOIN ? init_run(in, &op) : 0;
+
+		if (r < 0 && !op.optional)
+			init_fail(in, &op, r);
+	}
+	/* A procfs of the old pid namespace is none of the init's. */
+	if (in->proc >= 0)
+		sys_close(in->proc);
+	in->proc = -1;
+	made.pid = clone_init(clone, in->files, CLONE_PARENT);
+	if (made.pid == 0)
+		init_main(in);
+	if (made.pid < 0)
+		init_fail(in, clone, made.pid);
+	report_send(in->sync, &made, -1);
+	sys_exit(0);
+}
+
+/* Runs the joiner to its end: the init's pid, or -1 when all was reported. */
+static int through_joiner(struct init *in, const struct op *clone)
+{
+	struct clone_args args = { .exit_signal = SIG_CHLD };
+	struct waitinfo info = { 0 };
+	struct report r;
+	int passed, got;
+	int joiner = (int)SYS2(__NR_clone3, &args, sizeof args);
+
+	if (joiner == 0)
+		join_main(in, clone);
+	if (joiner < 0) {
+		monitor_fail(STAGE_JOIN, 0, 0, joiner);
+		return -1;
+	}
+	sys_close(in->sync); /* so that its death is an end of the socket */
+	in->sync = -1;
+	got = report_receive(M.sync, &r, &passed, 0);
+	while (SYS5(__NR_waitid, P_PID, joiner, &info, WEXITED, 0) == -EINTR)
+		;
+	if (got == 1 && r.kind == REPORT_INIT)
+		return r.pid;
+	if (got == 1 && r.kind == REPORT_ERROR)
+		monitor_fail(r.stage, r.op, r.index, -r.err);
+	else
+		monitor_fail(STAGE_JOIN, 0, 0, -ESRCH);
+	return -1;
+}
+
+static int init_proc_write(const struct op *op)
+{
+	char path[24 + MAX_NAME];
+	long proc = sys_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	size_t n = put_number(path, (uint64_t)M.pid);
+	int r;
+
+	if (proc < 0)
+		return (int)proc;
+	path[n] = '/';
+	memcpy(path + n + 1, op->two.a.s, op->two.a.n + 1);
+	r = write_proc((int)proc, path, op->two.b.s, op->two.b.n);
+	sys_close((int)proc);
+	return r;
+}
+
+/* Which parts the plan has; clone is its Clone. */
+struct parts {
+	int joins, parents;
+	struct op clone;
+};
+
+static void look_through(const struct plan *plan, struct parts *has)
+{
+	struct walk w = { .plan = plan, .at = PLAN_HEADER };
+	struct op op;
+
+	while (plan_next(&w, &op) > 0) {
+		has->joins += op.stage == STAGE_JOIN;
+		has->parents += op.stage == STAGE_PARENT;
+		if (op.kind == OP_CLONE)
+			has->clone = op;
+	}
+}
+
+/* Stage 3, then the init may go on. */
+static int help_init(const struct plan *plan)
+{
+	struct walk w = { .plan = plan, .at = PLAN_HEADER };
+	struct op op;
+
+	while (plan_next(&w, &op) > 0 && op.stage <= STAGE_PARENT) {
+		int r = op.stage == STAGE_PARENT ? init_proc_write(&op) : 0;
+
+		if (r < 0 && !op.optional) {
+			monitor_fail(op.stage, op.kind, op.index, r);
+			return -1;
+		}
+	}
+	sys_write(M.sync, "g", 1);
+	return 0;
+}
+
+static void close_theirs(struct init *in)
+{
+	for (int i = 0; i < 3; i++)
+		if (in->std[i] >= 0)
+			sys_close(in->std[i]);
+	if (in->sync >= 0)
+		sys_close(in->sync);
+}
+
+void launch(const struct plan *plan, const int *files)
+{
+	struct init in = { .plan = plan, .files = files, .std = { -1, -1, -1 }, .console = -1,
+			   .root = -1, .proc = -1, .mask_dir = -1 };
+	struct parts has = { 0 };
+	struct report made = { .kind = REPORT_INIT };
+	int pair[2];
+	int r = make_streams(&in);
+
+	look_through(plan, &has);
+	in.must_wait = has.joins || has.parents;
+	if (r >= 0)
+		r = (int)SYS4(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
+	if (r < 0) {
+		monitor_fail(STAGE_MONITOR, 0, 0, r);
+		return;
+	}
+	M.sync = pair[0];
+	in.sync = pair[1];
+	if (has.joins) {
+		r = through_joiner(&in, &has.clone);
+	} else {
+		r = clone_init(&has.clone, files, 0);
+		if (r == 0)
+			init_main(&in);
+		if (r < 0)
+			monitor_fail(STAGE_CLONE, OP_CLONE, has.clone.index, r);
+	}
+	close_theirs(&in);
+	if (r < 0)
+		return;
+	M.pid = r;
+	M.rec.pid = r;
+	M.pidfd = (int)SYS2(__NR_pidfd_open, M.pid, 0);
+	if (M.pidfd < 0) {
+		monitor_fail(STAGE_CLONE, OP_CLONE, has.clone.index, M.pidfd);
+		return;
+	}
+	write_record(STATE_MADE);
+	made.pid = M.pid;
+	report_to_driver(&made);
+	if (in.must_wait)
+		help_init(plan);
+}

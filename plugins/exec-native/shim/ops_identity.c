@@ -1,0 +1,115 @@
+/*
+ * ops_identity.c - who the program is and what it may: ids, capabilities,
+ * seccomp.
+ */
+#include "shim.h"
+
+#include <linux/filter.h>
+
+enum { CAPS = 64 };
+
+static int cap_bound(uint64_t keep)
+{
+	for (unsigned cap = 0; cap < CAPS; cap++) {
+		long has = sys_prctl(PR_CAPBSET_READ, cap, 0, 0);
+
+		if (has < 0) /* beyond the kernel's last one */
+			break;
+		if (has == 0 || keep >> cap & 1)
+			continue;
+		has = sys_prctl(PR_CAPBSET_DROP, cap, 0, 0);
+		if (has < 0)
+			return (int)has;
+	}
+	return 0;
+}
+
+static int cap_set(const struct op *op)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+	long r;
+
+	for (int i = 0; i < 2; i++) {
+		data[i].effective = (uint32_t)(op->caps.effective >> 32 * i);
+		data[i].permitted = (uint32_t)(op->caps.permitted >> 32 * i);
+		data[i].inheritable = (uint32_t)(op->caps.inheritable >> 32 * i);
+	}
+	r = SYS2(__NR_capset, &head, data);
+	if (r == 0)
+		r = sys_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0);
+	for (unsigned cap = 0; cap < CAPS && r == 0; cap++)
+		if (op->caps.ambient >> cap & 1)
+			r = sys_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0);
+	return (int)r;
+}
+
+/* The pipes become the user's, who may open them again as /dev/stdout. */
+static int own_streams(const struct init *in, const struct op *op)
+{
+	for (int i = 0; i < 3; i++) {
+		int fd = in->console >= 0 ? in->console : in->std[i];
+		long r = fd < 0 ? 0 : SYS3(__NR_fchown, fd, op->user.uid, op->user.gid);
+
+		if (r < 0)
+			return (int)r;
+	}
+	return 0;
+}
+
+static int user(const struct init *in, const struct op *op)
+{
+	struct blob list = op->user.groups;
+	uint32_t groups[MAX_GROUPS];
+	long r = 0;
+
+	for (uint32_t i = 0; i < list.count; i++)
+		groups[i] = blob_u32(&list);
+	if (op->stage == STAGE_IDENTITY)
+		r = own_streams(in, op);
+	if (r == 0)
+		r = sys_prctl(PR_SET_KEEPCAPS, op->user.keep_caps != 0, 0, 0);
+	if (r == 0)
+		r = SYS2(__NR_setgroups, list.count, groups);
+	if (r == 0)
+		r = SYS3(__NR_setresgid, op->user.gid, op->user.gid, op->user.gid);
+	if (r == 0)
+		r = SYS3(__NR_setresuid, op->user.uid, op->user.uid, op->user.uid);
+	if (r == 0)
+		r = sys_prctl(PR_SET_KEEPCAPS, 0, 0, 0);
+	/* A change of ids may have made us dumpable again. */
+	sys_prctl(PR_SET_DUMPABLE, 0, 0, 0);
+	return (int)r;
+}
+
+static int seccomp(const struct op *op)
+{
+	/* The kernel reads the instructions at any alignment. */
+	struct sock_fprog prog = { .len = (uint16_t)(op->seccomp.filter.n / 8),
+				   .filter = (void *)(uintptr_t)op->seccomp.filter.p };
+
+	return (int)SYS3(__NR_seccomp, SECCOMP_SET_FILTER, op->seccomp.flags, &prog);
+}
+
+int op_identity(struct init *in, const struct op *op)
+{
+	switch (op->kind) {
+	case OP_CAP_BOUND:
+		return cap_bound(op->caps.effective);
+	case OP_USER:
+		return user(in, op);
+	case OP_CAP_SET:
+		return cap_set(op);
+	case OP_NO_NEW_PRIVS:
+		return (int)sys_prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0);
+	case OP_SECCOMP:
+		return seccomp(op);
+	case OP_UMASK:
+		in->umask_set = 1;
+		SYS1(__NR_umask, op->number & 0777);
+		return 0;
+	case OP_PERSONALITY:
+		return (int)SYS1(__NR_personality, op->number);
+	}
+	return -ENOSYS;
+}

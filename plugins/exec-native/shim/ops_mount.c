@@ -1,0 +1,212 @@
+/*
+ * ops_mount.c - mounts, all from descriptor to descriptor.
+ */
+#include "shim.h"
+
+#define DEVPTS_MAGIC 0x1cd1
+#define TIOCSPTLCK 0x40045431UL
+#define TIOCGPTPEER 0x5441UL
+#define TIOCSCTTY 0x540eUL
+#define TIOCSWINSZ 0x5414UL
+
+int set_attr(int fd, const struct attr *a)
+{
+	struct mount_attr m = { .attr_set = a->set, .attr_clr = a->clear,
+				.propagation = a->propagation };
+	unsigned flags = AT_EMPTY_PATH | (a->recursive ? AT_RECURSIVE : 0);
+
+	if (!a->set && !a->clear && !a->propagation)
+		return 0;
+	return (int)SYS5(__NR_mount_setattr, fd, "", flags, &m, sizeof m);
+}
+
+int attach_mount(int fd, int target)
+{
+	return (int)SYS5(__NR_move_mount, fd, "", target, "",
+			 MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+static int configure(int fs, struct blob *params, const int *files)
+{
+	long r = 0;
+
+	for (uint32_t i = 0; i < params->count && r >= 0; i++) {
+		uint32_t type = blob_u32(params);
+		uint32_t fd = blob_u32(params);
+		struct str key = blob_str(params);
+		struct str value = blob_str(params);
+
+		if (type == PARAM_FLAG)
+			r = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_FLAG, key.s, 0, 0);
+		else if (type == PARAM_STRING)
+			r = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_STRING, key.s, value.s, 0);
+		else if (fd == NO_FD)
+			r = -EINVAL;
+		else
+			r = SYS5(__NR_fsconfig, fs, FSCONFIG_SET_FD, key.s, 0, files[fd]);
+	}
+	if (r >= 0)
+		r = SYS5(__NR_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0);
+	return (int)r;
+}
+
+/* A detached mount of a new file system. */
+int make_fs(const char *type, struct blob *params, const int *files, uint64_t attrs)
+{
+	int fs = (int)SYS2(__NR_fsopen, type, FSOPEN_CLOEXEC);
+	int r;
+
+	if (fs < 0)
+		return fs;
+	r = configure(fs, params, files);
+	if (r >= 0)
+		r = (int)SYS3(__NR_fsmount, fs, FSMOUNT_CLOEXEC, attrs);
+	sys_close(fs);
+	return r;
+}
+
+static int attach_at(struct init *in, int fd, const char *path, uint32_t create)
+{
+	int target = path_make(init_root(in), path, create);
+	int r;
+
+	if (target < 0)
+		return target;
+	r = attach_mount(fd, target);
+	sys_close(target);
+	return r;
+}
+
+/* The root covers the old "/" until the pivot: no directory of the host is
+ * needed to put it on. */
+static int take_root(struct init *in, const struct op *op)
+{
+	int fd = in->files[op->fd];
+	int r = set_attr(fd, &op->attach.attr);
+
+	if (r < 0)
+		return r;
+	r = (int)SYS5(__NR_move_mount, fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);
+	if (r == 0)
+		in->root = fd;
+	return r;
+}
+
+static int attach(struct init *in, const struct op *op)
+{
+	int fd = in->files[op->fd];
+	int r = set_attr(fd, &op->attach.attr);
+
+	return r < 0 ? r : attach_at(in, fd, op->attach.target.s, op->attach.create);
+}
+
+static int filesystem(struct init *in, const struct op *op)
+{
+	struct blob params = op->fs.params;
+	int fd = make_fs(op->fs.type.s, &params, in->files, op->fs.attrs);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = attach_at(in, fd, op->fs.target.s, op->fs.create);
+	sys_close(fd);
+	return r;
+}
+
+static int change(struct init *in, const struct op *op)
+{
+	int fd = path_open(init_root(in), op->attach.target.s, 0);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = set_attr(fd, &op->attach.attr);
+	sys_close(fd);
+	return r;
+}
+
+/* The new root in the old one's place, the old one upon it, and off with it. */
+static int pivot(struct init *in)
+{
+	long r = SYS1(__NR_fchdir, in->root);
+
+	if (r == 0)
+		r = SYS2(__NR_pivot_root, ".", ".");
+	if (r == 0)
+		r = SYS2(__NR_umount2, ".", MNT_DETACH);
+	if (r == 0)
+		r = SYS1(__NR_chdir, "/");
+	return (int)r;
+}
+
+static int open_pty(struct init *in, int *slave)
+{
+	uint64_t type[16] = { 0 };
+	int unlock = 0;
+	long master = sys_openat2(init_root(in), "/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC,
+				  RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+	long r;
+
+	if (master < 0)
+		return (int)master;
+	r = SYS2(__NR_fstatfs, master, type);
+	if (r == 0 && type[0] != DEVPTS_MAGIC)
+		r = -ENODEV;
+	if (r == 0)
+		r = sys_ioctl((int)master, TIOCSPTLCK, &unlock);
+	if (r == 0)
+		r = sys_ioctl((int)master, TIOCGPTPEER, (void *)(O_RDWR | O_NOCTTY | O_CLOEXEC));
+	if (r < 0) {
+		sys_close((int)master);
+		return (int)r;
+	}
+	*slave = (int)r;
+	return (int)master;
+}
+
+static int console(struct init *in, const struct op *op)
+{
+	struct report r = { .kind = REPORT_CONSOLE };
+	uint16_t size[4] = { op->console.rows, op->console.cols, 0, 0 };
+	int slave = -1, master = open_pty(in, &slave), err, mount;
+
+	if (master < 0)
+		return master;
+	in->console = slave;
+	err = (int)sys_ioctl(slave, TIOCSWINSZ, size);
+	if (err == 0)
+		err = (int)sys_ioctl(slave, TIOCSCTTY, NULL);
+	if (err == 0)
+		err = report_send(in->sync, &r, master);
+	sys_close(master);
+	if (err < 0)
+		return err;
+	mount = (int)SYS3(__NR_open_tree, slave, "",
+			  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	if (mount < 0)
+		return mount;
+	err = attach_at(in, mount, "/dev/console", CREATE_FILE);
+	sys_close(mount);
+	return err;
+}
+
+int op_mount(struct init *in, const struct op *op)
+{
+	switch (op->kind) {
+	case OP_PROPAGATION:
+		return (int)SYS5(__NR_mount, 0, "/", 0, op->flags, 0);
+	case OP_ROOT:
+		return take_root(in, op);
+	case OP_ATTACH:
+		return attach(in, op);
+	case OP_FILESYSTEM:
+		return filesystem(in, op);
+	case OP_SET_ATTR:
+		return change(in, op);
+	case OP_PIVOT:
+		return pivot(in);
+	case OP_CONSOLE:
+		return console(in, op);
+	}
+	return -ENOSYS;
+}

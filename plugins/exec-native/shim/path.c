@@ -1,0 +1,91 @@
+/*
+ * path.c - paths inside the container, by descriptor. The image may hold any
+ * symbolic link; the kernel keeps the walk below the root (RESOLVE_IN_ROOT),
+ * and what is missing is made by mkdirat and openat on descriptors already
+ * checked, never through a link.
+ */
+#include "shim.h"
+
+/* openat2 answers EAGAIN when somebody renames at the same time. */
+enum { TRIES = 128 };
+
+static int open_below(int root, const char *path, uint64_t flags)
+{
+	long r = -EAGAIN;
+
+	for (int i = 0; i < TRIES && (r == -EAGAIN || r == -EINTR); i++)
+		r = sys_openat2(root, path, flags | O_CLOEXEC,
+				RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+	return (int)r;
+}
+
+int path_open(int root, const char *path, uint64_t flags)
+{
+	return open_below(root, path, flags | O_PATH);
+}
+
+/* One missing directory below dir. Somebody may have made it meanwhile, but a
+ * link in its place is refused. */
+static int make_dir(int dir, const char *name)
+{
+	long r = SYS3(__NR_mkdirat, dir, name, 0755);
+
+	if (r < 0 && r != -EEXIST)
+		return (int)r;
+	return (int)sys_openat(dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+}
+
+static int make_file(int dir, const char *name)
+{
+	long r = sys_openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+
+	if (r < 0 && r != -EEXIST)
+		return (int)r;
+	if (r >= 0)
+		sys_close((int)r);
+	return (int)sys_openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+}
+
+/* Opens the directory that holds the last component, making what is missing.
+ * path was checked by the decoder: absolute, no "." or "..", not too long. */
+int path_parent(int root, const char *path, const char **name)
+{
+	char part[MAX_PATH + 1];
+	size_t at = 1, end;
+	int dir = open_below(root, "/", O_PATH | O_DIRECTORY);
+
+	for (;;) {
+		int next;
+
+		for (end = at; path[end] && path[end] != '/'; end++)
+			;
+		if (!path[end] || dir < 0)
+			break;
+		memcpy(part, path, end);
+		part[end] = 0;
+		next = open_below(root, part, O_PATH | O_DIRECTORY);
+		if (next == -ENOENT)
+			next = make_dir(dir, part + at);
+		sys_close(dir);
+		dir = next;
+		at = end + 1;
+	}
+	*name = path + at;
+	return dir;
+}
+
+int path_make(int root, const char *path, uint32_t create)
+{
+	const char *name;
+	int fd = path_open(root, path, 0);
+	int dir;
+
+	if (fd != -ENOENT || create == CREATE_NONE)
+		return fd;
+	dir = path_parent(root, path, &name);
+	if (dir < 0)
+		return dir;
+	fd = create == CREATE_DIR ? make_dir(dir, name) : make_file(dir, name);
+	sys_close(dir);
+	return fd;
+}

@@ -1,0 +1,356 @@
+/*
+ * payload.c - the fields of each operation. No length is trusted, nothing is
+ * allocated, no text is parsed; strings and lists stay where they are.
+ */
+#include "cursor.h"
+#include "sys.h"
+
+static void check(struct cur *c, int fine)
+{
+	if (!fine)
+		c->bad = 1;
+}
+
+static uint32_t get_fd(struct cur *c, int may_lack)
+{
+	uint32_t fd = get32(c);
+
+	check(c, fd == NO_FD ? may_lack : fd < c->files);
+	return fd;
+}
+
+static struct blob get_bytes(struct cur *c, uint32_t limit)
+{
+	struct blob b = { 0 };
+
+	b.n = get32(c);
+	check(c, b.n <= limit);
+	b.p = take(c, b.n);
+	return b;
+}
+
+static struct str get_str(struct cur *c, uint32_t limit)
+{
+	struct blob b = get_bytes(c, limit);
+	const uint8_t *nul = take(c, 1);
+	struct str s = { "", 0 };
+
+	if (c->bad)
+		return s;
+	check(c, *nul == 0);
+	for (uint32_t i = 0; i < b.n; i++)
+		check(c, b.p[i] != 0);
+	s.s = (const char *)b.p;
+	s.n = b.n;
+	return s;
+}
+
+/* An absolute path without empty, "." and ".." components; "/" itself. */
+static struct str get_path(struct cur *c)
+{
+	struct str s = get_str(c, MAX_PATH);
+	uint32_t i = 0;
+
+	check(c, s.n > 0 && s.s[0] == '/');
+	if (c->bad || s.n == 1)
+		return s;
+	while (i < s.n) {
+		uint32_t from = ++i;
+
+		while (i < s.n && s.s[i] != '/')
+			i++;
+		check(c, i > from);
+		check(c, !(i == from + 1 && s.s[from] == '.'));
+		check(c, !(i == from + 2 && s.s[from] == '.' && s.s[from + 1] == '.'));
+	}
+	return s;
+}
+
+/* A single name, as of a file: no slash, not "." or "..". */
+static struct str get_name(struct cur *c, uint32_t limit)
+{
+	struct str s = get_str(c, limit);
+
+	check(c, s.n > 0 && !(s.n == 1 && s.s[0] == '.'));
+	check(c, !(s.n == 2 && s.s[0] == '.' && s.s[1] == '.'));
+	for (uint32_t i = 0; i < s.n; i++)
+		check(c, s.s[i] != '/');
+	return s;
+}
+
+static struct blob get_list(struct cur *c, uint32_t limit)
+{
+	struct blob b = { 0 };
+
+	b.count = get32(c);
+	check(c, b.count <= limit);
+	b.p = c->p;
+	for (uint32_t i = 0; i < b.count && !c->bad; i++)
+		get_str(c, MAX_STRING);
+	b.n = (uint32_t)(c->p - b.p);
+	return b;
+}
+
+static struct attr get_attr(struct cur *c)
+{
+	struct attr a;
+
+	a.set = get64(c);
+	a.clear = get64(c);
+	a.propagation = get64(c);
+	a.recursive = get32(c);
+	return a;
+}
+
+static void get_node(struct cur *c, struct op *op)
+{
+	op->node.mode = get32(c);
+	if (op->kind == OP_NODE) {
+		op->node.major = get32(c);
+		op->node.minor = get32(c);
+	}
+	op->node.uid = get32(c);
+	op->node.gid = get32(c);
+	op->node.path = get_path(c);
+	if (op->kind == OP_WRITE_FILE)
+		op->node.data = get_bytes(c, MAX_DATA);
+}
+
+static void get_fs(struct cur *c, struct op *op)
+{
+	op->fs.type = get_name(c, MAX_NAME);
+	op->fs.target = get_path(c);
+	op->fs.create = get32(c);
+	check(c, op->fs.create <= CREATE_FILE);
+	op->fs.attrs = get64(c);
+	op->fs.params.count = get32(c);
+	check(c, op->fs.params.count <= MAX_PARAMS);
+	op->fs.params.p = c->p;
+	for (uint32_t i = 0; i < op->fs.params.count && !c->bad; i++) {
+		check(c, get32(c) <= PARAM_FD);
+		get_fd(c, 1);
+		get_str(c, MAX_NAME);
+		get_str(c, MAX_PATH);
+	}
+	op->fs.params.n = (uint32_t)(c->p - op->fs.params.p);
+}
+
+static void get_monitor_op(struct cur *c, struct op *op)
+{
+	switch (op->kind) {
+	case OP_MONITOR:
+		op->monitor.flags = get32(c);
+		op->monitor.gate_ms = get32(c);
+		op->monitor.drain_ms = get32(c);
+		op->monitor.uid = get32(c);
+		op->monitor.run = get64(c);
+		op->monitor.boot_id = take(c, 16);
+		check(c, op->monitor.flags < 2 * TERMINAL);
+		break;
+	case OP_SHIM_CGROUP:
+		op->fd = get_fd(c, 0);
+		op->dir = get32(c);
+		break;
+	case OP_LOG:
+		op->fd = get_fd(c, 0);
+		op->log.files = get32(c);
+		op->log.bytes = get64(c);
+		op->log.offset = get64(c);
+		op->log.name = get_name(c, MAX_LOG_NAME);
+		check(c, op->log.files >= 1 && op->log.files <= 99 && op->log.bytes >= 4096);
+		break;
+	default: /* LOCK, RECORD, LISTEN, OOM_COUNTER */
+		op->fd = get_fd(c, 0);
+	}
+}
+
+static void get_mount_op(struct cur *c, struct op *op)
+{
+	switch (op->kind) {
+	case OP_PROPAGATION:
+		op->flags = get64(c);
+		break;
+	case OP_ROOT:
+		op->fd = get_fd(c, 0);
+		op->attach.attr = get_attr(c);
+		break;
+	case OP_ATTACH:
+		op->fd = get_fd(c, 0);
+		op->attach.create = get32(c);
+		check(c, op->attach.create <= CREATE_FILE);
+		op->attach.attr = get_attr(c);
+		op->attach.target = get_path(c);
+		break;
+	case OP_SET_ATTR:
+		op->attach.attr = get_attr(c);
+		op->attach.target = get_path(c);
+		break;
+	case OP_FILESYSTEM:
+		get_fs(c, op);
+		break;
+	case OP_NODE:
+	case OP_MKDIR:
+	case OP_WRITE_FILE:
+		get_node(c, op);
+		break;
+	case OP_SYMLINK:
+		op->two.a = get_path(c);
+		op->two.b = get_str(c, MAX_PATH);
+		break;
+	default: /* CONSOLE */
+		op->console.rows = get16(c);
+		op->console.cols = get16(c);
+	}
+}
+
+static void get_cover_op(struct cur *c, struct op *op)
+{
+	switch (op->kind) {
+	case OP_HOSTNAME:
+	case OP_DOMAINNAME:
+		op->two.a = get_str(c, MAX_NAME);
+		break;
+	case OP_SYSCTL:
+		op->two.a = get_str(c, MAX_PATH);
+		op->two.b = get_str(c, MAX_PATH);
+		break;
+	case OP_MASK:
+		op->fd = get_fd(c, 1);
+		op->two.a = get_path(c);
+		break;
+	case OP_READ_ONLY:
+		op->two.a = get_path(c);
+		break;
+	default: /* LINK_UP */
+		op->two.a = get_name(c, 15);
+	}
+}
+
+static void get_identity_op(struct cur *c, struct op *op)
+{
+	switch (op->kind) {
+	case OP_CAP_BOUND:
+		op->caps.effective = get64(c);
+		break;
+	case OP_USER:
+		op->user.uid = get32(c);
+		op->user.gid = get32(c);
+		op->user.keep_caps = get32(c);
+		op->user.groups.count = get32(c);
+		check(c, op->user.groups.count <= MAX_GROUPS);
+		op->user.groups.p = take(c, 4 * (size_t)op->user.groups.count);
+		op->user.groups.n = 4 * op->user.groups.count;
+		break;
+	case OP_CAP_SET:
+		op->caps.effective = get64(c);
+		op->caps.permitted = get64(c);
+		op->caps.inheritable = get64(c);
+		op->caps.ambient = get64(c);
+		break;
+	case OP_SECCOMP:
+		op->seccomp.flags = get32(c);
+		op->seccomp.filter = get_bytes(c, MAX_FILTER);
+		check(c, op->seccomp.filter.n > 0 && op->seccomp.filter.n % 8 == 0);
+		break;
+	default: /* CHDIR */
+		op->chdir.create = get32(c);
+		op->chdir.uid = get32(c);
+		op->chdir.gid = get32(c);
+		op->chdir.path = get_path(c);
+	}
+}
+
+static void get_process_op(struct cur *c, struct op *op)
+{
+	switch (op->kind) {
+	case OP_JOIN:
+		op->fd = get_fd(c, 0);
+		op->flags = get32(c);
+		break;
+	case OP_UNSHARE:
+		op->flags = get32(c);
+		break;
+	case OP_CLONE:
+		op->flags = get64(c);
+		op->fd = get_fd(c, 1);
+		break;
+	case OP_PROC_WRITE:
+		op->two.a = get_name(c, MAX_NAME);
+		op->two.b = get_str(c, MAX_PATH);
+		break;
+	case OP_CGROUP:
+		op->fd = get_fd(c, 0);
+		break;
+	case OP_RLIMIT:
+		op->rlimit.resource = get32(c);
+		op->rlimit.soft = get64(c);
+		op->rlimit.hard = get64(c);
+		break;
+	case OP_EXEC:
+		op->exec.paths = get_list(c, MAX_TRIES);
+		op->exec.args = get_list(c, MAX_ARGS);
+		op->exec.env = get_list(c, MAX_ARGS);
+		check(c, op->exec.paths.count > 0 && op->exec.args.count > 0);
+		break;
+	default: /* SYNC, UMASK, PERSONALITY */
+		op->number = get32(c);
+	}
+}
+
+static void get_payload(struct cur *c, struct op *op)
+{
+	switch (op->kind) {
+	case OP_MONITOR ... OP_OOM_COUNTER:
+		get_monitor_op(c, op);
+		break;
+	case OP_PROPAGATION ... OP_SET_ATTR:
+	case OP_CONSOLE:
+		get_mount_op(c, op);
+		break;
+	case OP_HOSTNAME ... OP_LINK_UP:
+		get_cover_op(c, op);
+		break;
+	case OP_CAP_BOUND:
+	case OP_USER:
+	case OP_CAP_SET:
+	case OP_SECCOMP:
+	case OP_CHDIR:
+		get_identity_op(c, op);
+		break;
+	case OP_PIVOT:
+	case OP_GATE:
+	case OP_NO_NEW_PRIVS:
+	case OP_SWEEP:
+		break;
+	default:
+		get_process_op(c, op);
+	}
+}
+
+int payload_get(struct op *op, const uint8_t *p, uint32_t len, uint32_t files)
+{
+	struct cur c = { .p = p, .end = p + len, .files = files };
+
+	get_payload(&c, op);
+	return c.bad || c.p != c.end ? -EINVAL : 0;
+}
+
+struct str blob_str(struct blob *b)
+{
+	struct cur c = { .p = b->p, .end = b->p + b->n };
+	struct str s = get_str(&c, MAX_STRING);
+
+	b->n -= (uint32_t)(c.p - b->p);
+	b->p = c.p;
+	return s;
+}
+
+uint32_t blob_u32(struct blob *b)
+{
+	struct cur c = { .p = b->p, .end = b->p + b->n };
+	uint32_t v = get32(&c);
+
+	b->n -= (uint32_t)(c.p - b->p);
+	b->p = c.p;
+	return v;
+}

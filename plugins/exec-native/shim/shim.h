@@ -1,0 +1,137 @@
+/*
+ * shim.h - what the shim's files share.
+ *
+ * One program, four processes (plan/doc.go): helper, monitor, joiner, init.
+ * Stages, each reported by number with the operation and its errno:
+ *
+ *	0 monitor   1 join   2 clone   3 parent   4 child   5 mounts
+ *	6 cover     7 gate   8 identity           9 exec
+ */
+#ifndef GANTRY_SHIM_H
+#define GANTRY_SHIM_H
+
+#include "plan.h"
+#include "sys.h"
+
+enum { CONTROL_FD = 3 };
+
+/* Messages to the shim on the control socket (plan/launch.go). */
+enum {
+	SEND_MAGIC = 0x4d485347, /* "GSHM" */
+	SEND_FILES = 1,
+	SEND_PLAN = 2,
+	SEND_GO = 3,
+	SEND_ABORT = 4,
+	SEND_HEADER = 16,
+	MAX_PIECE = 32768,
+	MAX_PASSED = 253,
+};
+
+/* Reports to the driver (plan/report.go); those from 100 on are the init's own
+ * words to the monitor, on a socket pair of theirs. */
+enum report_kind {
+	REPORT_SHIM = 1,
+	REPORT_INIT = 2,
+	REPORT_SYNC = 3,
+	REPORT_GATE = 4,
+	REPORT_RUNNING = 5,
+	REPORT_WARNING = 6,
+	REPORT_ERROR = 7,
+	REPORT_EXITED = 8,
+	REPORT_FINAL = 100,   /* from here on the socket's end means: executed */
+	REPORT_CONSOLE = 101, /* a pty's master comes along */
+};
+
+enum { REPORT_MAGIC = 0x54505247, RECORD_MAGIC = 0x43455247, RECORD_SIZE = 88 };
+enum { FLAG_OOM = 1, FLAG_FAILED = 2, FLAG_EARLY = 4 };
+
+enum run_state {
+	STATE_MADE = 1,
+	STATE_RUNNING = 2,
+	STATE_EXITED = 3,
+	STATE_FAILED = 4,
+};
+
+struct report {
+	uint32_t magic;
+	uint16_t kind, stage;
+	uint32_t index;
+	uint16_t op, flags;
+	int32_t err;
+	int32_t pid; /* or the point of a sync */
+	int32_t code, signal;
+	uint64_t time;
+};
+_Static_assert(sizeof(struct report) == 40, "report");
+
+struct record {
+	uint32_t magic;
+	uint16_t version, state;
+	uint64_t run;
+	uint8_t boot_id[16];
+	int32_t shim_pid, pid, code, signal;
+	uint64_t started, ended;
+	uint16_t stage, op;
+	uint32_t index;
+	int32_t err;
+	uint32_t flags, zero, crc;
+};
+_Static_assert(sizeof(struct record) == RECORD_SIZE, "record");
+
+/* rt.c */
+uint32_t crc32(const void *p, size_t n);
+size_t put_number(char *to, uint64_t v);
+
+/* main.c */
+int shim_main(void);
+
+/* report.c: never blocks; -errno when nobody is there. */
+int report_send(int fd, struct report *r, int pass);
+int report_receive(int fd, struct report *r, int *passed, int flags);
+
+/* The init, and the joiner before it. Descriptors are -1 when there is none. */
+struct init {
+	const struct plan *plan;
+	const int *files;
+	int sync;      /* to the monitor */
+	int std[3];    /* its ends of the pipes; -1 for /dev/null */
+	int console;   /* slave of the pty */
+	int root;      /* the container's root; init_root opens it */
+	int proc;      /* a private procfs of its pid namespace */
+	int mask_dir;  /* an attached empty tmpfs, to be cloned */
+	int umask_set;
+	int must_wait; /* for the monitor, before stage 4 */
+};
+
+/* init.c */
+void init_main(struct init *in) __attribute__((noreturn));
+void init_fail(struct init *in, const struct op *op, int err) __attribute__((noreturn));
+void init_wait(struct init *in);
+int init_root(struct init *in);
+int init_proc(struct init *in);
+int init_run(struct init *in, struct op *op);
+int clone_init(const struct op *op, const int *files, uint64_t flags);
+int write_all(int fd, const void *p, size_t n);
+int write_proc(int proc, const char *path, const char *data, size_t n);
+
+/* path.c: descriptors (O_PATH) or negative errno. */
+int path_open(int root, const char *path, uint64_t flags);
+int path_make(int root, const char *path, uint32_t create);
+int path_parent(int root, const char *path, const char **name);
+
+/* ops_*.c, exec.c: 0 or a negative errno. */
+int op_mount(struct init *in, const struct op *op);
+int op_file(struct init *in, const struct op *op);
+int op_cover(struct init *in, const struct op *op);
+int op_identity(struct init *in, const struct op *op);
+int op_chdir(struct init *in, const struct op *op);
+int op_sweep(struct init *in);
+int op_exec(struct init *in, const struct op *op);
+int set_attr(int fd, const struct attr *a);
+int attach_mount(int fd, int target);
+int make_fs(const char *type, struct blob *params, const int *files, uint64_t attrs);
+
+/* monitor.c */
+void monitor_main(const struct plan *plan, const int *files) __attribute__((noreturn));
+
+#endif
