@@ -231,20 +231,29 @@ func (c *Container) verbs() verbs {
 	return v
 }
 
-// fold changes the container by f and gives every slot whose verb has changed
+// fold changes a container by f and gives every slot whose verb has changed
 // its new turn: the sequence of the event that made the step owed.
 func (s *State) fold(h *Header, f func(c *Container)) []Noun {
 	c := s.Containers[ContainerID(h.ID)]
 	if c == nil {
 		panicf("event %d %s is about container %s, which is not there", h.Seq, h.Name, h.ID)
 	}
+	before := c.Nets
+	c.Nets = append([]NetSlot(nil), c.Nets...)
 	c.fold(h.Seq, f)
-	return []Noun{c.ID.noun()}
+	touched := []Noun{c.ID.noun()}
+	for i := range c.Nets {
+		if c.Nets[i].State != before[i].State {
+			touched = append(touched, c.Nets[i].Network.noun()) // its removal waits for its endpoints
+		}
+	}
+	return touched
 }
 
 func (c *Container) fold(seq uint64, f func(c *Container)) {
 	before := c.verbs()
 	f(c)
+	c.doubt(before)
 	after := c.verbs()
 	if c.Process.State != Absent {
 		c.Log.State = Held // a start that was tried may have made its log
@@ -281,29 +290,20 @@ func (c *Container) clone() *Container {
 	return &k
 }
 
-// turnWant makes want the container's want. Whatever a slot is owed to acquire
-// may be running or half done at this moment: it is unsure from now on, and
-// undo begins there.
-func (c *Container) turnWant(want Want) {
-	if c.Want == Running && want != Running {
-		if c.rootfsVerb() == "prepare" {
-			c.Rootfs.State = Unsure
-		}
-		for i := range c.Nets {
-			if c.netVerb(i) == "attach" {
-				c.Nets[i].State = Unsure
-			}
-		}
-		if c.processVerb() == "start" {
-			c.Process.State = Unsure
+// doubt: an acquisition that was owed and no longer is, although it was not
+// reported, may be running or half done at this moment. Its slot is unsure from
+// now on, and undo begins there; the same for a release that is called off.
+func (c *Container) doubt(before verbs) {
+	if before.rootfs == "prepare" && c.Rootfs.State == Absent && c.rootfsVerb() == "" {
+		c.Rootfs.State = Unsure
+	}
+	for i, was := range before.nets {
+		n := &c.Nets[i]
+		if was == "attach" && n.State == Absent && c.netVerb(i) == "" || was == "detach" && n.State == Held {
+			n.State = Unsure
 		}
 	}
-	if c.Want != Running && want == Running {
-		for i := range c.Nets {
-			if c.netVerb(i) == "detach" {
-				c.Nets[i].State = Unsure
-			}
-		}
+	if before.process == "start" && c.Process.State == Absent && c.processVerb() == "" {
+		c.Process.State = Unsure
 	}
-	c.Want = want
 }

@@ -60,7 +60,7 @@ func (e *ProcessExited) apply(s *State) []Noun {
 		c.Exit = &exit
 		c.Process.Exited, c.Process.PID, c.Process.Kills = true, 0, nil
 		if c.Want != Removed {
-			c.turnWant(c.wantAfterEnd())
+			c.Want = c.wantAfterEnd()
 			s.freeName(c)
 		}
 	})

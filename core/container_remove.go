@@ -24,9 +24,9 @@ func (c *RemoveContainer) decide(s *State, r Request) ([]Event, error) {
 			"container %s is running: stop it before removing it, or force its removal", k.Name)
 	}
 	e := &ContainerRemoveWanted{Header: about(k.ID.noun()), Force: c.Force}
+	e.Job = r.Job
 	events := append([]Event{e}, endJobs(k.Jobs, JobSuperseded, r.Job, nil)...)
 	after := k.clone()
-	after.Jobs = jobs(r.Job)
 	after.fold(0, e.on)
 	return append(events, after.settle()...), nil
 }
@@ -40,7 +40,7 @@ type ContainerRemoveWanted struct {
 func (*ContainerRemoveWanted) name() string { return "container.remove-wanted" }
 
 func (e *ContainerRemoveWanted) on(c *Container) {
-	c.turnWant(Removed)
+	c.Want = Removed
 	c.Jobs = jobs(e.Job)
 	if c.Running() {
 		c.Process.Stop = Stopping{Signal: sigkill}
@@ -100,7 +100,10 @@ type ProcessReleased struct {
 func (*ProcessReleased) name() string { return "container.process-released" }
 
 func (e *ProcessReleased) on(c *Container) {
-	c.Process = ProcessSlot{Slot: Slot{Turn: c.Process.Turn}}
+	c.Process = ProcessSlot{Slot: Slot{Turn: c.Process.Turn}, Run: c.Process.Run}
+	if c.Want == Running && c.Run == c.Process.Run {
+		c.Run++ // a late report of the released run must not pass for the next one's
+	}
 	if e.LogRemoved {
 		c.Log.State = Absent
 	}
@@ -149,7 +152,7 @@ func (e *NetworkDetached) apply(s *State) []Noun {
 	if n := c.net(e.Network); n != nil && c.Want != Running {
 		s.freeAddress(*n)
 	}
-	return append(s.fold(&e.Header, e.on), e.Network.noun())
+	return s.fold(&e.Header, e.on)
 }
 
 func (st DetachNetwork) finish(s *State, r *FinishStep) []Event {

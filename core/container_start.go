@@ -72,7 +72,7 @@ func (e *ContainerStartWanted) apply(s *State) []Noun {
 		c.Run++
 		c.Fault, c.Attach = nil, e.Attach
 		c.Jobs = jobs(e.Job)
-		c.turnWant(Running)
+		c.Want = Running
 		for i := range c.Nets {
 			c.Nets[i].Address = e.Addresses[i]
 			s.holdAddress(c.Nets[i], c.ID)
@@ -204,7 +204,7 @@ func (*StartFailed) name() string { return "container.start-failed" }
 
 func (e *StartFailed) apply(s *State) []Noun {
 	return s.fold(&e.Header, func(c *Container) {
-		c.turnWant(c.wantAfterEnd())
+		c.Want = c.wantAfterEnd()
 		c.Jobs = nil
 		c.Fault = &e.Fault
 		s.freeName(c)
@@ -245,7 +245,7 @@ func (*StartCancelled) name() string { return "container.start-cancelled" }
 
 func (e *StartCancelled) apply(s *State) []Noun {
 	return s.fold(&e.Header, func(c *Container) {
-		c.turnWant(c.wantAfterEnd())
+		c.Want = c.wantAfterEnd()
 		c.Jobs = nil
 		s.freeName(c)
 	})

@@ -65,9 +65,9 @@ func (*ContainerStopWanted) name() string { return "container.stop-wanted" }
 func (e *ContainerStopWanted) apply(s *State) []Noun {
 	return s.fold(&e.Header, func(c *Container) {
 		if c.Running() {
-			c.turnWant(Stopped)
+			c.Want = Stopped
 		} else {
-			c.turnWant(c.wantAfterEnd())
+			c.Want = c.wantAfterEnd()
 			s.freeName(c)
 		}
 		c.Jobs = jobs(e.Job)

@@ -64,7 +64,7 @@ func (s *State) graphDrift(held map[string]Item) []Event {
 		}
 		if n.Kind == KindContainer {
 			c := s.Containers[ContainerID(n.ID)]
-			if _, ok := held[Item{Kind: "rootfs", Key: n.ID}.key()]; !ok && c.Rootfs.State == Held && !c.Running() {
+			if _, ok := held[Item{Kind: "rootfs", Key: n.ID}.key()]; !ok && c.Rootfs.State == Held && !c.Running() && c.rootfsVerb() == "" {
 				events = append(events, &RootfsLost{Header: about(n)})
 			}
 		}
@@ -100,7 +100,7 @@ func (s *State) netDrift(driver string, held map[string]Item) []Event {
 				key := Item{Kind: "endpoint", Key: n.ID, Network: string(slot.Network), Run: slot.Run}.key()
 				known[key] = slot.State != Absent || c.netVerb(i) != ""
 				// The namespace of a running process lives as long as the process.
-				if _, ok := held[key]; !ok && mine(slot.Network) && slot.State == Held && c.Process.State == Absent {
+				if _, ok := held[key]; !ok && mine(slot.Network) && slot.State == Held && !c.Running() {
 					events = append(events, &NetworkLost{Header: about(n), Network: slot.Network})
 				}
 			}

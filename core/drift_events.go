@@ -65,7 +65,7 @@ func (*NetworkGone) name() string { return "network.gone" }
 func (e *NetworkGone) apply(s *State) []Noun {
 	n := s.Networks[NetworkID(e.ID)]
 	n.Slot = Slot{Absent, e.Seq}
-	return []Noun{n.ID.noun()}
+	return s.dependents(n)
 }
 
 // ImageLost says that an image's content is gone from the store. Containers on

@@ -127,7 +127,7 @@ func (s *State) rebooted(r Request) []Event {
 				})...)
 			}
 			for i := range c.Nets {
-				if c.Nets[i].State == Held && c.Process.State == Absent {
+				if c.Nets[i].State == Held {
 					events = append(events, &NetworkLost{Header: about(n), Network: c.Nets[i].Network})
 				}
 			}

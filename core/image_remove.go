@@ -32,7 +32,7 @@ func (c *DropImage) decide(s *State, r Request) ([]Event, error) {
 	if k := s.usedBy(i.ID); k != nil {
 		return nil, refuse(errdefs.ErrConflict, "image %s is used by container %s: remove that first", c.Image, k.Name)
 	}
-	events := []Event{&ImageRemoveWanted{Header: about(i.ID.noun())}}
+	events := []Event{&ImageRemoveWanted{Header: about(i.ID.noun()), Waiting: r.Job}}
 	fault := &Fault{Class: "aborted", Message: "the image was removed while it was being loaded"}
 	for _, j := range s.loadsAwaiting(i.ID) {
 		events = append(events, ended(j, JobFailed, "", fault))
@@ -58,7 +58,8 @@ func (e *ImageUntagged) apply(s *State) []Noun {
 // ImageRemoveWanted turns the want to removed; its names are free from here on.
 type ImageRemoveWanted struct {
 	Header
-	Fault *Fault `json:"fault,omitempty"` // set when a layer of it could not be unpacked
+	Waiting JobID  `json:"waiting,omitempty"` // the job that is done when the image is gone
+	Fault   *Fault `json:"fault,omitempty"`   // set when a layer of it could not be unpacked
 }
 
 func (*ImageRemoveWanted) name() string { return "image.remove-wanted" }
@@ -68,7 +69,7 @@ func (e *ImageRemoveWanted) apply(s *State) []Noun {
 	for _, ref := range i.Names {
 		delete(s.refs, ref)
 	}
-	i.Names, i.Want, i.Ready, i.Jobs = nil, Removed, false, jobs(e.Job)
+	i.Names, i.Want, i.Ready, i.Jobs = nil, Removed, false, jobs(e.Waiting)
 	i.Store.Turn = e.Seq
 	return append([]Noun{e.Of()}, s.useLayers(e.Seq, i.Layers, -1)...)
 }

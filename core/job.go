@@ -93,7 +93,7 @@ func (e *JobEnded) apply(s *State) []Noun {
 	id := JobID(e.ID)
 	j := s.Jobs[id]
 	if j == nil || !j.Open() {
-		panicf("event %d ends job %s, which is not open", e.Seq, id)
+		panicf("event %d (cause %d) ends job %s, which is not open: %+v", e.Seq, e.Cause, id, j)
 	}
 	j.State, j.By, j.Fault = e.Outcome, e.By, e.Fault
 	j.EndedSeq, j.EndedAt = e.Seq, e.Time

@@ -49,8 +49,11 @@ func (n *Network) verb() string {
 	return ""
 }
 
-func (n *Network) next(*State) []Step {
+func (n *Network) next(s *State) []Step {
 	verb := n.verb()
+	if verb == "remove" && n.Want == Removed && s.holdsEndpoint(n.ID) {
+		return nil // the endpoints go first; their folds name us as dependents
+	}
 	id := owed(stepID(n.ID.noun(), "network", verb, n.Slot.Turn), "net", n.Driver)
 	switch verb {
 	case "create":
@@ -63,6 +66,15 @@ func (n *Network) next(*State) []Step {
 		return []Step{RemoveNetwork{id, n.ID}}
 	}
 	return nil
+}
+
+func (s *State) holdsEndpoint(id NetworkID) bool {
+	for _, c := range s.Containers {
+		if slot := c.net(id); slot != nil && slot.State != Absent {
+			return true
+		}
+	}
+	return false
 }
 
 // turn changes the network by f; a creation or removal that may be running when

@@ -139,6 +139,11 @@ func (*NetworkUp) name() string { return "network.up" }
 func (e *NetworkUp) apply(s *State) []Noun {
 	n := s.Networks[NetworkID(e.ID)]
 	n.Slot = Slot{Held, e.Seq}
+	return s.dependents(n)
+}
+
+// dependents are the network and the containers whose steps wait for it.
+func (s *State) dependents(n *Network) []Noun {
 	touched := []Noun{n.ID.noun()}
 	for _, c := range s.attached(n.ID) {
 		touched = append(touched, c.ID.noun())
@@ -155,7 +160,7 @@ func (st CreateNetwork) finish(s *State, r *FinishStep) []Event {
 	fault.Step = st.StepID
 	events := append([]Event{&NetworkFailed{Header: about(n.ID.noun()), Fault: fault}}, endJobs(n.Jobs, JobFailed, "", &fault)...)
 	for _, c := range s.attached(n.ID) {
-		if c.Want == Running && !c.Running() && c.net(n.ID).State == Absent {
+		if c.Want == Running && !c.Running() && c.net(n.ID).State != Held {
 			events = append(events, s.startFailed(c.ID, st.StepID, &fault)...)
 		}
 	}
@@ -179,7 +184,7 @@ func (e *NetworkFailed) apply(s *State) []Noun {
 		n.Want = Removed
 		s.freeNetworkName(n)
 	}
-	return []Noun{n.ID.noun()}
+	return s.dependents(n)
 }
 
 func (s *State) freeNetworkName(n *Network) {

@@ -64,7 +64,7 @@ func (*NetworkDown) name() string { return "network.down" }
 func (e *NetworkDown) apply(s *State) []Noun {
 	n := s.Networks[NetworkID(e.ID)]
 	n.Slot = Slot{Absent, e.Seq}
-	return []Noun{n.ID.noun()}
+	return s.dependents(n)
 }
 
 // NetworkRemoved says that nothing of the network is left.

@@ -1,0 +1,79 @@
+package core
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// inventory has a driver report what the world holds of its kind.
+func (e *engine) inventory(driver string) {
+	kind, name := splitDriver(driver)
+	report := &ReportInventory{Kind: kind, Driver: name, Instance: "i"}
+	for k := range e.held {
+		f := strings.Fields(k)
+		item := Item{Kind: f[0], Key: f[1], State: "held"}
+		var owner string
+		switch f[0] {
+		case "layer", "rootfs":
+			owner = "graphdriver/overlay"
+		case "image":
+			owner = "image/oci"
+		case "process":
+			owner = "exec/native"
+			fmt.Sscan(f[2], &item.Run)
+			item.State = "running"
+		case "network":
+			owner = "net/" + e.s.netDriver(f[1])
+		case "endpoint":
+			owner = "net/" + e.s.netDriver(f[1])
+			item.Network, item.Key = f[1], f[2]
+			fmt.Sscan(f[3], &item.Run)
+		}
+		if owner == driver {
+			report.Items = append(report.Items, item)
+		}
+	}
+	e.deliver(report)
+}
+
+func (s *State) netDriver(id string) string {
+	if n := s.Networks[NetworkID(id)]; n != nil {
+		return n.Driver
+	}
+	return "bridge"
+}
+
+func TestInventoryOfWhatTheLogNeverKnew(t *testing.T) {
+	e := newEngine(t)
+	e.held["layer sha256:stray"] = true
+	e.held["rootfs "+string(ctrID("x"))] = true
+	e.held[fmt.Sprintf("endpoint %s %s 3", netID("bridge"), ctrID("x"))] = true
+	e.held["network "+string(netID("gone"))] = true
+	e.held[fmt.Sprintf("process %s 1", ctrID("x"))] = true
+	for _, d := range []string{"graphdriver/overlay", "net/bridge", "exec/native"} {
+		e.inventory(d)
+	}
+	for range 100 {
+		owed := e.s.Owed()
+		if len(owed) == 0 {
+			break
+		}
+		if g, ok := owed[0].(GiveBack); ok {
+			switch g.Item.Kind {
+			case "endpoint":
+				delete(e.held, fmt.Sprintf("endpoint %s %s %d", g.Item.Network, g.Item.Key, g.Item.Run))
+			case "network":
+				delete(e.held, "network "+g.Item.Key)
+			}
+		}
+		e.finish(owed[0])
+	}
+	want := []string{fmt.Sprintf("process %s 1", ctrID("x")), "rootfs " + string(ctrID("x"))}
+	if fmt.Sprint(keys(e.held)) != fmt.Sprint(want) {
+		t.Fatalf("left: %q, want the quarantined %q alone", keys(e.held), want)
+	}
+	if len(e.s.Strays) != 2 {
+		t.Fatalf("quarantined: %v, want the process and the root filesystem", e.s.Strays)
+	}
+}

@@ -1,0 +1,193 @@
+package core
+
+import (
+	"flag"
+	"fmt"
+	"math/rand"
+	"testing"
+	"time"
+)
+
+var (
+	seeds = flag.Int("seeds", 300, "how many random histories")
+	seed1 = flag.Int64("seed", 0, "run this seed alone")
+)
+
+// TestRandomHistories throws commands, results, failures, lost results and
+// restarts at the core, in any order, and checks that the world comes to rest
+// as the log says, and that everything can be removed afterwards.
+func TestRandomHistories(t *testing.T) {
+	first, last := int64(1), int64(*seeds)
+	if *seed1 != 0 {
+		first, last = *seed1, *seed1
+	}
+	for seed := first; seed <= last; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { history(t, rand.New(rand.NewSource(seed))) })
+		if t.Failed() {
+			t.Fatalf("reproduce: go test ./core -run TestRandomHistories -seed %d", seed)
+		}
+	}
+}
+
+var containerNames = []string{"c1", "c2", "c3", "c4", "c5"}
+
+func history(t *testing.T, r *rand.Rand) {
+	e := newEngine(t)
+	generation := 0
+	ids := map[string]ContainerID{}
+	for range 250 {
+		name := containerNames[r.Intn(len(containerNames))]
+		id := ids[name]
+		switch k := r.Intn(30); {
+		case k < 4:
+			generation++
+			ids[name] = ctrID(fmt.Sprint(name, generation))
+			e.try(&CreateContainer{
+				ID: ids[name], Name: name, Image: "docker.io/library/" + pick(r, "a", "b") + ":latest",
+				Want: pick(r, Running, Running, Stopped), AutoRemove: r.Intn(3) == 0,
+				Spec: Spec{Network: NetworkSpec{Network: pick(r, "", "none", "host", "web")}},
+			})
+			e.stubborn[ids[name]] = r.Intn(3) == 0
+		case k < 6:
+			e.try(&StartContainer{ID: id})
+		case k < 8:
+			grace := pick(r, 0, time.Second, -1)
+			e.try(&StopContainer{ID: id, Timeout: &grace})
+		case k == 8:
+			e.try(&KillContainer{ID: id, Signal: pick(r, 1, 9, 15)})
+		case k == 9:
+			e.try(&RemoveContainer{ID: id, Force: r.Intn(2) == 0})
+		case k == 10:
+			e.try(&LoadImage{Archive: "/archive"})
+			e.images = []LoadedImage{loaded("a"), loaded("b")}[:1+r.Intn(2)]
+		case k == 11:
+			e.try(&DropImage{Image: "docker.io/library/" + pick(r, "a", "b") + ":latest"})
+		case k == 12:
+			generation++
+			e.try(&NewNetwork{ID: netID(fmt.Sprint("web", generation)), Name: "web"})
+		case k == 13:
+			if n, err := e.s.FindNetwork("web"); err == nil {
+				e.try(&DropNetwork{ID: n.ID})
+			}
+		case k == 14:
+			e.try(&CancelJob{Target: JobID(fmt.Sprintf("01900000-0000-7000-8000-%012x", 1+r.Intn(e.jobs+1)))})
+		case k == 15:
+			e.exitSomebody(r)
+		case k == 16:
+			e.restart(r)
+		case k == 17:
+			e.try(&TagImage{Image: "docker.io/library/a:latest", Name: "docker.io/library/" + pick(r, "b", "x") + ":latest"})
+		case k == 18:
+			e.try(&RenameContainer{ID: id, Name: pick(r, containerNames...)})
+		case k == 19:
+			driver := pick(r, "net/bridge", "exec/native")
+			e.try(pick[Command](r, &DisableDriver{driver}, &EnableDriver{driver}, &SwapDriver{driver, "/p"}))
+		case k == 20:
+			e.clock = e.clock.Add(time.Hour)
+			e.try(&ForgetJobs{})
+		default:
+			e.someStep(r)
+		}
+	}
+	for _, d := range []string{"net/bridge", "exec/native"} {
+		e.try(&EnableDriver{d})
+	}
+	e.settle()
+	e.atRest()
+	e.removeAll()
+}
+
+func pick[T any](r *rand.Rand, from ...T) T { return from[r.Intn(len(from))] }
+
+// try sends a command; a refusal is as good an answer as any.
+func (e *engine) try(c Command) {
+	if _, ok := c.(*ForgetJobs); ok {
+		e.deliver(c)
+		return
+	}
+	_, _ = e.job(c)
+}
+
+// someStep runs an owed step: well, failing before or behind its effect, or
+// with its result lost.
+func (e *engine) someStep(r *rand.Rand) {
+	owed := e.s.Owed()
+	if len(owed) == 0 {
+		return
+	}
+	st := owed[r.Intn(len(owed))]
+	fault := &Fault{Class: "internal", Message: "it broke"}
+	switch r.Intn(8) {
+	case 0: // failed before anything was done
+		e.deliver(&FinishStep{Step: st.ID(), Fault: fault})
+	case 1: // done, or half done, and failed
+		if len(releases(st)) == 0 {
+			e.do(st)
+		}
+		if _, load := st.(LoadArchive); load { // the driver's promise: all or nothing
+			for _, i := range e.images {
+				if e.s.Images[i.ID] == nil {
+					delete(e.held, "image "+string(i.ID))
+				}
+			}
+		}
+		e.deliver(&FinishStep{Step: st.ID(), Fault: fault})
+	case 2: // the result is lost; the step stays owed
+		if _, load := st.(LoadArchive); !load {
+			e.do(st)
+		}
+	default:
+		e.finish(st)
+	}
+}
+
+// exitSomebody ends a process, perhaps before its start was reported.
+func (e *engine) exitSomebody(r *rand.Rand) {
+	for id, c := range e.s.Containers {
+		if c.Running() {
+			e.deliver(&ReportExit{Container: id, Run: c.Process.Run, Code: r.Intn(3), Time: e.clock})
+			return
+		}
+	}
+	for _, st := range e.s.Owed() {
+		if start, ok := st.(StartProcess); ok {
+			e.do(st)
+			e.deliver(&ReportExit{Container: start.Container, Run: start.Run, Code: 3, Time: e.clock})
+			return
+		}
+	}
+}
+
+// restart folds the log anew, sometimes on a machine that was restarted, and
+// has every driver tell what it holds.
+func (e *engine) restart(r *rand.Rand) {
+	fresh := NewState()
+	for _, ev := range e.log {
+		fresh.Apply(ev)
+	}
+	if fresh.Hash() != e.s.Hash() {
+		e.t.Fatal("the log folds to another state")
+	}
+	e.s = fresh.Clone()
+	if e.s.Hash() != fresh.Hash() {
+		e.t.Fatal("a cloned state differs")
+	}
+	boot := e.s.Engine.BootID
+	if r.Intn(3) == 0 {
+		boot += "x"
+		for k := range e.held {
+			switch k[:3] {
+			case "end", "pro", "net":
+				delete(e.held, k)
+			}
+		}
+	}
+	if _, err := e.send(startEngine(boot)); err != nil {
+		e.t.Fatal(err)
+	}
+	for _, d := range []string{"graphdriver/overlay", "net/bridge", "net/host", "net/null", "exec/native", "image/oci"} {
+		if r.Intn(2) == 0 {
+			e.inventory(d)
+		}
+	}
+}
