@@ -1,0 +1,299 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Parent is a directory of groups, the same path in every hierarchy. Its
+// descriptors are opened once; making a group walks no path. Safe for
+// concurrent use.
+type Parent struct {
+	path string // below each hierarchy's root
+	dirs []dir
+	bpf  bool // devices of version 2 are a program
+}
+
+// dir is the parent in one hierarchy.
+type dir struct {
+	Hierarchy
+	f *os.File
+}
+
+// OpenParent makes the path in every hierarchy, such that groups below it take
+// processes and limits, and opens it. leaf says that processes are put into
+// the directory itself (version 2 allows that only without controllers).
+func (t Tree) OpenParent(path string, leaf bool) (*Parent, error) {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
+		return nil, fmt.Errorf("cgroup path %q: want an absolute, clean one: %w", path, errdefs.ErrInvalidArgument)
+	}
+	p := &Parent{path: path, bpf: true}
+	for _, h := range t.Hierarchies {
+		f, err := makeParent(h, path, leaf)
+		if err != nil {
+			p.Close()
+			return nil, fmt.Errorf("make cgroup %s in %s: %w", path, h.Mount, err)
+		}
+		p.dirs = append(p.dirs, dir{h, f})
+		if h.has("devices") {
+			p.bpf = false
+		}
+	}
+	return p, nil
+}
+
+// makeParent walks down one hierarchy, making and preparing each directory.
+func makeParent(h Hierarchy, path string, leaf bool) (*os.File, error) {
+	fd, err := openAt(unix.AT_FDCWD, h.Mount, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	for i, part := range parts {
+		if h.Unified {
+			delegate(fd, h.Controllers)
+		}
+		next, err := enter(h, fd, part)
+		unix.Close(fd)
+		if err != nil {
+			return nil, err
+		}
+		fd = next
+		if h.has("cpuset") {
+			if err := inheritCpuset(fd, h.Mount, parts[:i]); err != nil {
+				unix.Close(fd)
+				return nil, err
+			}
+		}
+	}
+	if h.Unified && !leaf {
+		delegate(fd, h.Controllers)
+	}
+	return os.NewFile(uintptr(fd), h.Mount+path), nil
+}
+
+// enter makes one directory if it is missing, and opens it.
+func enter(h Hierarchy, fd int, name string) (int, error) {
+	err := again(func() error { return unix.Mkdirat(fd, name, 0o755) })
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, err
+	}
+	return openAt(fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+}
+
+// delegate hands controllers down to children of a version 2 group, one by one:
+// what cannot be is missed by the limit that needs it, with its name.
+func delegate(fd int, controllers []string) {
+	for _, c := range controllers {
+		_ = writeAt(fd, "cgroup.subtree_control", "+"+c, "")
+	}
+}
+
+// inheritCpuset fills a version 1 cpuset from the one above, and lets children
+// do so by themselves.
+func inheritCpuset(fd int, mount string, above []string) error {
+	if err := writeAt(fd, "cgroup.clone_children", "1", ""); err != nil {
+		return err
+	}
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		have, err := readAt(fd, file)
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(have) != "" {
+			continue
+		}
+		up, err := os.ReadFile(filepath.Join(mount, filepath.Join(above...), file))
+		if err != nil {
+			return err
+		}
+		if err := writeAt(fd, file, strings.TrimSpace(string(up)), ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Path is the parent's path below each hierarchy's root.
+func (p *Parent) Path() string { return p.path }
+
+// Close lets go of the descriptors. Groups stay.
+func (p *Parent) Close() {
+	for _, d := range p.dirs {
+		d.f.Close()
+	}
+}
+
+// AttachFiles opens the files by which a process that has one thread puts
+// itself into the parent, by writing "0". The caller closes them.
+func (p *Parent) AttachFiles() ([]*os.File, error) { return p.attachFiles("") }
+
+func (p *Parent) attachFiles(name string) ([]*os.File, error) {
+	out := make([]*os.File, 0, len(p.dirs))
+	for _, d := range p.dirs {
+		file := "tasks"
+		if d.Unified {
+			file = "cgroup.procs"
+		}
+		fd, err := openAt(int(d.f.Fd()), filepath.Join(name, file), unix.O_WRONLY)
+		if err != nil {
+			for _, f := range out {
+				f.Close()
+			}
+			return nil, fmt.Errorf("open %s of cgroup %s/%s in %s: %w", file, p.path, name, d.Label(), err)
+		}
+		out = append(out, os.NewFile(uintptr(fd), file))
+	}
+	return out, nil
+}
+
+// Create makes a group with its limits. A group of that name left over from
+// before must be empty; its limits are set anew. After an error nothing is
+// left of a group that was new.
+//
+// InvalidArgument: the kernel does not take a value. NotImplemented: it lacks
+// a controller, or the limit is not served. FailedPrecondition: processes run
+// in a group of this name.
+func (p *Parent) Create(name string, r *specs.LinuxResources) (*Group, error) {
+	g := p.Group(name)
+	v1, err := writesV1(r)
+	if err != nil {
+		return nil, err
+	}
+	v2, err := writesV2(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.mkdirs(name); err != nil {
+		return nil, errors.Join(err, g.sweep())
+	}
+	for _, w := range append(p.forV1(v1), p.forV2(v2)...) {
+		err := writeAt(int(w.dir.f.Fd()), filepath.Join(name, w.File), w.Value, w.Back)
+		if err != nil && !(w.Optional && errors.Is(err, unix.ENOENT)) {
+			return nil, errors.Join(refusal(p.path+"/"+name, w.Write, err), g.sweep())
+		}
+	}
+	if err := p.restrictDevices(name, r.Devices); err != nil {
+		return nil, errors.Join(err, g.sweep())
+	}
+	return g, nil
+}
+
+// mkdirs makes the group in every hierarchy.
+func (p *Parent) mkdirs(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\n") {
+		return fmt.Errorf("cgroup name %q: %w", name, errdefs.ErrInvalidArgument)
+	}
+	for _, d := range p.dirs {
+		err := again(func() error { return unix.Mkdirat(int(d.f.Fd()), name, 0o755) })
+		switch {
+		case errors.Is(err, unix.EEXIST):
+			procs, err := readAt(int(d.f.Fd()), name+"/cgroup.procs")
+			if err != nil {
+				return fmt.Errorf("look into cgroup %s/%s: %w", p.path, name, err)
+			}
+			if strings.TrimSpace(procs) != "" {
+				return fmt.Errorf("cgroup %s/%s is in use: processes %s: %w", p.path, name,
+					strings.Join(strings.Fields(procs), " "), errdefs.ErrFailedPrecondition)
+			}
+		case err != nil:
+			return fmt.Errorf("make cgroup %s/%s in %s: %w", p.path, name, d.Label(), err)
+		}
+	}
+	return nil
+}
+
+// placed is a write and the hierarchy it goes to.
+type placed struct {
+	Write
+	dir dir
+}
+
+// forV1 finds the hierarchy of each write of version 1. What no hierarchy of
+// version 1 has is left to version 2.
+func (p *Parent) forV1(writes []Write) []placed {
+	var out []placed
+	for _, w := range writes {
+		for _, d := range p.dirs {
+			if d.has(w.Controller) {
+				out = append(out, placed{w, d})
+			}
+		}
+	}
+	return out
+}
+
+// forV2 places the writes whose controller version 1 does not have. On a
+// machine without version 2 they go to the first hierarchy, where the missing
+// file makes a good error.
+func (p *Parent) forV2(writes []Write) []placed {
+	var out []placed
+	for _, w := range writes {
+		if slices.ContainsFunc(p.dirs, func(d dir) bool { return d.has(w.Controller) }) {
+			continue
+		}
+		place := p.dirs[0]
+		for _, d := range p.dirs {
+			if d.Unified {
+				place = d
+			}
+		}
+		out = append(out, placed{w, place})
+	}
+	return out
+}
+
+// List names the groups of this parent, sorted.
+func (p *Parent) List() ([]string, error) {
+	var out []string
+	for _, d := range p.dirs {
+		names, err := subdirs(int(d.f.Fd()), ".")
+		if err != nil {
+			return nil, fmt.Errorf("list cgroups of %s in %s: %w", p.path, d.Label(), err)
+		}
+		out = append(out, names...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// subdirs lists the directories of a directory.
+func subdirs(at int, name string) ([]string, error) {
+	fd, err := openAt(at, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if e.IsDir() {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
+
+// Remove removes the parent itself, where it is empty, in all hierarchies.
+func (p *Parent) Remove() error {
+	var errs []error
+	for _, d := range p.dirs {
+		err := again(func() error { return unix.Rmdir(d.Mount + p.path) })
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, &os.PathError{Op: "remove cgroup", Path: d.Mount + p.path, Err: err})
+		}
+	}
+	return errors.Join(errs...)
+}

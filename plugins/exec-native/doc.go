@@ -1,0 +1,15 @@
+// Package execnative is the exec driver that runs containers with the kernel's
+// own means: namespaces, cgroups, seccomp, detached mounts.
+//
+// One start is computed in three steps, each of which can be read alone:
+//
+//	specOf   execdriver.Start → OCI runtime specification, with Docker's
+//	         defaults (spec.go, default.go); pure
+//	open     mounts become detached mounts, cgroups are made, sockets bound
+//	         (mounts.go, rundir.go, package cgroup)
+//	planOf   specification and descriptors → plan (plan.go); pure
+//
+// The plan goes to gantry-shim (package plan, folder shim), which runs it and
+// stays with the container. The driver keeps no truth: each run has a
+// directory (rundir.go) that tells everything after a restart.
+package execnative

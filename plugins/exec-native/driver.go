@@ -1,0 +1,178 @@
+package execnative
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/plugins/exec-native/seccomp"
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"golang.org/x/sys/unix"
+)
+
+// Version is the driver's own version.
+const Version = "0.1.0"
+
+// native is the driver. What it prepares once, it keeps open: cgroup
+// directories, the shim's program, compiled filters.
+type native struct {
+	cfg        driver.Config
+	bootID     [16]byte
+	facts      facts // of the machine; User and Hostname are of each start
+	tree       cgroup.Tree
+	containers *cgroup.Parent
+	shims      *cgroup.Parent
+	shim       *os.File // the shim's program, sealed
+	filters    *seccomp.Cache
+	warnings   []string
+
+	mu    sync.Mutex // guards runs and everything in them that says so
+	runs  map[execdriver.Key]*run
+	ended []*run        // in the order in which their ends were seen
+	news  chan struct{} // closed and replaced when ended grows
+}
+
+// New makes the driver, and finds the runs of an earlier instance again.
+//
+// NotFound: the shim's program is not in cfg.Libexec. NotImplemented: this
+// machine cannot run containers, by what it lacks.
+func New(cfg driver.Config) (execdriver.Driver, error) {
+	d, err := open(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open exec-native: %w", err)
+	}
+	if err := d.recover(); err != nil {
+		d.close()
+		return nil, fmt.Errorf("find earlier runs: %w", err)
+	}
+	return d, nil
+}
+
+// open prepares everything that starts have in common.
+func open(cfg driver.Config) (*native, error) {
+	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, news: make(chan struct{})}
+	for _, dir := range []string{cfg.Root, cfg.Run} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if d.bootID, err = bootID(); err != nil {
+		return nil, err
+	}
+	if d.tree, err = cgroup.ReadTree(); err != nil {
+		return nil, err
+	}
+	release, err := kernelRelease()
+	if err != nil {
+		return nil, err
+	}
+	d.filters = seccomp.NewCache(release)
+	if d.facts, err = machineFacts(d.tree); err != nil {
+		return nil, err
+	}
+	d.warnings = d.machineWarnings()
+	if d.containers, err = d.tree.OpenParent(filepath.Join(cfg.Cgroup, "containers"), false); err != nil {
+		return nil, err
+	}
+	if d.shims, err = d.tree.OpenParent(filepath.Join(cfg.Cgroup, "shims"), true); err != nil {
+		d.close()
+		return nil, err
+	}
+	if d.shim, err = plan.Seal(filepath.Join(cfg.Libexec, "gantry-shim")); err != nil {
+		d.close()
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+		}
+		return nil, err
+	}
+	return d, nil
+}
+
+// close lets go of what is open. Runs go on.
+func (d *native) close() {
+	for _, p := range []*cgroup.Parent{d.containers, d.shims} {
+		if p != nil {
+			p.Close()
+		}
+	}
+	if d.shim != nil {
+		d.shim.Close()
+	}
+}
+
+// Info implements execdriver.Driver.
+func (d *native) Info(context.Context) (driver.Info, error) {
+	return driver.Info{Name: "native", Version: Version, Warnings: slices.Clone(d.warnings)}, nil
+}
+
+// List implements execdriver.Driver. A cgroup without a run directory is held
+// too: somebody has removed the directory.
+func (d *native) List(context.Context) ([]driver.Item, error) {
+	groups, err := d.containers.List()
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []driver.Item
+	for _, r := range d.runs {
+		item := driver.Item{Kind: "process", Key: r.key.Container, Run: r.key.Run, State: "held"}
+		switch r.state {
+		case running:
+			item.State, item.PID = "running", r.started.PID
+		case exited:
+			item.State = "exited"
+		}
+		out = append(out, item)
+	}
+	for _, name := range groups {
+		if k, ok := keyOfGroup(name); ok && d.runs[k] == nil {
+			out = append(out, driver.Item{Kind: "process", Key: k.Container, Run: k.Run, State: "held"})
+		}
+	}
+	slices.SortFunc(out, func(a, b driver.Item) int {
+		if c := strings.Compare(a.Key, b.Key); c != 0 {
+			return c
+		}
+		return int(int64(a.Run) - int64(b.Run))
+	})
+	return out, nil
+}
+
+// RemoveLog implements execdriver.Driver.
+func (d *native) RemoveLog(_ context.Context, container string) error {
+	if !isName(container) {
+		return fmt.Errorf("container %q: %w", container, errdefs.ErrInvalidArgument)
+	}
+	if err := os.RemoveAll(d.logDir(container)); err != nil {
+		return fmt.Errorf("remove log: %w", err)
+	}
+	return nil
+}
+
+// logDir is where a container's log files are.
+func (d *native) logDir(container string) string { return filepath.Join(d.cfg.Root, container) }
+
+// isName reports whether a container's id can be one component of a path.
+func isName(id string) bool {
+	return id != "" && id[0] != '.' && len(id) <= 200 && !strings.ContainsAny(id, "/\x00\n")
+}
+
+// kernelRelease is uname -r.
+func kernelRelease() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", fmt.Errorf("uname: %w", err)
+	}
+	return unix.ByteSliceToString(u.Release[:]), nil
+}

@@ -1,0 +1,198 @@
+package execnative
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// bindFlags are what the options of a bind mount ask for.
+type bindFlags struct {
+	set         uint64 // MOUNT_ATTR_…
+	propagation uint64 // MS_PRIVATE and its like
+	recursive   bool
+}
+
+// bindOptions reads the options of a bind mount. Without a word about it, what
+// is mounted in the container stays there and the host's later mounts do not
+// appear: rprivate, as Docker's default.
+func bindOptions(options []string) (bindFlags, error) {
+	b := bindFlags{propagation: unix.MS_PRIVATE}
+	for _, o := range options {
+		switch o {
+		case "bind", "private", "rprivate":
+		case "rbind":
+			b.recursive = true
+		case "slave", "rslave":
+			b.propagation = unix.MS_SLAVE
+		case "shared", "rshared":
+			b.propagation = unix.MS_SHARED
+		default:
+			bit, ok := attrBit(o)
+			if !ok && !isPlainMountOption(o) {
+				return b, fmt.Errorf("mount option %q is not known: %w", o, errdefs.ErrInvalidArgument)
+			}
+			b.set |= bit
+		}
+	}
+	return b, nil
+}
+
+// openBind makes a detached copy of a directory or file of the host.
+func openBind(source string, options []string) (linux.Detached, error) {
+	if !filepath.IsAbs(source) {
+		return linux.Detached{}, fmt.Errorf("bind source %q: not an absolute path: %w", source, errdefs.ErrInvalidArgument)
+	}
+	b, err := bindOptions(options)
+	if err != nil {
+		return linux.Detached{}, err
+	}
+	m, err := linux.CloneMount(source, b.recursive)
+	if err != nil {
+		return m, classify(err)
+	}
+	if err := m.SetAttr(b.set, 0, b.propagation, true); err != nil {
+		m.Close()
+		return m, classify(err)
+	}
+	return m, nil
+}
+
+// openOverlay mounts an overlay from the graph driver's data.
+func openOverlay(options []string) (linux.Detached, error) {
+	var lower, flags []string
+	var upper, work string
+	var attrs uint64
+	for _, o := range options {
+		key, value, _ := strings.Cut(o, "=")
+		switch key {
+		case "lowerdir+":
+			lower = append(lower, value)
+		case "lowerdir": // one string, top first; for layers without ":" in their names
+			lower = append(lower, strings.Split(value, ":")...)
+		case "upperdir":
+			upper = value
+		case "workdir":
+			work = value
+		default:
+			if bit, ok := attrBit(o); ok {
+				attrs |= bit
+			} else if !isPlainMountOption(o) {
+				flags = append(flags, o)
+			}
+		}
+	}
+	if len(lower) == 0 {
+		return linux.Detached{}, fmt.Errorf("overlay without lowerdir+: %w", errdefs.ErrInvalidArgument)
+	}
+	m, err := linux.MountOverlay(lower, upper, work, flags)
+	if err != nil {
+		return m, classify(err)
+	}
+	if attrs != 0 {
+		if err := m.SetAttr(attrs, 0, 0, false); err != nil {
+			m.Close()
+			return m, classify(err)
+		}
+	}
+	return m, nil
+}
+
+// openRoot makes the root filesystem's detached mount.
+func openRoot(m driver.Mount) (linux.Detached, error) {
+	var root linux.Detached
+	var err error
+	switch m.Type {
+	case "overlay":
+		root, err = openOverlay(m.Options)
+	case "bind":
+		root, err = openBind(m.Source, m.Options)
+	default:
+		return root, fmt.Errorf("rootfs mount of type %q is not supported: %w", m.Type, errdefs.ErrNotImplemented)
+	}
+	if err != nil {
+		return root, fmt.Errorf("mount rootfs: %w", err)
+	}
+	return root, nil
+}
+
+// openMounts makes the detached mounts of those of the specification's mounts
+// that are made on this side; the places of others are empty.
+func openMounts(mounts []specs.Mount) ([]linux.Detached, error) {
+	out := make([]linux.Detached, len(mounts))
+	for i, m := range mounts {
+		var err error
+		switch m.Type {
+		case "bind", "none":
+			out[i], err = openBind(m.Source, m.Options)
+		case "overlay":
+			out[i], err = openOverlay(m.Options)
+		}
+		if err != nil {
+			closeAll(out)
+			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+	}
+	return out, nil
+}
+
+// closeAll closes the mounts that were made.
+func closeAll(mounts []linux.Detached) {
+	for _, m := range mounts {
+		if m.File != nil {
+			m.Close()
+		}
+	}
+}
+
+// classify gives an errno of the mount calls its class.
+func classify(err error) error {
+	switch {
+	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrNotImplemented):
+		return err
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+	}
+	return fmt.Errorf("%w: %w", err, errdefs.ErrInternal)
+}
+
+// view reads files as the container will see them: below the root, or below
+// the mount that covers the path.
+type view struct {
+	root   *os.File
+	mounts []specs.Mount
+	opened []linux.Detached
+}
+
+// read is a fileReader. Links that lead from one mount into another are
+// followed inside the first only, which is what the image's author sees too.
+func (v view) read(name string, limit int64) ([]byte, error) {
+	root, rest, whole := v.root, name, false
+	for i, m := range v.mounts { // later mounts cover earlier ones
+		if v.opened[i].File == nil {
+			continue
+		}
+		if m.Destination == name {
+			root, whole = v.opened[i].File, true
+		} else if below, ok := strings.CutPrefix(name, strings.TrimSuffix(m.Destination, "/")+"/"); ok {
+			root, rest, whole = v.opened[i].File, path.Join("/", below), false
+		}
+	}
+	if whole {
+		return linux.ReadOpened(root, name, limit)
+	}
+	return linux.ReadInRoot(root, rest, limit)
+}

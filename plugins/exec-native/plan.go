@@ -1,0 +1,261 @@
+package execnative
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// How long the monitor waits for others.
+const (
+	gateMilli  = 10_000 // for a client to attach
+	drainMilli = 1_000  // for pipes that grandchildren hold
+)
+
+// handles are the descriptors and settings that a plan is made with beside the
+// specification. The FDs are places among the files given to plan.Start.
+type handles struct {
+	Flags  uint32 // plan.WaitAttach and so on
+	UID    uint32 // who may attach
+	Run    uint64
+	BootID [16]byte
+
+	ShimCgroups []plan.FD // attach files of the shims' cgroup
+	Cgroups     []plan.FD // attach files of the container's cgroup
+	CgroupV1    []string  // controllers ("cpu,cpuacct", "name=systemd") of each version 1 hierarchy to show inside
+	CgroupV2    bool      // the container sees version 2 alone
+	Lock        plan.FD
+	Record      plan.FD
+	Listen      plan.FD
+	Log         *plan.Log // nil keeps nothing
+	OOMCounter  plan.FD   // or NoFD
+
+	Root     plan.FD
+	Mounts   []handle // for each mount of the specification
+	Network  plan.FD  // namespace to join, or NoFD
+	OOMScore int      // our own: written only if the specification differs
+	Filter   []byte   // compiled seccomp filter; empty for none
+	Programs []string // candidates for the program
+}
+
+// handle is a mount made on this side.
+type handle struct {
+	FD    plan.FD // NoFD: the init makes it in its own namespaces
+	IsDir bool    // what to make where the target is missing
+}
+
+// planOf turns a specification into the operations that make it so. It is pure:
+// the same arguments give the same plan.
+func planOf(s *specs.Spec, h handles) (*plan.Plan, error) {
+	p := &plan.Plan{}
+	monitorPart(p, h)
+	if err := clonePart(p, s, h); err != nil {
+		return nil, err
+	}
+	if err := childPart(p, s, h); err != nil {
+		return nil, err
+	}
+	if err := mountPart(p, s, h); err != nil {
+		return nil, err
+	}
+	coverPart(p, s)
+	p.Add(plan.StageGate, plan.Gate{})
+	return p, identityPart(p, s, h)
+}
+
+// monitorPart is stage 0.
+func monitorPart(p *plan.Plan, h handles) {
+	p.Add(plan.StageMonitor, plan.Monitor{
+		Flags: h.Flags, GateMilli: gateMilli, DrainMs: drainMilli, UID: h.UID, Run: h.Run, BootID: h.BootID,
+	})
+	for _, fd := range h.ShimCgroups {
+		p.Add(plan.StageMonitor, plan.ShimCgroup{FD: fd})
+	}
+	p.Add(plan.StageMonitor, plan.Lock{FD: h.Lock}, plan.Record{FD: h.Record}, plan.Listen{FD: h.Listen})
+	if h.Log != nil {
+		p.Add(plan.StageMonitor, *h.Log)
+	}
+	if h.OOMCounter != plan.NoFD {
+		p.Add(plan.StageMonitor, plan.OOMCounter{FD: h.OOMCounter})
+	}
+}
+
+// clonePart is stage 2. The cgroup namespace is left for later: made by the
+// clone, it would show the container the path of its own group.
+func clonePart(p *plan.Plan, s *specs.Spec, h handles) error {
+	var flags uint64
+	for _, ns := range s.Linux.Namespaces {
+		flag, err := namespaceFlag(ns.Type)
+		if err != nil {
+			return err
+		}
+		switch {
+		case ns.Type == specs.CgroupNamespace && ns.Path == "":
+		case ns.Path == "":
+			flags |= flag
+		case ns.Type == specs.NetworkNamespace && h.Network != plan.NoFD:
+		default:
+			return fmt.Errorf("joining the %s namespace %s is not supported: %w", ns.Type, ns.Path, errdefs.ErrNotImplemented)
+		}
+	}
+	p.Add(plan.StageClone, plan.Clone{Flags: flags, Cgroup: plan.NoFD})
+	return nil
+}
+
+// namespaceFlag is the kernel's flag for a type of namespace.
+func namespaceFlag(t specs.LinuxNamespaceType) (uint64, error) {
+	switch t {
+	case specs.PIDNamespace:
+		return unix.CLONE_NEWPID, nil
+	case specs.NetworkNamespace:
+		return unix.CLONE_NEWNET, nil
+	case specs.MountNamespace:
+		return unix.CLONE_NEWNS, nil
+	case specs.IPCNamespace:
+		return unix.CLONE_NEWIPC, nil
+	case specs.UTSNamespace:
+		return unix.CLONE_NEWUTS, nil
+	case specs.CgroupNamespace:
+		return unix.CLONE_NEWCGROUP, nil
+	}
+	return 0, fmt.Errorf("namespace %q is not supported: %w", t, errdefs.ErrNotImplemented)
+}
+
+// hasNamespace reports whether the container gets a new namespace of a type.
+func hasNamespace(s *specs.Spec, t specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == t && ns.Path == "" })
+}
+
+// childPart is stage 4: cgroups, the namespaces that depend on them, limits.
+func childPart(p *plan.Plan, s *specs.Spec, h handles) error {
+	for _, fd := range h.Cgroups {
+		p.Add(plan.StageChild, plan.Cgroup{FD: fd})
+	}
+	if hasNamespace(s, specs.CgroupNamespace) {
+		p.Add(plan.StageChild, plan.Unshare{Flags: unix.CLONE_NEWCGROUP})
+	}
+	if h.Network != plan.NoFD {
+		p.Add(plan.StageChild, plan.Join{FD: h.Network, Flags: unix.CLONE_NEWNET})
+	}
+	for _, l := range s.Process.Rlimits {
+		resource, err := rlimitNumber(l.Type)
+		if err != nil {
+			return err
+		}
+		p.Add(plan.StageChild, plan.Rlimit{Resource: resource, Soft: l.Soft, Hard: l.Hard})
+	}
+	if score := s.Process.OOMScoreAdj; score != nil && *score != h.OOMScore {
+		p.Add(plan.StageChild, plan.ProcWrite{Name: "oom_score_adj", Data: fmt.Sprint(*score)})
+	}
+	return nil
+}
+
+// rlimitNumber is the kernel's number of a limit.
+func rlimitNumber(name string) (uint32, error) {
+	for i, n := range []string{
+		"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+		"MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+	} {
+		if name == "RLIMIT_"+n {
+			return uint32(i), nil
+		}
+	}
+	return 0, fmt.Errorf("rlimit %q is not known: %w", name, errdefs.ErrInvalidArgument)
+}
+
+// coverPart is stage 6. The root becomes read-only last: the working directory
+// may have to be made.
+func coverPart(p *plan.Plan, s *specs.Spec) {
+	if s.Hostname != "" {
+		p.Add(plan.StageCover, plan.Hostname{Name: s.Hostname})
+	}
+	if s.Domainname != "" {
+		p.Add(plan.StageCover, plan.Domainname{Name: s.Domainname})
+	}
+	if hasNamespace(s, specs.NetworkNamespace) {
+		p.Add(plan.StageCover, plan.LinkUp{Name: "lo"})
+	}
+	names := make([]string, 0, len(s.Linux.Sysctl))
+	for name := range s.Linux.Sysctl {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		p.Add(plan.StageCover, plan.Sysctl{Path: strings.ReplaceAll(name, ".", "/"), Value: s.Linux.Sysctl[name]})
+	}
+	p.Add(plan.StageCover, plan.Chdir{Path: s.Process.Cwd, Create: true})
+	for _, path := range s.Linux.MaskedPaths {
+		p.Add(plan.StageCover, plan.Mask{Path: path, Null: plan.NoFD})
+	}
+	for _, path := range s.Linux.ReadonlyPaths {
+		p.Add(plan.StageCover, plan.ReadOnly{Path: path})
+	}
+	if s.Root.Readonly {
+		p.Add(plan.StageCover, plan.SetAttr{Path: "/", Attr: plan.Attr{Set: unix.MOUNT_ATTR_RDONLY}})
+	}
+}
+
+// identityPart is stages 8 and 9. A filter that needs no_new_privs is loaded
+// last; otherwise it must be loaded while the init still has CAP_SYS_ADMIN.
+func identityPart(p *plan.Plan, s *specs.Spec, h handles) error {
+	sets, err := capSets(s.Process.Capabilities)
+	if err != nil {
+		return err
+	}
+	umask := uint32(0o022)
+	if s.Process.User.Umask != nil {
+		umask = *s.Process.User.Umask
+	}
+	filter := plan.Seccomp{Filter: h.Filter}
+	late := s.Process.NoNewPrivileges
+	p.Add(plan.StageIdentity, plan.Umask{Mask: umask}, plan.CapBound{Keep: sets.bounding})
+	if len(h.Filter) > 0 && !late {
+		p.Add(plan.StageIdentity, filter)
+	}
+	u := s.Process.User
+	p.Add(plan.StageIdentity,
+		plan.User{UID: u.UID, GID: u.GID, Groups: u.AdditionalGids, KeepCaps: sets.CapSet.Permitted != 0},
+		sets.CapSet)
+	if late {
+		p.Add(plan.StageIdentity, plan.NoNewPrivs{})
+	}
+	p.Add(plan.StageExec, plan.Sweep{})
+	if len(h.Filter) > 0 && late {
+		p.Add(plan.StageExec, filter)
+	}
+	p.Add(plan.StageExec, plan.Exec{Paths: h.Programs, Args: s.Process.Args, Env: s.Process.Env})
+	return nil
+}
+
+// allSets are the five sets of capabilities.
+type allSets struct {
+	bounding uint64
+	plan.CapSet
+}
+
+// capSets turns names into bits.
+func capSets(c *specs.LinuxCapabilities) (allSets, error) {
+	var s allSets
+	if c == nil {
+		return s, nil
+	}
+	for _, part := range []struct {
+		names []string
+		to    *uint64
+	}{
+		{c.Bounding, &s.bounding}, {c.Effective, &s.CapSet.Effective}, {c.Permitted, &s.CapSet.Permitted},
+		{c.Inheritable, &s.CapSet.Inheritable}, {c.Ambient, &s.CapSet.Ambient},
+	} {
+		bits, err := capBits(part.names)
+		if err != nil {
+			return s, err
+		}
+		*part.to = bits
+	}
+	return s, nil
+}

@@ -1,0 +1,81 @@
+package execnative
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"github.com/gantryd/gantry/sdk/netdriver"
+	"golang.org/x/sys/unix"
+)
+
+// Defaults of the log.
+const (
+	logName         = "output.log"
+	defaultLogBytes = 20 << 20
+	defaultLogFiles = 5
+)
+
+// prepareNetwork opens the network namespace to join, and makes sure that it is
+// the one meant: a path below /proc may have come to mean another.
+func (d *native) prepareNetwork(r execdriver.Start, b *bundle, h *handles) error {
+	if r.Network.Mode != netdriver.NamespacePath {
+		return nil
+	}
+	f, err := os.OpenFile(r.Network.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	h.Network = b.add(f)
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return fmt.Errorf("look at network namespace: %w", err)
+	}
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fmt.Errorf("look at network namespace: %w", err)
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return fmt.Errorf("Network.Path %s: not a namespace: %w", r.Network.Path, errdefs.ErrInvalidArgument)
+	}
+	if r.Network.Inode != 0 && st.Ino != r.Network.Inode {
+		return fmt.Errorf("Network.Path %s: inode %d, not %d: another namespace: %w", r.Network.Path, st.Ino, r.Network.Inode, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// prepareLog opens the directory of the container's log.
+func (d *native) prepareLog(one *run, r execdriver.Start, b *bundle, h *handles) error {
+	c := r.Stdio.Log
+	switch c.Driver {
+	case "none":
+		return nil
+	case "", "local":
+	default:
+		return fmt.Errorf("Stdio.Log.Driver %q: want local or none: %w", c.Driver, errdefs.ErrInvalidArgument)
+	}
+	log := plan.Log{Name: logName, MaxBytes: defaultLogBytes, MaxFiles: defaultLogFiles}
+	if c.MaxBytes != 0 {
+		log.MaxBytes = uint64(c.MaxBytes)
+	}
+	if c.MaxFiles != 0 {
+		log.MaxFiles = uint32(c.MaxFiles)
+	}
+	if c.MaxBytes < 0 || log.MaxBytes < 4096 || c.MaxFiles < 0 || c.MaxFiles > 99 {
+		return fmt.Errorf("Stdio.Log of %d files of %d bytes: want 1 to 99 of at least 4096: %w", c.MaxFiles, c.MaxBytes, errdefs.ErrInvalidArgument)
+	}
+	dir := d.logDir(r.Container)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make log directory: %w", err)
+	}
+	one.log = dir + "/" + logName
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open log directory: %w", err)
+	}
+	log.Dir = b.add(f)
+	h.Log = &log
+	return nil
+}

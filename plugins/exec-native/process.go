@@ -1,0 +1,70 @@
+package execnative
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// openPidfd opens a process and makes sure that it is the one meant: it must be
+// in the run's cgroup, which a stranger with a reused pid is not.
+func openPidfd(pid int, group string) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	f := os.NewFile(uintptr(fd), fmt.Sprintf("pidfd of %d", pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("look at process %d: %w", pid, err)
+	}
+	if !strings.Contains(string(text), "/"+group) {
+		f.Close()
+		return nil, fmt.Errorf("process %d is not in cgroup %s: %w", pid, group, unix.ESRCH)
+	}
+	return f, nil
+}
+
+// pidfdInfo is struct pidfd_info of 6.15 (include/uapi/linux/pidfd.h).
+type pidfdInfo struct {
+	mask, cgroup                                     uint64
+	pid, tgid, ppid                                  uint32
+	ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid uint32
+	exitCode                                         int32
+}
+
+const (
+	pidfdInfoExit   = 1 << 3     // PIDFD_INFO_EXIT
+	pidfdGetInfo    = 0xc000ff0b // _IOWR(0xff, 11, …) without the size
+	ioctlSizeShift  = 16
+	waitSignalMask  = 0x7f
+	waitStatusShift = 8
+)
+
+// trueExit asks the kernel how a process ended that somebody else has reaped.
+// Kernels before 6.15 do not keep it.
+func trueExit(pidfd *os.File) (code, signal int, ok bool) {
+	if pidfd == nil {
+		return 0, 0, false
+	}
+	// The process has been killed; it takes a moment to be reaped by init.
+	poll := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, 1000); n != 1 || err != nil {
+		return 0, 0, false
+	}
+	info := pidfdInfo{mask: pidfdInfoExit}
+	request := uintptr(pidfdGetInfo) | uintptr(unsafe.Sizeof(info))<<ioctlSizeShift
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, pidfd.Fd(), request, uintptr(unsafe.Pointer(&info)))
+	if errno != 0 || info.mask&pidfdInfoExit == 0 {
+		return 0, 0, false
+	}
+	status := int(info.exitCode)
+	if s := status & waitSignalMask; s != 0 {
+		return 128 + s, s, true
+	}
+	return status >> waitStatusShift & 0xff, 0, true
+}

@@ -1,0 +1,122 @@
+package execnative
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"golang.org/x/sys/unix"
+)
+
+// shimPatience is how long a shim may take to record an exit, after everything
+// in its container was killed.
+const shimPatience = 2 * time.Second
+
+// Signal implements execdriver.Driver.
+func (d *native) Signal(_ context.Context, k execdriver.Key, signal int) error {
+	if signal < 0 || signal > 64 {
+		return fmt.Errorf("signal %d: %w", signal, errdefs.ErrInvalidArgument)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock() // the pidfd stays open meanwhile; sending does not block
+	r := d.runs[k]
+	if r == nil || r.state != running || r.pidfd == nil {
+		return fmt.Errorf("container %s run %d is not running: %w", k.Container, k.Run, errdefs.ErrNotFound)
+	}
+	err := unix.PidfdSendSignal(int(r.pidfd.Fd()), unix.Signal(signal), nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("container %s run %d is not running: %w", k.Container, k.Run, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return fmt.Errorf("send signal %d to container %s: %w", signal, k.Container, err)
+	}
+	if signal == int(unix.SIGKILL) {
+		// A frozen process of cgroup version 1 dies only when it is thawed.
+		return d.containers.Group(groupName(k)).Freeze(false)
+	}
+	return nil
+}
+
+// Release implements execdriver.Driver.
+func (d *native) Release(ctx context.Context, k execdriver.Key) error {
+	d.mu.Lock()
+	r := d.runs[k]
+	if r == nil {
+		r = d.newRun(k) // perhaps a cgroup without a directory
+		r.state = broken
+	}
+	state, shimPID := r.state, r.shimPID
+	d.mu.Unlock()
+	if state == starting {
+		select { // a start at work ends by its own deadline
+		case <-r.ready:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return d.Release(ctx, k)
+	}
+	group := d.containers.Group(groupName(k))
+	if state == running {
+		if err := group.Kill(); err != nil {
+			return fmt.Errorf("release container %s run %d: %w", k.Container, k.Run, err)
+		}
+		if err := d.awaitShim(ctx, r, shimPID); err != nil {
+			return err
+		}
+	}
+	if err := group.Remove(ctx); err != nil {
+		return fmt.Errorf("release container %s run %d: %w", k.Container, k.Run, err)
+	}
+	if err := os.RemoveAll(r.dir); err != nil {
+		return fmt.Errorf("remove run directory: %w", err)
+	}
+	d.drop(r)
+	return nil
+}
+
+// awaitShim waits until a shim has told the end of its run; one that does not
+// is killed.
+func (d *native) awaitShim(ctx context.Context, r *run, pid int) error {
+	timer := time.NewTimer(shimPatience)
+	defer timer.Stop()
+	select {
+	case <-r.gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	}
+	if held, err := alive(r.dir); err == nil && held && pid > 0 {
+		if f, err := openPidfd(pid, "shims"); err == nil {
+			_ = unix.PidfdSendSignal(int(f.Fd()), unix.SIGKILL, nil, 0)
+			f.Close()
+		}
+	}
+	select {
+	case <-r.gone: // watch has seen the socket close
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(shimPatience):
+		return fmt.Errorf("shim %d of container %s does not end: %w", pid, r.key.Container, errdefs.ErrUnavailable)
+	}
+}
+
+// drop forgets a released run.
+func (d *native) drop(r *run) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.runs[r.key] == r {
+		delete(d.runs, r.key)
+	}
+	for i, e := range d.ended {
+		if e == r {
+			d.ended = append(d.ended[:i:i], d.ended[i+1:]...)
+			break
+		}
+	}
+}

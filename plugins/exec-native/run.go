@@ -1,0 +1,164 @@
+package execnative
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"golang.org/x/sys/unix"
+)
+
+// state is how far a run has come.
+type state int
+
+const (
+	starting state = iota // Start is at work, or a shim that outlived a driver is
+	running
+	exited
+	broken // a start that failed or died; nothing but leftovers
+)
+
+// run is one run of a container, from Start to Release.
+type run struct {
+	key execdriver.Key
+	dir string
+	log string // path of the log file, empty for none
+
+	ready chan struct{} // closed when the start has come to its end; err and started are fixed then
+	gone  chan struct{} // closed when the run has ended, or its start failed
+
+	// Guarded by native.mu; err and started may be read after ready.
+	state   state
+	err     error
+	started execdriver.Started
+	shimPID int
+	pidfd   *os.File // of the container's first process
+	end     execdriver.Exit
+}
+
+// newRun makes the record of a run that starts now.
+func (d *native) newRun(k execdriver.Key) *run {
+	return &run{key: k, dir: execdriver.RunDir(d.cfg.Run, k), ready: make(chan struct{}), gone: make(chan struct{})}
+}
+
+// events is where a shim tells what becomes of its run: the control socket of
+// a start, or the attach socket after the driver's restart.
+type events interface {
+	// Next waits for the next report; io.EOF when the shim has left.
+	Next(ctx context.Context) (plan.Report, error)
+	// Close lets go of the shim.
+	Close() error
+}
+
+// watch follows a running run to its end.
+func (d *native) watch(r *run, shim events) {
+	defer shim.Close()
+	for {
+		rep, err := shim.Next(context.Background())
+		switch {
+		case err != nil:
+			d.shimGone(r)
+			return
+		case rep.Kind == plan.ReportExited:
+			d.finish(r, execdriver.Exit{
+				Key: r.key, Code: rep.Code, Signal: rep.Signal, OOMKilled: rep.Flags&plan.FlagOOM != 0, Time: rep.Time,
+			})
+			return
+		}
+	}
+}
+
+// shimGone tells the end of a run whose shim has closed its socket. If it left
+// no exit in its record it was killed: what ran is killed too, since nobody
+// takes its output any more.
+func (d *native) shimGone(r *run) {
+	if rec, err := readRecord(r.dir, d.bootID); err == nil && rec.State == plan.StateExited {
+		d.finish(r, exitOf(r.key, rec))
+		return
+	}
+	d.lose(r)
+}
+
+// lose ends a run whose shim was killed.
+func (d *native) lose(r *run) {
+	e := execdriver.Exit{Key: r.key, Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), Lost: true, Time: time.Now(), Reason: "shim lost"}
+	if err := d.containers.Group(groupName(r.key)).Kill(); err != nil {
+		e.Reason += ": " + err.Error()
+	}
+	d.mu.Lock()
+	pidfd := r.pidfd
+	d.mu.Unlock()
+	if code, signal, ok := trueExit(pidfd); ok {
+		e.Code, e.Signal = code, signal
+	}
+	if n, err := d.containers.Group(groupName(r.key)).OOMKills(); err == nil && n > 0 {
+		e.OOMKilled = true
+	}
+	d.finish(r, e)
+}
+
+// finish records the end of a run, once, and tells everybody who waits.
+func (d *native) finish(r *run, e execdriver.Exit) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.state == exited {
+		return
+	}
+	r.state, r.end = exited, e
+	if r.pidfd != nil {
+		r.pidfd.Close()
+		r.pidfd = nil
+	}
+	d.ended = append(d.ended, r)
+	close(r.gone)
+	close(d.news)
+	d.news = make(chan struct{})
+}
+
+// exitOf is the end that a record tells.
+func exitOf(k execdriver.Key, rec plan.ExitRecord) execdriver.Exit {
+	return execdriver.Exit{Key: k, Code: rec.Code, Signal: rec.Signal, OOMKilled: rec.Flags&plan.FlagOOM != 0, Time: rec.Ended}
+}
+
+// Exits implements execdriver.Driver.
+func (d *native) Exits(ctx context.Context, f func(execdriver.Exit) error) error {
+	told := map[*run]bool{}
+	for {
+		d.mu.Lock()
+		news := d.news
+		var next []execdriver.Exit
+		held := make(map[*run]bool, len(d.ended))
+		for _, r := range d.ended {
+			held[r] = true
+			if !told[r] {
+				next = append(next, r.end)
+			}
+		}
+		d.mu.Unlock()
+		told = held // released ones are forgotten
+		for _, e := range next {
+			if err := f(e); err != nil {
+				return fmt.Errorf("report exit of %s run %d: %w", e.Container, e.Run, err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-news:
+		}
+	}
+}
+
+// socketOf is where a run's shim listens, reached through its directory's
+// descriptor so that the path's length does not matter. The caller closes it.
+func socketOf(dir string) (string, *os.File, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return "", nil, fmt.Errorf("open run directory: %w", err)
+	}
+	return filepath.Join(fmt.Sprintf("/proc/self/fd/%d", d.Fd()), socketFile), d, nil
+}

@@ -1,0 +1,225 @@
+package execnative
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"golang.org/x/sys/unix"
+)
+
+// A run's directory, on tmpfs below the driver's Run directory, mode 0700:
+//
+//	intent       what was to be started; written first, whole (rename)
+//	lock         held by the shim as long as it lives (flock)
+//	exit         the exit record (plan.ExitRecord)
+//	attach.sock  where clients reach the shim
+//	hostname     bound to /etc/hostname
+//
+// Nothing else of a run exists before its intent, and its cgroup is gone
+// before the directory is. A directory without a valid intent is of a start
+// that died in its first moment; nothing belongs to it.
+const (
+	intentFile   = "intent"
+	lockFile     = "lock"
+	recordFile   = "exit"
+	socketFile   = "attach.sock"
+	hostnameFile = "hostname"
+)
+
+// intent is what a restarted driver must know of a run.
+type intent struct {
+	Container string    `json:"container"`
+	Run       uint64    `json:"run"`
+	Log       string    `json:"log,omitempty"`
+	Time      time.Time `json:"time"`
+	BootID    string    `json:"boot_id"`
+}
+
+func (i intent) key() execdriver.Key { return execdriver.Key{Container: i.Container, Run: i.Run} }
+
+// runFiles are the descriptors of a new run's directory.
+type runFiles struct {
+	lock, record, listen *os.File
+}
+
+// close lets go of them. The lock stays with whoever else has it.
+func (f runFiles) close() {
+	for _, x := range []*os.File{f.lock, f.record, f.listen} {
+		if x != nil {
+			x.Close()
+		}
+	}
+}
+
+// makeRunDir makes a run's directory with all its files.
+func makeRunDir(dir string, in intent, hostname string) (f runFiles, err error) {
+	defer func() {
+		if err != nil {
+			f.close()
+			os.RemoveAll(dir)
+		}
+	}()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return f, fmt.Errorf("make run directory: %w", err)
+	}
+	text, err := json.Marshal(in)
+	if err != nil {
+		return f, fmt.Errorf("encode intent: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, intentFile+".new"), text, 0o600); err != nil {
+		return f, fmt.Errorf("write intent: %w", err)
+	}
+	if err := os.Rename(filepath.Join(dir, intentFile+".new"), filepath.Join(dir, intentFile)); err != nil {
+		return f, fmt.Errorf("write intent: %w", err)
+	}
+	if f.lock, err = takeLock(filepath.Join(dir, lockFile), os.O_CREATE); err != nil {
+		return f, err
+	}
+	if f.record, err = os.OpenFile(filepath.Join(dir, recordFile), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
+		return f, fmt.Errorf("make exit record: %w", err)
+	}
+	if _, err := f.record.Write(make([]byte, plan.RecordSize)); err != nil {
+		return f, fmt.Errorf("make exit record: %w", err)
+	}
+	if f.listen, err = listen(dir); err != nil {
+		return f, err
+	}
+	if err := writeHostname(filepath.Join(dir, hostnameFile), hostname); err != nil {
+		return f, err
+	}
+	return f, nil
+}
+
+// writeHostname writes a file that any user of the container may read.
+func writeHostname(name, hostname string) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("write hostname: %w", err)
+	}
+	_, err = f.WriteString(hostname + "\n")
+	if err := errors.Join(err, unix.Fchmod(int(f.Fd()), 0o644), f.Close()); err != nil {
+		return fmt.Errorf("write hostname: %w", err)
+	}
+	return nil
+}
+
+// errLocked says that a run's shim lives.
+var errLocked = errors.New("the run's shim is alive")
+
+// takeLock takes a run's lock, which its shim holds as long as it lives.
+func takeLock(name string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|flags, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open run lock: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		f.Close()
+		return nil, errLocked
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("take run lock: %w", err)
+	}
+	return f, nil
+}
+
+// alive reports whether the run's shim lives.
+func alive(dir string) (bool, error) {
+	f, err := takeLock(filepath.Join(dir, lockFile), 0)
+	switch {
+	case errors.Is(err, errLocked):
+		return true, nil
+	case errors.Is(err, os.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return false, f.Close()
+}
+
+// listen binds the attach socket. The address goes through a descriptor, so
+// that a deep directory does not exceed what an address holds.
+func listen(dir string) (*os.File, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("bind attach socket: %w", err)
+	}
+	defer d.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make attach socket: %w", err)
+	}
+	s := os.NewFile(uintptr(fd), socketFile)
+	name := fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketFile)
+	err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
+	if err == nil {
+		err = unix.Chmod(name, 0o600)
+	}
+	if err == nil {
+		err = unix.Listen(fd, 64)
+	}
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("bind attach socket in %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// readIntent reads what a run was to be.
+func readIntent(dir string) (intent, error) {
+	var in intent
+	text, err := os.ReadFile(filepath.Join(dir, intentFile))
+	if err != nil {
+		return in, fmt.Errorf("read intent: %w", err)
+	}
+	if err := json.Unmarshal(text, &in); err != nil || in.Container == "" {
+		return in, fmt.Errorf("intent in %s is not readable: %v: %w", dir, err, errdefs.ErrDataLoss)
+	}
+	return in, nil
+}
+
+// readRecord reads a run's exit record. One of another boot is void.
+func readRecord(dir string, bootID [16]byte) (plan.ExitRecord, error) {
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return plan.ExitRecord{}, nil
+	}
+	if err != nil {
+		return plan.ExitRecord{}, fmt.Errorf("read exit record: %w", err)
+	}
+	if len(b) == 0 { // the driver died between making and filling it
+		return plan.ExitRecord{}, nil
+	}
+	r, err := plan.ParseRecord(b)
+	if err == nil && r.State != plan.StateNone && r.BootID != bootID {
+		return plan.ExitRecord{}, nil
+	}
+	return r, err
+}
+
+// groupName is a run's cgroup below the parent of all.
+func groupName(k execdriver.Key) string { return fmt.Sprintf("%s-%d", k.Container, k.Run) }
+
+// bootID is this boot of the machine.
+func bootID() ([16]byte, error) {
+	var id [16]byte
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return id, fmt.Errorf("read boot id: %w", err)
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", ""))
+	if err != nil || len(b) != len(id) {
+		return id, fmt.Errorf("boot id %q is not a UUID", text)
+	}
+	return [16]byte(b), nil
+}

@@ -1,0 +1,331 @@
+package execnative
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// abortTimeout bounds how long a given-up start may take to be gone.
+const abortTimeout = 3 * time.Second
+
+// Start implements execdriver.Driver.
+func (d *native) Start(ctx context.Context, r execdriver.Start) (execdriver.Started, error) {
+	if err := checkRequest(r); err != nil {
+		return execdriver.Started{}, err
+	}
+	one, mine := d.claim(r.Key)
+	if mine {
+		d.begin(ctx, one, r)
+	}
+	select {
+	case <-one.ready:
+		return one.started, one.err
+	case <-ctx.Done():
+		return execdriver.Started{}, ctx.Err()
+	}
+}
+
+// claim finds the run, or makes it this caller's to start. What is left of a
+// broken start is taken over by the new one.
+func (d *native) claim(k execdriver.Key) (one *run, mine bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r := d.runs[k]; r != nil && r.state != broken {
+		return r, false
+	}
+	r := d.newRun(k)
+	d.runs[k] = r
+	return r, true
+}
+
+// begin carries a start out and settles it.
+func (d *native) begin(ctx context.Context, one *run, r execdriver.Start) {
+	shim, err := d.launch(ctx, one, r)
+	d.mu.Lock()
+	if err != nil {
+		one.state, one.err = broken, err
+		close(one.gone)
+	} else {
+		one.state = running
+	}
+	d.mu.Unlock()
+	if err == nil {
+		close(one.ready)
+		go d.watch(one, shim)
+		return
+	}
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	defer cancel()
+	if left := d.discard(cleanup, one); left == nil {
+		d.forget(one)
+	}
+	close(one.ready)
+}
+
+// forget drops a run of which nothing is left.
+func (d *native) forget(one *run) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.runs[one.key] == one {
+		delete(d.runs, one.key)
+	}
+}
+
+// discard removes what a start that failed or died has left.
+func (d *native) discard(ctx context.Context, one *run) error {
+	if err := d.containers.Group(groupName(one.key)).Remove(ctx); err != nil {
+		return err
+	}
+	return os.RemoveAll(one.dir)
+}
+
+// bundle collects the files that go to the shim.
+type bundle struct {
+	files []*os.File
+}
+
+// add gives a file its place. The bundle closes it.
+func (b *bundle) add(f *os.File) plan.FD {
+	if f == nil {
+		return plan.NoFD
+	}
+	b.files = append(b.files, f)
+	return plan.FD(len(b.files) - 1)
+}
+
+// addAll gives each file its place.
+func (b *bundle) addAll(files []*os.File) []plan.FD {
+	out := make([]plan.FD, 0, len(files))
+	for _, f := range files {
+		out = append(out, b.add(f))
+	}
+	return out
+}
+
+// close closes all files.
+func (b *bundle) close() {
+	for _, f := range b.files {
+		f.Close()
+	}
+}
+
+// launch prepares a start, hands it to a shim and waits until the program runs.
+func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*plan.Conn, error) {
+	if err := d.discard(ctx, one); err != nil { // of an earlier start that died
+		return nil, err
+	}
+	b := &bundle{}
+	defer b.close()
+	spec, h, err := d.prepare(one, r, b)
+	if err != nil {
+		return nil, err
+	}
+	p, err := planOf(spec, h)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := p.Encode(len(b.files))
+	if err != nil {
+		return nil, fmt.Errorf("encode plan: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	shim, err := plan.Start(ctx, fmt.Sprintf("/proc/self/fd/%d", d.shim.Fd()), encoded, b.files)
+	if err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	if err := d.await(ctx, one, shim); err != nil {
+		shim.Close()
+		return nil, startError(err, spec, p, b.files[h.Root])
+	}
+	return shim, nil
+}
+
+// await follows a start until its program runs.
+func (d *native) await(ctx context.Context, one *run, shim *plan.Conn) error {
+	for {
+		rep, err := shim.Next(ctx)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return d.abort(ctx, shim)
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("the shim was lost during the start: %w", errdefs.ErrUnavailable)
+		case err != nil:
+			return fmt.Errorf("read from shim: %w", err)
+		}
+		switch rep.Kind {
+		case plan.ReportShim:
+			d.mu.Lock()
+			one.shimPID = rep.PID
+			d.mu.Unlock()
+		case plan.ReportRunning:
+			pidfd, err := openPidfd(rep.PID, groupName(one.key))
+			if err != nil { // ended already; the exit is on its way
+				pidfd = nil
+			}
+			d.mu.Lock()
+			one.pidfd = pidfd
+			one.started = execdriver.Started{PID: rep.PID, Log: one.log}
+			d.mu.Unlock()
+			return nil
+		case plan.ReportError:
+			return &shimError{rep}
+		case plan.ReportExited:
+			return fmt.Errorf("the container's init ended with %d before its program ran: %w", rep.Code, errdefs.ErrUnavailable)
+		}
+	}
+}
+
+// abort gives a start up and waits until the shim has let go.
+func (d *native) abort(ctx context.Context, shim *plan.Conn) error {
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	defer cancel()
+	if err := shim.Abort(); err == nil {
+		for {
+			rep, err := shim.Next(late)
+			if err != nil || rep.Kind == plan.ReportError {
+				break
+			}
+		}
+	}
+	return fmt.Errorf("start given up: %w", ctx.Err())
+}
+
+// prepare opens everything that the plan names, and states the specification.
+func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, handles, error) {
+	h := handles{UID: uint32(os.Getuid()), Run: r.Run, BootID: d.bootID, OOMScore: d.facts.OOMScoreAdj, Network: plan.NoFD}
+	if r.Stdio.WaitAttach {
+		h.Flags |= plan.WaitAttach
+	}
+	if r.Stdio.OpenStdin {
+		h.Flags |= plan.OpenStdin
+	}
+	if err := d.prepareLog(one, r, b, &h); err != nil {
+		return nil, h, err
+	}
+	if err := d.prepareRunDir(one, r, b, &h); err != nil {
+		return nil, h, err
+	}
+	resources, err := resourcesOf(r, d.facts)
+	if err != nil {
+		return nil, h, err
+	}
+	groups := d.prepareCgroups(one, resources)
+	spec, err := d.prepareRoot(one, r, b, &h)
+	g := <-groups // also after an error: its files must be closed
+	h.Cgroups, h.ShimCgroups, h.OOMCounter = b.addAll(g.attach), b.addAll(g.shims), b.add(g.oom)
+	if err := errors.Join(g.err, err); err != nil {
+		return nil, h, err
+	}
+	d.showCgroups(&h)
+	if h.Programs, err = programPaths(spec.Process); err != nil {
+		return nil, h, err
+	}
+	if len(h.Programs) == 0 {
+		return nil, h, notInPath(spec.Process.Args[0])
+	}
+	if !r.Security.Privileged && r.Security.Seccomp == "" {
+		if h.Filter, err = d.filters.Default(spec.Process.Capabilities.Bounding); err != nil {
+			return nil, h, err
+		}
+	}
+	return spec, h, d.prepareNetwork(r, b, &h)
+}
+
+// prepareRunDir makes the run's directory.
+func (d *native) prepareRunDir(one *run, r execdriver.Start, b *bundle, h *handles) error {
+	in := intent{Container: r.Container, Run: r.Run, Log: one.log, Time: time.Now(), BootID: fmt.Sprintf("%x", d.bootID)}
+	files, err := makeRunDir(one.dir, in, r.Hostname)
+	if err != nil {
+		return err
+	}
+	h.Lock, h.Record, h.Listen = b.add(files.lock), b.add(files.record), b.add(files.listen)
+	return nil
+}
+
+// groupFiles are the descriptors of a start's cgroups.
+type groupFiles struct {
+	attach, shims []*os.File
+	oom           *os.File
+	err           error
+}
+
+// prepareCgroups makes the run's cgroup while the mounts are made: both take a
+// few hundred microseconds.
+func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources) <-chan groupFiles {
+	out := make(chan groupFiles, 1)
+	go func() {
+		var g groupFiles
+		var group *cgroup.Group
+		if group, g.err = d.containers.Create(groupName(one.key), resources); g.err == nil {
+			g.attach, g.err = group.AttachFiles()
+		}
+		if g.err == nil {
+			g.oom, g.err = group.OOMCounter()
+		}
+		if g.err == nil {
+			g.shims, g.err = d.shims.AttachFiles()
+		}
+		out <- g
+	}()
+	return out
+}
+
+// showCgroups says which hierarchies the container sees.
+func (d *native) showCgroups(h *handles) {
+	h.CgroupV2 = d.tree.Version() == "v2"
+	for _, t := range d.tree.Hierarchies {
+		if !t.Unified {
+			h.CgroupV1 = append(h.CgroupV1, t.Label())
+		}
+	}
+}
+
+// prepareRoot mounts, looks up the user and states the specification.
+func (d *native) prepareRoot(one *run, r execdriver.Start, b *bundle, h *handles) (*specs.Spec, error) {
+	root, err := openRoot(r.Rootfs[0])
+	if err != nil {
+		return nil, err
+	}
+	h.Root = b.add(root.File)
+	f := d.facts
+	f.Hostname = filepath.Join(one.dir, hostnameFile)
+	if r.Security.Privileged {
+		if f.Devices, err = hostDevices(); err != nil {
+			return nil, fmt.Errorf("list host's devices: %w", err)
+		}
+	}
+	spec, err := specOf(r, f)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := openMounts(spec.Mounts)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range mounts {
+		one := handle{FD: b.add(m.File)}
+		if m.File != nil {
+			if one.IsDir, err = m.IsDir(); err != nil {
+				return nil, err
+			}
+		}
+		h.Mounts = append(h.Mounts, one)
+	}
+	if f.User, err = lookUpUser(r.Process.User, view{root.File, spec.Mounts, mounts}.read); err != nil {
+		return nil, err
+	}
+	if spec.Process, err = processOf(r, f); err != nil {
+		return nil, err
+	}
+	return spec, nil
+}

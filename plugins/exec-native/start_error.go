@@ -1,0 +1,117 @@
+package execnative
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// shimError is a start that failed in the shim.
+type shimError struct {
+	report plan.Report
+}
+
+// Error says which operation failed.
+func (e *shimError) Error() string { return e.report.Err().Error() }
+
+// Unwrap is the kernel's errno.
+func (e *shimError) Unwrap() error { return e.report.Errno }
+
+// startError gives a failed start its class and its sentence. Those about the
+// program are Docker's, since people search for them.
+func startError(err error, s *specs.Spec, p *plan.Plan, root *os.File) error {
+	var failed *shimError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	switch failed.report.Op {
+	case plan.KindExec:
+		return programError(failed.report.Errno, s.Process.Args[0], root)
+	case plan.KindChdir:
+		class := errdefs.ErrInvalidArgument
+		if errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("chdir to %q: %w: %w", s.Process.Cwd, failed.report.Errno, errdefs.ErrPermissionDenied)
+		}
+		return fmt.Errorf("chdir to %q: %w: %w", s.Process.Cwd, failed.report.Errno, class)
+	}
+	return fmt.Errorf("start container: %s%w: %w", subject(p, failed.report), err, classOf(failed.report.Errno))
+}
+
+// subject names what the failed operation was about.
+func subject(p *plan.Plan, r plan.Report) string {
+	if r.Op == 0 || r.Index < 0 || r.Index >= len(p.Steps) {
+		return ""
+	}
+	switch op := p.Steps[r.Index].Op.(type) {
+	case plan.Attach:
+		return op.Target + ": "
+	case plan.Filesystem:
+		return op.Type + " at " + op.Target + ": "
+	case plan.Node:
+		return op.Path + ": "
+	case plan.Symlink:
+		return op.Path + ": "
+	case plan.Mask:
+		return op.Path + ": "
+	case plan.ReadOnly:
+		return op.Path + ": "
+	case plan.SetAttr:
+		return op.Path + ": "
+	case plan.Sysctl:
+		return op.Path + ": "
+	}
+	return ""
+}
+
+// classOf is the class of an errno that no better rule knows.
+func classOf(errno error) error {
+	switch {
+	case errors.Is(errno, unix.ENOSYS), errors.Is(errno, unix.ENODEV), errors.Is(errno, unix.EOPNOTSUPP):
+		return errdefs.ErrNotImplemented
+	case errors.Is(errno, unix.EINVAL), errors.Is(errno, unix.ELOOP), errors.Is(errno, unix.ENOTDIR),
+		errors.Is(errno, unix.EISDIR), errors.Is(errno, unix.ENAMETOOLONG), errors.Is(errno, unix.EROFS), errors.Is(errno, unix.ENOENT):
+		return errdefs.ErrInvalidArgument
+	case errors.Is(errno, unix.ENOMEM), errors.Is(errno, unix.ENOSPC), errors.Is(errno, unix.EMFILE), errors.Is(errno, unix.EAGAIN):
+		return errdefs.ErrResourceExhausted
+	case errors.Is(errno, unix.ECANCELED):
+		return errdefs.ErrAborted
+	}
+	return errdefs.ErrInternal
+}
+
+// programError says why the program was not executed. NotFound becomes exit
+// code 127, PermissionDenied 126.
+func programError(errno unix.Errno, program string, root *os.File) error {
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR:
+		if !strings.Contains(program, "/") {
+			return notInPath(program)
+		}
+		if found, err := linux.OpenInRoot(root, program, unix.O_PATH); err == nil {
+			found.Close() // it is there: its interpreter or loader is not
+			return fmt.Errorf("exec %s: %w: %w", program, errno, errdefs.ErrNotFound)
+		}
+		return fmt.Errorf("exec: %q: stat %s: %w: %w", program, program, errno, errdefs.ErrNotFound)
+	case unix.ENOEXEC:
+		return fmt.Errorf("exec %s: exec format error: %w", program, errdefs.ErrPermissionDenied)
+	case unix.E2BIG:
+		return fmt.Errorf("exec %s: argument list and environment too long: %w", program, errdefs.ErrInvalidArgument)
+	case unix.ENOMEM:
+		return fmt.Errorf("exec %s: %w: %w", program, errno, errdefs.ErrResourceExhausted)
+	case unix.EACCES, unix.EPERM:
+		return fmt.Errorf("exec: %q: permission denied: %w", program, errdefs.ErrPermissionDenied)
+	}
+	return fmt.Errorf("exec: %q: %w: %w", program, errno, errdefs.ErrPermissionDenied)
+}
+
+// notInPath is Docker's sentence.
+func notInPath(program string) error {
+	return fmt.Errorf("exec: %q: executable file not found in $PATH: %w", program, errdefs.ErrNotFound)
+}
