@@ -70,6 +70,9 @@ type Suite[D driver.Common] struct {
 	Sweep func(ctx context.Context, d D) error
 	// Adapt changes the configuration of every check; nil for no change.
 	Adapt func(driver.Config) driver.Config
+	// After removes what a driver may leave on the machine by its contract,
+	// e.g. the engine's parent cgroup; nil for nothing.
+	After func(T, driver.Config)
 }
 
 // Bench is where one check works: a driver with directories of its own.
@@ -99,7 +102,10 @@ func (s Suite[D]) runCheck(t T, c Check[D], open Open[D]) {
 	if s.Adapt != nil {
 		b.Config = s.Adapt(b.Config)
 	}
-	t.Cleanup(b.close)
+	if s.After != nil {
+		t.Cleanup(func() { s.After(t, b.Config) })
+	}
+	t.Cleanup(b.Close)
 	t.Cleanup(func() { s.sweep(b) })
 	c.Run(ctx, b)
 }
@@ -140,7 +146,7 @@ func (b *Bench[D]) Driver() D {
 // host does after a crash or an update.
 func (b *Bench[D]) Reopen() D {
 	b.Helper()
-	b.close()
+	b.Close()
 	return b.Driver()
 }
 
@@ -156,7 +162,8 @@ func (b *Bench[D]) Kill() {
 	b.now = nil
 }
 
-func (b *Bench[D]) close() {
+// Close ends the driver; the next call of Driver starts it again.
+func (b *Bench[D]) Close() {
 	if b.now == nil {
 		return
 	}
