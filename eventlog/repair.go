@@ -108,7 +108,9 @@ type builder struct {
 	files   FS
 	name    string
 	header  header   // as it must be
-	next    *header  // of the segment behind; nil for the last one
+	after   uint64   // first sequence of the segment behind; 0 for the last one
+	next    *header  // of the segment behind; nil if it is not readable
+	own     *footer  // of the damaged file; nil if it is not readable
 	records []Record // readable ones
 	size    int64    // of the damaged file
 }
@@ -136,11 +138,13 @@ func (b *builder) bounds(found []string, i int) error {
 		return err
 	}
 	defer file.Close()
+	b.after, _ = segmentFirst(found[i+1])
 	h, err := readHeader(file, found[i+1])
-	if err != nil {
-		return fmt.Errorf("the segment behind it has a damaged header: %w", err)
+	if err == nil && h.First == b.after {
+		b.next = &h
+	} else if !errdefs.IsDataLoss(err) {
+		return err
 	}
-	b.next = &h
 	return nil
 }
 
@@ -159,17 +163,19 @@ func (b *builder) readable(ctx context.Context) error {
 		b.records = append(b.records, r)
 		return nil
 	}}
-	next := uint64(0)
-	if b.next != nil {
-		next = b.next.First
+	if err := v.segment(ctx, file, b.name, b.after); err != nil {
+		return err
 	}
-	return v.segment(ctx, file, b.name, next)
+	if f, _, err := readFooter(file, b.name); err == nil {
+		b.own = &f
+	}
+	return nil
 }
 
 // last is the last sequence of the segment, as far as the directory tells.
 func (b *builder) last() uint64 {
-	if b.next != nil {
-		return b.next.First - 1
+	if b.after != 0 {
+		return b.after - 1
 	}
 	if n := len(b.records); n > 0 {
 		return b.records[n-1].Last()
@@ -242,10 +248,11 @@ func take(source Source, from, to uint64, add func(Record) error) error {
 	return nil
 }
 
-// finish checks the end against the segment behind and adds the footer, or for
-// the last segment the zeros that were behind it.
+// finish checks the end against the segment behind, or against the segment's own
+// footer if that is damaged too, and adds the footer; for the last segment, the
+// zeros that were behind it.
 func (b *builder) finish(content []byte, tree merkle, at position) ([]byte, error) {
-	if b.next == nil {
+	if b.after == 0 {
 		if tree.count == 0 {
 			return nil, fmt.Errorf("nothing says where the segment ends: %w", errdefs.ErrDataLoss)
 		}
@@ -253,8 +260,13 @@ func (b *builder) finish(content []byte, tree merkle, at position) ([]byte, erro
 	}
 	f := footer{Records: tree.count, First: b.header.First, Last: at.next - 1,
 		Root: tree.root(), PrevRoot: b.header.PrevRoot, LastHash: at.hash}
-	if why := follows(*b.next, f, segmentName(b.next.First)); why != "" {
-		return nil, fmt.Errorf("the segment behind: %s: %w", why, errdefs.ErrDataLoss)
+	switch {
+	case b.next != nil:
+		if why := follows(*b.next, f, segmentName(b.after)); why != "" {
+			return nil, fmt.Errorf("the segment behind: %s: %w", why, errdefs.ErrDataLoss)
+		}
+	case b.own == nil || *b.own != f:
+		return nil, fmt.Errorf("neither its footer nor the header behind it says how it ends: %w", errdefs.ErrDataLoss)
 	}
 	return append(content, f.encode()...), nil
 }

@@ -220,7 +220,7 @@ func TestManyFlips(t *testing.T) {
 		names = names[1 : len(names)-1] // without "format"; the last segment is another test's
 		for range 1 + choose(8) {
 			name := names[choose(len(names))]
-			files.Flip(name, int64(96+choose(len(files.Bytes(name))-96)), choose(8))
+			files.Flip(name, int64(choose(len(files.Bytes(name))-136)), choose(8))
 		}
 		if _, err := eventlog.RepairFS(context.Background(), files, replica); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
