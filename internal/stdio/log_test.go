@@ -1,0 +1,288 @@
+package stdio
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// writer writes a log as the shim does.
+type writer struct {
+	t      *testing.T
+	path   string
+	f      *os.File
+	size   int
+	offset uint64
+}
+
+func newWriter(t *testing.T) *writer {
+	w := &writer{t: t, path: filepath.Join(t.TempDir(), "container.log")}
+	w.open()
+	return w
+}
+
+func (w *writer) open() {
+	f, err := os.OpenFile(w.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.f = f
+	w.t.Cleanup(func() { f.Close() })
+}
+
+func (w *writer) put(s Stream, data string) {
+	w.raw(appendRecord(nil, Record{Stream: s, Time: time.Unix(1, int64(w.offset)), Offset: w.offset, Data: []byte(data)}))
+	w.offset += uint64(len(data))
+}
+
+func (w *writer) gap(n uint64) {
+	w.raw(appendRecord(nil, Record{Stream: Gap, Time: time.Unix(1, 0), Offset: w.offset, Lost: n}))
+	w.offset += n
+}
+
+func (w *writer) raw(b []byte) {
+	if _, err := w.f.Write(b); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *writer) rotate(keep int) {
+	for n := keep - 2; n >= 0; n-- {
+		from := w.path
+		if n > 0 {
+			from = fmt.Sprintf("%s.%d", w.path, n)
+		}
+		os.Rename(from, fmt.Sprintf("%s.%d", w.path, n+1))
+	}
+	w.open()
+}
+
+func open(t *testing.T, path string) *LogReader {
+	r, err := OpenLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// drain tells what there is now: text, with gaps as <n>.
+func drain(t *testing.T, r *LogReader) string {
+	var b strings.Builder
+	for {
+		rec, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return b.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rec.Stream == Gap {
+			fmt.Fprintf(&b, "<%d>", rec.Lost)
+		}
+		b.Write(rec.Data)
+	}
+}
+
+func TestLogReadsAndGrows(t *testing.T) {
+	w := newWriter(t)
+	r := open(t, w.path)
+	if got := drain(t, r); got != "" {
+		t.Fatalf("empty log: %q", got)
+	}
+	w.put(Stdout, "a\n")
+	w.put(Stderr, "b\n")
+	if got := drain(t, r); got != "a\nb\n" {
+		t.Fatalf("%q", got)
+	}
+	w.gap(100)
+	w.put(Stdout, "c")
+	if got := drain(t, r); got != "<100>c" {
+		t.Fatalf("%q", got)
+	}
+}
+
+func TestLogFollowsRotation(t *testing.T) {
+	w := newWriter(t)
+	r := open(t, w.path)
+	var want, got strings.Builder
+	for i := range 200 {
+		line := fmt.Sprintf("line %d\n", i)
+		w.put(Stdout, line)
+		want.WriteString(line)
+		if i%7 == 6 {
+			w.rotate(5)
+		}
+		if i%11 == 10 {
+			got.WriteString(drain(t, r))
+		}
+	}
+	got.WriteString(drain(t, r))
+	if got.String() != want.String() {
+		t.Fatalf("%q", got.String())
+	}
+}
+
+func TestLogTellsWhatRotationTook(t *testing.T) {
+	w := newWriter(t)
+	r := open(t, w.path)
+	w.put(Stdout, "0123456789")
+	drain(t, r)
+	for range 4 {
+		w.rotate(2)
+		w.put(Stdout, "0123456789")
+	}
+	if got := drain(t, r); got != "<20>01234567890123456789" {
+		t.Fatalf("%q", got)
+	}
+}
+
+func TestLogTornAtEveryByte(t *testing.T) {
+	whole := appendRecord(nil, Record{Stream: Stdout, Time: time.Unix(1, 0), Offset: 6, Data: []byte("second")})
+	for cut := range whole {
+		w := newWriter(t)
+		w.put(Stdout, "first ")
+		w.raw(whole[:cut])
+		if got := drain(t, open(t, w.path)); got != "first " {
+			t.Fatalf("cut at %d: %q", cut, got)
+		}
+		next, err := RepairLog(w.path)
+		if err != nil || next != 6 {
+			t.Fatalf("cut at %d: repaired to %d, %v", cut, next, err)
+		}
+		w.put(Stderr, "third")
+		if got := drain(t, open(t, w.path)); got != "first third" {
+			t.Fatalf("cut at %d: %q", cut, got)
+		}
+	}
+}
+
+func TestLogDamageLosesOneRecord(t *testing.T) {
+	w := newWriter(t)
+	for range 3 {
+		w.put(Stdout, "0123456789")
+	}
+	b, _ := os.ReadFile(w.path)
+	size := len(b) / 3
+	for at := size; at < size+recordHeader; at++ {
+		bad := bytes.Clone(b)
+		bad[at] ^= 0x40
+		path := filepath.Join(t.TempDir(), "log")
+		os.WriteFile(path, bad, 0o600)
+		if got := drain(t, open(t, path)); got != "0123456789<10>0123456789" {
+			t.Fatalf("byte %d: %q", at, got)
+		}
+	}
+}
+
+func TestLogTailAndSeek(t *testing.T) {
+	w := newWriter(t)
+	for i := range 10 {
+		w.put(Stdout, fmt.Sprintf("a%d\nb%d\n", i, i))
+		if i%3 == 2 {
+			w.rotate(5)
+		}
+	}
+	w.put(Stderr, "last")
+	for n, want := range map[int]string{0: "", 1: "last", 2: "b9\nlast", 3: "a9\nb9\nlast", 8: "b6\na7\nb7\na8\nb8\na9\nb9\nlast"} {
+		r := open(t, w.path)
+		if err := r.Tail(n); err != nil {
+			t.Fatal(err)
+		}
+		if got := drain(t, r); got != want {
+			t.Errorf("tail %d: %q", n, got)
+		}
+	}
+	r := open(t, w.path)
+	if err := r.Tail(1000); err != nil {
+		t.Fatal(err)
+	}
+	if got := drain(t, r); uint64(len(got)) != w.offset {
+		t.Errorf("tail of more than there is: %d bytes of %d", len(got), w.offset)
+	}
+	all := drain(t, open(t, w.path))
+	for at := uint64(0); at <= w.offset; at++ {
+		if err := r.Seek(at); err != nil {
+			t.Fatal(err)
+		}
+		if got := drain(t, r); got != all[at:] {
+			t.Fatalf("seek %d: %q", at, got)
+		}
+	}
+}
+
+func TestLogFollowWaits(t *testing.T) {
+	w := newWriter(t)
+	r := open(t, w.path)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := r.Follow(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("follow of an empty log: %v", err)
+	}
+	time.AfterFunc(30*time.Millisecond, func() { w.put(Stdout, "late") })
+	ctx, cancel = context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	rec, err := r.Follow(ctx)
+	if err != nil || string(rec.Data) != "late" {
+		t.Fatalf("%q, %v", rec.Data, err)
+	}
+}
+
+func TestRepairOfNothing(t *testing.T) {
+	dir := t.TempDir()
+	if next, err := RepairLog(filepath.Join(dir, "none")); err != nil || next != 0 {
+		t.Fatalf("%d, %v", next, err)
+	}
+	w := newWriter(t)
+	w.put(Stdout, "abc")
+	w.rotate(5) // the newest file is empty
+	if next, err := RepairLog(w.path); err != nil || next != 3 {
+		t.Fatalf("%d, %v", next, err)
+	}
+}
+
+func FuzzLog(f *testing.F) {
+	good := appendRecord(nil, Record{Stream: Stdout, Time: time.Unix(1, 0), Data: []byte("hello\n")})
+	good = appendRecord(good, Record{Stream: Gap, Time: time.Unix(1, 0), Offset: 6, Lost: 4})
+	good = appendRecord(good, Record{Stream: Stderr, Time: time.Unix(2, 0), Offset: 10, Data: []byte("x")})
+	f.Add(good)
+	for range 8 {
+		bad := bytes.Clone(good)
+		bad[rand.IntN(len(bad))] ^= 1 << rand.IntN(8)
+		f.Add(bad)
+	}
+	path := filepath.Join(f.TempDir(), "log")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := OpenLog(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for range len(b) + 2 {
+			rec, err := r.Next()
+			if err != nil {
+				break
+			}
+			if len(rec.Data) > len(b) {
+				t.Fatalf("%d bytes out of %d", len(rec.Data), len(b))
+			}
+		}
+		if err := r.Tail(3); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := RepairLog(path); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
