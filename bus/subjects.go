@@ -1,6 +1,8 @@
 package bus
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -75,6 +77,14 @@ func (s Subjects) Events(noun, id string) string {
 	return s.of("event", token(noun), token(id), ">")
 }
 
+// parseEvent reads what an event's subject says it is about.
+func (s Subjects) parseEvent(subject string) (noun, id string) {
+	rest := strings.TrimPrefix(subject, s.of("event")+".")
+	noun, rest, _ = strings.Cut(rest, ".")
+	id, _, _ = strings.Cut(rest, ".")
+	return untoken(noun), untoken(id)
+}
+
 // Step is where the steps of a driver are sent.
 func (s Subjects) Step(kind, driver string) string { return s.of("step", token(kind), token(driver)) }
 
@@ -129,8 +139,9 @@ func (s Subjects) Progress(job string) string {
 // Aside is what a stream that was set aside listens to: nothing is sent there.
 func (s Subjects) Aside(stream string) string { return s.of("aside", token(stream)) }
 
-// OpenEvents is where a stock NATS client asks for its consumer.
-func (s Subjects) OpenEvents() string { return s.of("events", "open") }
+// OpenEvents is where a stock NATS client asks for its consumer. It does not know
+// the node, and is in an account with nothing else in it.
+const OpenEvents = "gantry.events.open"
 
 // EventsStream begins the names of the node's streams; a number follows.
 const EventsStream = "gantry-events-"
@@ -156,11 +167,20 @@ func (s Subjects) Rights(role Role, conn string) (publish, subscribe []string) {
 	return []string{}, []string{inbox}
 }
 
+// maxToken bounds a part of a subject in bytes, before it is escaped: a line of
+// the protocol has at most 4096.
+const maxToken = 256
+
 // token is one part of a subject: dots, blanks, wildcards and what is no
-// printable ASCII become %XX, as in a URL. The empty one is "%".
+// printable ASCII become %XX, as in a URL. The empty one is "%". What is too
+// long keeps its beginning and gets a hash; the event itself has it whole.
 func token(s string) string {
 	if s == "" {
 		return "%"
+	}
+	if len(s) > maxToken {
+		sum := sha256.Sum256([]byte(s))
+		s = s[:maxToken/2] + "~" + hex.EncodeToString(sum[:])
 	}
 	var b strings.Builder
 	for i := range len(s) {

@@ -42,9 +42,6 @@ type Config struct {
 	// if it is not there.
 	Events, Credentials string
 
-	// History reads old events, for clients that have missed some.
-	History History
-
 	Log *slog.Logger // nil: discarded
 
 	// unguarded leaves out the protection against forged replies, for the test
@@ -60,13 +57,13 @@ type Server struct {
 	nats     *server.Server
 	registry *registry
 	splicer  *splicer
-	engine   *bus.Client // answers; set by Serve
 
 	mu      sync.Mutex // guards what follows
 	doors   []*door
 	closers []func()
 	closed  bool
-	stream  string // name of the current stream
+	stream  string  // name of the current stream
+	journal Journal // nil until OpenStream
 }
 
 // Start starts the server. It can be reached from within the process; the
@@ -89,7 +86,6 @@ func Start(cfg Config) (*Server, error) {
 		DontListen: true, NoSigs: true, NoLog: false,
 		JetStream: true, StoreDir: cfg.Store, DisableJetStreamBanner: true,
 		MaxPayload: maxPayload, MaxPending: maxPending, WriteDeadline: 10 * time.Second,
-		NoSystemAccount:            true,
 		AlwaysEnableNonce:          true,
 		CustomClientAuthentication: s.registry,
 		Accounts: []*server.Account{
