@@ -1,0 +1,265 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gantryd/gantry/internal/stdio"
+)
+
+// buildShim compiles the real shim once, with the command of its README.
+var buildShim = sync.OnceValues(func() (string, error) {
+	readme, err := os.ReadFile("../shim/README.md")
+	if err != nil {
+		return "", err
+	}
+	var line string
+	for l := range strings.SplitSeq(string(readme), "\n") {
+		if strings.HasPrefix(l, "    gcc ") {
+			line = strings.TrimSpace(l)
+		}
+	}
+	dir, err := os.MkdirTemp("", "shim")
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(dir, "gantry-shim")
+	line = strings.ReplaceAll(line, "bin/gantry-shim", out)
+	line = strings.ReplaceAll(line, "plugins/exec-native/shim/", "../shim/")
+	msg, err := exec.Command("sh", "-c", line).CombinedOutput()
+	if err != nil {
+		return "", errors.New(string(msg))
+	}
+	return out, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := buildShim(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// shim is a run under test.
+type shim struct {
+	*Plan
+	t      *testing.T
+	dir    string
+	files  []*os.File
+	record *os.File
+	conn   *Conn
+	pid    int // of the shim
+	init   int
+	exited Report
+	seen   []Report
+}
+
+// newShim prepares a plan with all of stage 0 in a fresh run directory.
+func newShim(t *testing.T, set Monitor, logMax uint64) *shim {
+	t.Helper()
+	s := &shim{Plan: &Plan{}, t: t, dir: t.TempDir()}
+	if set.DrainMs == 0 {
+		set.DrainMs = 500
+	}
+	lock := s.open("lock", os.O_CREATE|os.O_RDWR)
+	s.record, _ = os.OpenFile(filepath.Join(s.dir, "record"), os.O_CREATE|os.O_RDWR, 0o600)
+	s.record.Truncate(RecordSize)
+	l, err := net.Listen("unix", s.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	lf, err := l.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	s.Add(StageMonitor, set, Lock{s.add(lock)}, Record{s.add(s.record)}, Listen{s.add(lf)})
+	if logMax > 0 {
+		d, err := os.Open(s.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Add(StageMonitor, Log{Dir: s.add(d), Name: "log", MaxBytes: logMax, MaxFiles: 5})
+	}
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *shim) socket() string { return filepath.Join(s.dir, "a.sock") }
+
+func (s *shim) open(name string, flags int) *os.File {
+	s.t.Helper()
+	f, err := os.OpenFile(filepath.Join(s.dir, name), flags, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return f
+}
+
+// add gives a file an FD; start closes it.
+func (s *shim) add(f *os.File) FD {
+	s.files = append(s.files, f)
+	return FD(len(s.files) - 1)
+}
+
+// host finishes the plan: no namespaces, these arguments.
+func (s *shim) host(args ...string) *shim {
+	s.Add(StageClone, Clone{Cgroup: NoFD})
+	s.Add(StageGate, Gate{})
+	s.Add(StageExec, Sweep{}, Exec{Paths: args[:1], Args: args, Env: []string{"PATH=/bin:/usr/bin"}})
+	return s
+}
+
+// start starts the shim and gives up the files.
+func (s *shim) start() *shim {
+	s.t.Helper()
+	path, err := buildShim()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	b, err := s.Encode(len(s.files))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.conn, err = Start(s.t.Context(), path, b, s.files)
+	for _, f := range s.files {
+		if f != s.record {
+			f.Close()
+		}
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s
+}
+
+// next waits for one report.
+func (s *shim) next() (Report, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	r, err := s.conn.Next(ctx)
+	s.seen = append(s.seen, r)
+	switch r.Kind {
+	case ReportShim:
+		s.pid = r.PID
+	case ReportInit:
+		s.init = r.PID
+	case ReportExited:
+		s.exited = r
+	}
+	return r, err
+}
+
+// until waits for a report of this kind; any other end is fatal.
+func (s *shim) until(kind ReportKind) Report {
+	s.t.Helper()
+	for {
+		r, err := s.next()
+		if err != nil {
+			s.t.Fatalf("waiting for report %d: %v; had %+v", kind, err, s.seen)
+		}
+		if r.Kind == kind {
+			return r
+		}
+		if r.Kind == ReportError {
+			s.t.Fatalf("waiting for report %d: %v", kind, r.Err())
+		}
+	}
+}
+
+// stop kills what is left of the run; the init dies with its shim.
+func (s *shim) stop() {
+	if s.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for s.exited.Kind == 0 {
+		r, err := s.conn.Next(ctx)
+		if err != nil && !errors.Is(err, io.EOF) && s.init > 0 {
+			syscall.Kill(s.init, syscall.SIGKILL)
+		}
+		if err != nil || r.Kind == ReportExited || r.Kind == ReportError {
+			break
+		}
+	}
+	s.conn.Close()
+}
+
+// attach connects a client, trying until the socket answers.
+func (s *shim) attach(h stdio.Hello) *stdio.Conn {
+	s.t.Helper()
+	c, _, err := stdio.Dial(s.t.Context(), s.socket(), h)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// collect reads a client to its trailer.
+func collect(c *stdio.Conn, out, errs io.Writer) (stdio.Exit, error) {
+	for {
+		f, err := c.Next()
+		if err != nil {
+			return stdio.Exit{}, err
+		}
+		switch f.Type {
+		case stdio.FrameStdout:
+			out.Write(f.Payload)
+		case stdio.FrameStderr:
+			errs.Write(f.Payload)
+		case stdio.FrameExit:
+			return stdio.ParseExit(f.Payload)
+		}
+	}
+}
+
+// readLog gives both streams as they lie in the log.
+func (s *shim) readLog() (string, string) {
+	s.t.Helper()
+	r, err := stdio.OpenLog(filepath.Join(s.dir, "log"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer r.Close()
+	var text [4]strings.Builder
+	for {
+		rec, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return text[1].String(), text[2].String()
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if rec.Stream == stdio.Gap {
+			s.t.Errorf("gap of %d bytes in the log", rec.Lost)
+		}
+		text[rec.Stream&3].Write(rec.Data)
+	}
+}
+
+func (s *shim) readRecord() ExitRecord {
+	s.t.Helper()
+	b := make([]byte, RecordSize)
+	if _, err := s.record.ReadAt(b, 0); err != nil {
+		s.t.Fatal(err)
+	}
+	r, err := ParseRecord(b)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
