@@ -98,8 +98,7 @@ func TestDriverKilled(t *testing.T) {
 	n := e.network("aa11", "10.80.1.0/24", nil)
 	peer := e.attach(n, "c9", 9, nil)
 	listen(t, peer.Namespace)
-	_ = e.holder.conn.Close() // the victim's turn
-	e.holder.conn = nil
+	e.holder.close() // the victim's turn
 	held, half := 0, 0
 	for round := range 25 {
 		v := victim{Config: e.cfg, Network: n, First: uint64(round*100000 + 1)}
@@ -141,8 +140,7 @@ func TestDriverKilled(t *testing.T) {
 			}
 			e.detach(n, "c1", run)
 		}
-		_ = e.holder.conn.Close()
-		e.holder.conn = nil
+		e.holder.close()
 	}
 	t.Logf("25 rounds: %d endpoints whole, %d rounds with a link of none", held, half)
 	waitFor(t, "half-made links to go", func() bool { return len(ownLinks(t)) == 2 })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -60,6 +61,15 @@ func New(cfg driver.Config) (netdriver.Driver, error) {
 	d.sweep = newSweeper(host, cfg.EngineID)
 	d.sweep.soon() // what a driver before this one gave back
 	return d, nil
+}
+
+// Close ends this value, not what it holds: networks, endpoints and the holder
+// stay.
+func (d *Driver) Close() error {
+	d.sweep.stop()
+	d.holder.close()
+	d.host.Close()
+	return d.run.Close()
 }
 
 // Info introduces the driver and tells what the machine lacks.
@@ -123,7 +133,7 @@ func (d *Driver) ownBridges() ([]bridgeState, error) {
 		if m, ok := parseMark(l.Attrs().Alias); !ok || m.Engine != d.cfg.EngineID {
 			continue
 		}
-		b, err := d.readBridge(l)
+		b, err := d.readBridge(l, links)
 		if err != nil {
 			return nil, err
 		}
@@ -132,7 +142,8 @@ func (d *Driver) ownBridges() ([]bridgeState, error) {
 	return own, nil
 }
 
-// findBridge looks a network's bridge up by name; the zero value is none.
+// findBridge looks a network's bridge up by name, without its addresses; the
+// zero value is none.
 func (d *Driver) findBridge(network string) (bridgeState, error) {
 	l, err := d.host.LinkByName(bridgeName(d.cfg.EngineName, network))
 	if isMissing(err) {
@@ -141,12 +152,24 @@ func (d *Driver) findBridge(network string) (bridgeState, error) {
 	if err != nil {
 		return bridgeState{}, fmt.Errorf("look up the bridge: %w", err)
 	}
-	return d.readBridge(l)
+	return bridgeOf(l), nil
 }
 
-func (d *Driver) readBridge(l netlink.Link) (bridgeState, error) {
+func bridgeOf(l netlink.Link) bridgeState {
 	a := l.Attrs()
-	b := bridgeState{Index: a.Index, Name: a.Name, Alias: a.Alias, MTU: a.MTU, Up: a.Flags&unix.IFF_UP != 0}
+	return bridgeState{Index: a.Index, Name: a.Name, Alias: a.Alias, MTU: a.MTU,
+		Up: a.Flags&net.FlagUp != 0, Runs: a.OperState == netlink.OperUp}
+}
+
+// readBridge adds what takes further messages: addresses, and the number of
+// ports.
+func (d *Driver) readBridge(l netlink.Link, all []netlink.Link) (bridgeState, error) {
+	a, b := l.Attrs(), bridgeOf(l)
+	for _, p := range all {
+		if p.Attrs().MasterIndex == a.Index {
+			b.Ports++
+		}
+	}
 	addrs, err := d.host.AddrList(l, netlink.FAMILY_V4)
 	if err != nil {
 		return b, fmt.Errorf("list addresses of %s: %w", a.Name, err)

@@ -22,13 +22,6 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 		return netdriver.Endpoint{}, err
 	}
 	defer d.runs.lock(fmt.Sprintf("%s/%d", r.Container, r.Run))()
-	k, there, err := d.holder.get(holderKey(r.EndpointKey))
-	if err != nil {
-		return netdriver.Endpoint{}, err
-	}
-	if there && d.store.HasEndpoint(r.EndpointKey) {
-		return d.endpoint(r, k)
-	}
 	b, err := d.findBridge(r.Network)
 	if err != nil {
 		return netdriver.Endpoint{}, err
@@ -39,24 +32,38 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 	if !r.Address.IsValid() || !r.Address.Addr().Is4() {
 		return netdriver.Endpoint{}, fmt.Errorf("address %s: the bridge driver needs one of IPv4: %w", r.Address, errdefs.ErrInvalidArgument)
 	}
-	if !there {
-		if k, err = d.attach(r, b); err != nil {
+	k, there, err := d.holder.get(holderKey(r.EndpointKey))
+	if err != nil {
+		return netdriver.Endpoint{}, err
+	}
+	if !there || !d.portWhole(r.EndpointKey, b.Index) {
+		if k, err = d.attach(r, b, k, there); err != nil {
 			return netdriver.Endpoint{}, fmt.Errorf("attach container %s to network %s: %w", r.Container, r.Network, classOf(err))
 		}
 	}
-	if err := d.writeFiles(r); err != nil {
-		return netdriver.Endpoint{}, err
+	if !there || !d.store.HasEndpoint(r.EndpointKey) {
+		if err := d.writeFiles(r); err != nil {
+			return netdriver.Endpoint{}, err
+		}
 	}
 	return d.endpoint(r, k)
 }
 
-// attach makes namespace and link and keeps them under the key.
-func (d *Driver) attach(r netdriver.Attach, b bridgeState) (kept, error) {
+// portWhole reports whether an endpoint's port is on its bridge: somebody may
+// have deleted bridge or port, or a detach may have been killed half way.
+func (d *Driver) portWhole(key netdriver.EndpointKey, bridge int) bool {
+	l, err := d.host.LinkByName(portName(d.cfg.EngineID, key))
+	return err == nil && l.Attrs().MasterIndex == bridge && l.Attrs().Alias != detachedAlias(d.cfg.EngineID)
+}
+
+// attach makes namespace and link and keeps them under the key. An endpoint
+// that was there keeps its namespace and gets a new link.
+func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool) (kept, error) {
 	mac, err := endpointMAC(r.MAC, r.Address.Addr())
 	if err != nil {
 		return kept{}, err
 	}
-	fd, err := d.namespace(r)
+	fd, err := d.namespace(r, there)
 	if err != nil {
 		return kept{}, err
 	}
@@ -69,6 +76,11 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState) (kept, error) {
 	p := endpointPlan{
 		Port: portName(d.cfg.EngineID, r.EndpointKey), Interface: "eth0", Bridge: b,
 		Address: r.Address, Gateway: r.Gateway, MAC: mac.String(), Announce: r.MAC != "",
+	}
+	if there {
+		if err := deleteLink(d.host, p.Port); err != nil {
+			return kept{}, err
+		}
 	}
 	if r.Join.Mode != "" {
 		if p.Interface, err = freeInterface(k); err != nil {
@@ -84,21 +96,27 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState) (kept, error) {
 			err = k.run(ops)
 		}
 	}
+	if err == nil && there {
+		return old, nil
+	}
 	if err == nil {
 		var done kept
 		if done, err = d.holder.put(holderKey(r.EndpointKey), fd); err == nil {
 			return done, nil
 		}
 	}
-	if r.Join.Mode != "" { // otherwise it goes with the namespace
+	if r.Join.Mode != "" || there { // otherwise it goes with the namespace
 		_ = deleteLink(d.host, p.Port)
 	}
 	return kept{}, err
 }
 
-// namespace returns a descriptor of the namespace to attach to: a new one, or
-// the one of an earlier endpoint of the run.
-func (d *Driver) namespace(r netdriver.Attach) (int, error) {
+// namespace returns a descriptor of the namespace to attach to: the endpoint's
+// own if it is there, that of an earlier endpoint of the run, or a new one.
+func (d *Driver) namespace(r netdriver.Attach, there bool) (int, error) {
+	if there {
+		return d.holder.openKey(holderKey(r.EndpointKey))
+	}
 	switch r.Join.Mode {
 	case "":
 	case netdriver.NamespacePath:

@@ -108,16 +108,20 @@ func (h *holder) open(inode uint64) (int, error) {
 		return -1, err
 	}
 	for _, k := range all {
-		if k.Inode != inode {
-			continue
+		if k.Inode == inode {
+			return h.openKey(k.Key)
 		}
-		r, _, err := h.call(request{op: opGet, key: k.Key, fd: -1}, false)
-		if err != nil {
-			return -1, fmt.Errorf("open the network namespace: %w", err)
-		}
-		return r.fd, nil
 	}
 	return -1, fmt.Errorf("network namespace %d is not held: %w", inode, errdefs.ErrFailedPrecondition)
+}
+
+// openKey returns a descriptor of the namespace kept under a key.
+func (h *holder) openKey(key string) (int, error) {
+	r, _, err := h.call(request{op: opGet, key: key, fd: -1}, false)
+	if err != nil {
+		return -1, fmt.Errorf("open the network namespace: %w", err)
+	}
+	return r.fd, nil
 }
 
 // drop forgets a key and tells how many others have the same namespace.
@@ -145,6 +149,16 @@ func (h *holder) quit() error {
 		h.conn = nil
 	}
 	return err
+}
+
+// close ends the connection; the holder stays.
+func (h *holder) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.conn != nil {
+		_ = h.conn.Close()
+		h.conn = nil
+	}
 }
 
 // list returns all that is kept. Only this process changes it, so the pages

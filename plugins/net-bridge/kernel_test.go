@@ -62,8 +62,12 @@ func dial(t *testing.T, ns netdriver.Namespace, addr string, patience time.Durat
 
 func mustReach(t *testing.T, ns netdriver.Namespace, addr, seenAs string) {
 	t.Helper()
+	begin := time.Now()
 	if got, err := dial(t, ns, addr, 2*time.Second); err != nil || got != seenAs {
 		t.Fatalf("%s from %s: seen as %q, %v; want %q", addr, ns.Path, got, err, seenAs)
+	}
+	if took := time.Since(begin); took > 900*time.Millisecond { // a packet was lost and sent again
+		t.Errorf("%s from %s answered only after %v", addr, ns.Path, took)
 	}
 }
 
@@ -188,7 +192,13 @@ func TestTheWayOut(t *testing.T) {
 	if err := e.CreateNetwork(t.Context(), plain); err != nil {
 		t.Fatal(err)
 	}
-	e.attach(plain, "c5", 5, nil)
+	again := e.attach(plain, "c2", 2, nil) // its port went with the bridge
+	if again.Namespace.Inode != p.Namespace.Inode {
+		t.Errorf("the endpoint has another namespace: %+v, had %+v", again, p)
+	}
+	fifth := e.attach(plain, "c5", 5, nil)
+	listen(t, again.Namespace)
+	mustReach(t, fifth.Namespace, "10.71.2.2", "10.71.2.5")
 }
 
 func TestEnginesSideBySide(t *testing.T) {

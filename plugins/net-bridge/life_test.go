@@ -53,7 +53,7 @@ func TestTwoHundredTimesLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Both ways at once, although the run before may still be on the bridge.
-		if i%10 == 0 {
+		if i%3 == 0 {
 			mustReach(t, ep.Namespace, "10.73.1.9", "10.73.1.2")
 		}
 		begin = time.Now()

@@ -50,7 +50,7 @@ func again() int {
 		return 1
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideVariable+"="+dir)
+	cmd.Env = append(os.Environ(), insideVariable+"="+dir, driver.EnvLibexec+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	err = cmd.Run()
@@ -100,6 +100,9 @@ func testConfig(t *testing.T, name, libexec string) driver.Config {
 
 func (e *engine) open(cfg driver.Config) {
 	e.t.Helper()
+	if e.Driver != nil {
+		_ = e.Close() // a second time is an error, and harmless
+	}
 	d, err := New(cfg)
 	if err != nil {
 		e.t.Fatal(err)
@@ -137,8 +140,9 @@ func (e *engine) end() {
 			e.t.Errorf("nftables table %s is left", x.Name)
 		}
 	}
-	e.host.Close()
-	_ = e.run.Close()
+	if err := e.Close(); err != nil {
+		e.t.Error(err)
+	}
 }
 
 // ownLinks lists the links in the test's namespace that any engine has made.

@@ -18,7 +18,7 @@ func (d *Driver) CreateNetwork(_ context.Context, n netdriver.Network) error {
 	}
 	d.rules.Lock()
 	defer d.rules.Unlock()
-	found, err := d.findBridge(n.ID)
+	found, err := d.findWhole(n.ID)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (d *Driver) RemoveNetwork(_ context.Context, id string) error {
 			return fmt.Errorf("network %s: container %s is attached: %w", id, key.Container, errdefs.ErrFailedPrecondition)
 		}
 	}
-	found, err := d.findBridge(id)
+	found, err := d.findWhole(id)
 	if err != nil {
 		return err
 	}
@@ -85,6 +85,20 @@ func (d *Driver) RemoveNetwork(_ context.Context, id string) error {
 		return d.holder.quit()
 	}
 	return nil
+}
+
+// findWhole looks a network's bridge up with addresses and ports.
+func (d *Driver) findWhole(network string) (bridgeState, error) {
+	links, err := d.host.LinkList()
+	if err != nil {
+		return bridgeState{}, fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if l.Attrs().Name == bridgeName(d.cfg.EngineName, network) {
+			return d.readBridge(l, links)
+		}
+	}
+	return bridgeState{}, nil
 }
 
 // writeRules brings the table in line with the bridges. d.rules is held.

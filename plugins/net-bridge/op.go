@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -56,6 +58,8 @@ type (
 		Link    string
 		Gateway netip.Addr
 	}
+	// waitUp waits until a link passes packets.
+	waitUp struct{ Link string }
 	// announce sends a gratuitous ARP request from inside.
 	announce struct {
 		Link string
@@ -192,6 +196,24 @@ func (o addDefaultRoute) do(k *kernel) error {
 		return nil // a further network: the first one's route stays
 	}
 	return err
+}
+
+// The other end is up by now, but the kernel takes notice of a carrier in the
+// background, behind whoever holds its lock for links; until then the bridge
+// drops what comes, and a program that is quick waits a second for its second
+// try. Since Linux 6.8 to ask for the link is enough; before, it takes a while.
+func (o waitUp) do(k *kernel) error {
+	for range 1000 {
+		l, err := k.host.LinkByName(o.Link)
+		if err != nil {
+			return err
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return fmt.Errorf("no carrier after a second: %w", errdefs.ErrUnavailable)
 }
 
 // deleteLink deletes a link if it is there; it takes tens of milliseconds.

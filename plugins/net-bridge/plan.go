@@ -18,6 +18,7 @@ type bridgeState struct {
 	Alias string
 	MTU   int
 	Up    bool
+	Runs  bool // has carrier: some port is up
 	Addrs []netip.Prefix
 	Ports int
 }
@@ -173,6 +174,10 @@ func planEndpoint(p endpointPlan) []op {
 	}
 	if p.Gateway.IsValid() {
 		ops = append(ops, addDefaultRoute{Link: p.Interface, Gateway: p.Gateway})
+	}
+	ops = append(ops, waitUp{Link: p.Port})
+	if !p.Bridge.Runs {
+		ops = append(ops, waitUp{Link: p.Bridge.Name})
 	}
 	if p.Announce {
 		ops = append(ops, announce{Link: p.Interface, MAC: p.MAC, Addr: p.Address.Addr()})

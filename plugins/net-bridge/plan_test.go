@@ -107,19 +107,20 @@ func TestPlanNetworkRefuses(t *testing.T) {
 
 func TestPlanEndpoint(t *testing.T) {
 	p := endpointPlan{
-		Port: "gv1", Interface: "eth0", Bridge: bridgeState{Index: 7, MTU: 1400},
+		Port: "gv1", Interface: "eth0", Bridge: bridgeState{Index: 7, Name: "gb1", MTU: 1400},
 		Address: netip.MustParsePrefix("10.1.0.2/24"), MAC: "02:42:0a:01:00:02",
 	}
 	want := []op{
 		addVeth{Name: "gv1", Master: 7, MTU: 1400, Peer: "eth0", PeerMAC: "02:42:0a:01:00:02"},
 		addAddr{Inside: true, Link: "eth0", Addr: p.Address},
 		setUp{Inside: true, Link: "eth0"},
+		waitUp{Link: "gv1"}, waitUp{Link: "gb1"},
 	}
 	if got := planEndpoint(p); !reflect.DeepEqual(got, want) {
 		t.Errorf("without a gateway: %+v", got)
 	}
-	p.Gateway, p.Announce = netip.MustParseAddr("10.1.0.1"), true
-	want = append(want, addDefaultRoute{Link: "eth0", Gateway: p.Gateway}, announce{Link: "eth0", MAC: p.MAC, Addr: p.Address.Addr()})
+	p.Gateway, p.Announce, p.Bridge.Runs = netip.MustParseAddr("10.1.0.1"), true, true
+	want = append(want[:3], addDefaultRoute{Link: "eth0", Gateway: p.Gateway}, waitUp{Link: "gv1"}, announce{Link: "eth0", MAC: p.MAC, Addr: p.Address.Addr()})
 	if got := planEndpoint(p); !reflect.DeepEqual(got, want) {
 		t.Errorf("with gateway and MAC: %+v", got)
 	}

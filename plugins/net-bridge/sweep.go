@@ -22,6 +22,7 @@ type sweeper struct {
 
 	mu      sync.Mutex // guards what follows
 	waiting bool       // a sweep is to come
+	stopped bool       // none is to come any more
 }
 
 func newSweeper(host *netlink.Handle, engineID string) *sweeper {
@@ -32,19 +33,28 @@ func newSweeper(host *netlink.Handle, engineID string) *sweeper {
 func (s *sweeper) soon() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.waiting {
+	if s.waiting || s.stopped {
 		return
 	}
 	s.waiting = true
 	time.AfterFunc(s.after, func() {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.waiting = false
-		s.mu.Unlock()
-		s.now()
+		if !s.stopped {
+			s.now()
+		}
 	})
 }
 
-// now deletes the ports that bear the mark. One that cannot be deleted is left
+// stop waits for a running sweep and ends them all.
+func (s *sweeper) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+}
+
+// now, with mu held, deletes the ports that bear the mark. One that cannot be deleted is left
 // for the next time: nothing behind it is heard on the network.
 func (s *sweeper) now() {
 	links, err := s.host.LinkList()
