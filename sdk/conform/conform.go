@@ -66,6 +66,8 @@ type Check[D driver.Common] struct {
 type Suite[D driver.Common] struct {
 	Kind   string
 	Checks []Check[D]
+	// Probe is a call that changes nothing: giving back what is not held.
+	Probe func(ctx context.Context, d D) error
 	// Sweep gives back everything that List tells.
 	Sweep func(ctx context.Context, d D) error
 	// Adapt changes the configuration of every check; nil for no change.
@@ -81,6 +83,7 @@ type Bench[D driver.Common] struct {
 	Config driver.Config
 	open   Open[D]
 	now    *Opened[D]
+	opened bool // at least once: there may be something to give back
 }
 
 // Run runs all checks against drivers made by open.
@@ -113,6 +116,9 @@ func (s Suite[D]) runCheck(t T, c Check[D], open Open[D]) {
 // sweep gives back what the check has left, so that nothing stays on the
 // machine, and holds the driver to the promise that this is possible.
 func (s Suite[D]) sweep(b *Bench[D]) {
+	if !b.opened {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	d := b.Driver()
@@ -137,7 +143,7 @@ func (b *Bench[D]) Driver() D {
 		if err != nil {
 			b.Fatalf("open the driver: %v", err)
 		}
-		b.now = &o
+		b.now, b.opened = &o, true
 	}
 	return b.now.Driver
 }

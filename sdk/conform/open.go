@@ -70,7 +70,7 @@ func Program[D any](kind, path string, p plugin.Plugin) Open[D] {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		sockets := t.TempDir()
 		cmd.Env = append(c.Environ(), driver.EnvSocketDir+"="+sockets, "PATH="+os.Getenv("PATH"))
-		log := hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: logWriter{t}, DisableTime: true})
+		log := hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: logWriter{t}, DisableTime: true})
 		client := plugin.NewClient(driver.ClientConfig(kind, p, cmd, log))
 		connected, err := client.Client()
 		if err != nil {

@@ -48,6 +48,9 @@ func Program(path string) conform.Open[execdriver.Driver] {
 // Suite is the contract. rootfs is a directory made by BuildRootfs.
 func Suite(rootfs string) conform.Suite[execdriver.Driver] {
 	s := conform.Suite[execdriver.Driver]{Kind: driver.KindExec, Sweep: sweep, After: removeCgroups}
+	s.Probe = func(ctx context.Context, d execdriver.Driver) error {
+		return d.Release(ctx, execdriver.Key{Container: conform.ID(), Run: 1})
+	}
 	f := fixture{rootfs}
 	s.Checks = append(s.Checks, f.lifeChecks()...)
 	s.Checks = append(s.Checks, f.refusalChecks()...)

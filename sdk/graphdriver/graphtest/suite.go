@@ -46,6 +46,7 @@ func Program(path string) conform.Open[graphdriver.Driver] {
 // Suite is the contract.
 func Suite() conform.Suite[graphdriver.Driver] {
 	s := conform.Suite[graphdriver.Driver]{Kind: driver.KindGraph, Sweep: sweep}
+	s.Probe = func(ctx context.Context, d graphdriver.Driver) error { return d.ReleaseRootfs(ctx, conform.ID()) }
 	s.Checks = append(s.Checks, layerChecks()...)
 	s.Checks = append(s.Checks, refusalChecks()...)
 	s.Checks = append(s.Checks, rootfsChecks()...)

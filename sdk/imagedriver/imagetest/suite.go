@@ -46,6 +46,7 @@ func Program(path string) conform.Open[imagedriver.Driver] {
 // Suite is the contract.
 func Suite() conform.Suite[imagedriver.Driver] {
 	s := conform.Suite[imagedriver.Driver]{Kind: driver.KindImage, Sweep: sweep}
+	s.Probe = func(ctx context.Context, d imagedriver.Driver) error { return d.Remove(ctx, "sha256:"+conform.ID()) }
 	s.Checks = append(s.Checks, loadChecks()...)
 	s.Checks = append(s.Checks, refusalChecks()...)
 	s.Checks = append(s.Checks, keepChecks()...)

@@ -52,6 +52,7 @@ func Program(path string) conform.Open[netdriver.Driver] {
 // Suite is the contract.
 func Suite() conform.Suite[netdriver.Driver] {
 	s := conform.Suite[netdriver.Driver]{Kind: driver.KindNet, Sweep: sweep}
+	s.Probe = func(ctx context.Context, d netdriver.Driver) error { return d.RemoveNetwork(ctx, conform.ID()) }
 	s.Checks = append(s.Checks, networkChecks()...)
 	s.Checks = append(s.Checks, endpointChecks()...)
 	s.Checks = append(s.Checks, moreChecks()...)

@@ -1,0 +1,111 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/gantryd/gantry/sdk/conform"
+)
+
+// printer writes the report while the checks run.
+type printer struct {
+	out     io.Writer
+	order   order
+	listing bool
+	held    int
+	failed  []string
+}
+
+// maxNotes bounds the driver's own lines in the report of one fault.
+const maxNotes = 20
+
+// print tells how one check went.
+func (p *printer) print(r *conform.Result) {
+	if r.Name == "" {
+		return
+	}
+	promise, notes := "", []string(nil)
+	for _, n := range r.Notes {
+		if said, ok := strings.CutPrefix(n, "promise: "); ok {
+			promise = said
+		} else {
+			notes = append(notes, n)
+		}
+	}
+	word := "ok  "
+	if r.Failed {
+		word = "FAIL"
+		p.failed = append(p.failed, r.Name)
+	} else {
+		p.held++
+	}
+	fmt.Fprintf(p.out, "%s  %-28s %6.2f s  %s\n", word, r.Name, r.Took.Seconds(), promise)
+	for _, m := range r.Messages {
+		p.indent("- ", m)
+	}
+	if !r.Failed && !p.order.verbose {
+		notes = plain(notes)
+	}
+	if len(notes) > maxNotes && !p.order.verbose {
+		p.indent("  ", fmt.Sprintf("(%d more lines; -v shows them)", len(notes)-maxNotes))
+		notes = notes[len(notes)-maxNotes:]
+	}
+	for _, n := range notes {
+		p.indent("  ", n)
+	}
+	if r.Failed {
+		p.indent("  ", "to see it again: "+p.again(r.Name))
+	}
+}
+
+// plain leaves out what only helps to understand a fault: the driver's lines
+// and how often something was tried.
+func plain(notes []string) []string {
+	var kept []string
+	for _, n := range notes {
+		for _, start := range []string{"this ", "it is ", "it warns", "the driver "} {
+			if strings.HasPrefix(n, start) {
+				kept = append(kept, n)
+				break
+			}
+		}
+	}
+	return kept
+}
+
+// indent writes a text under the line of its check.
+func (p *printer) indent(mark, text string) {
+	for i, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
+		if i > 0 {
+			mark = "  "
+		}
+		fmt.Fprintf(p.out, "        %s%s\n", mark, line)
+	}
+}
+
+// again is the command that runs one check again.
+func (p *printer) again(check string) string {
+	args := []string{"gantry-conform", "-v", "--kind", p.order.kind}
+	if p.order.libexec != "" {
+		args = append(args, "--libexec", p.order.libexec)
+	}
+	if check != "start" {
+		args = append(args, "--check", check)
+	}
+	return strings.Join(append(args, p.order.program), " ")
+}
+
+// summary ends the report and gives the exit status.
+func (p *printer) summary(all *conform.Result) int {
+	for _, m := range all.Messages {
+		p.indent("- ", m)
+	}
+	fmt.Fprintf(p.out, "\n%d of %d checks hold", p.held, p.held+len(p.failed))
+	if !all.Failed && len(p.failed) == 0 {
+		fmt.Fprintln(p.out, ": the driver keeps its contract")
+		return 0
+	}
+	fmt.Fprintf(p.out, "; these do not: %s\n", strings.Join(p.failed, ", "))
+	return 1
+}
