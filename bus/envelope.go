@@ -116,10 +116,12 @@ func (s *Seconds) UnmarshalJSON(b []byte) error {
 
 // Step is work owed to the world, on its way to a driver's host.
 type Step struct {
-	Epoch    uint64          `json:"epoch"` // sequence of the engine's start; a lower one is refused
-	ID       string          `json:"id"`    // unique for ever
-	Kind     string          `json:"kind"`  // of the driver, e.g. "net"
+	Epoch    uint64          `json:"epoch"`         // sequence of the engine's start; a lower one is refused
+	ID       string          `json:"id"`            // unique for ever
+	Try      int             `json:"try,omitempty"` // which handing-out of it; Finish says it again
+	Kind     string          `json:"kind"`          // of the driver, e.g. "net"
 	Driver   string          `json:"driver"`
+	Path     string          `json:"path,omitempty"` // of its program, if another was put in its place
 	Verb     string          `json:"verb"`
 	Job      string          `json:"job,omitempty"`    // whose progress it is
 	Deadline Seconds         `json:"deadline_seconds"` // silence after which it is cancelled
@@ -141,6 +143,7 @@ type Finish struct {
 	Driver    string          `json:"driver"`
 	Instance  string          `json:"instance"` // of the driver's process
 	Step      string          `json:"step"`
+	Try       int             `json:"try,omitempty"` // as in Step
 	Result    json.RawMessage `json:"result,omitempty"`
 	Error     *Error          `json:"error,omitempty"`
 	Heartbeat bool            `json:"heartbeat,omitempty"` // it still runs: neither result nor error
