@@ -1,0 +1,58 @@
+package driverhost
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/sdk/driver"
+)
+
+// capabilities is what the drivers of a kind may have: what their work needs of
+// the kernel and no more. The exec driver hands capabilities on to containers,
+// so it keeps all that this process has.
+func capabilities(kind, name string) (keep []int, all bool) {
+	switch {
+	case kind == driver.KindExec:
+		return nil, true
+	case kind == driver.KindNet && (name == "null" || name == "host"):
+		return nil, false
+	case kind == driver.KindNet:
+		return []int{
+			unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, // links, addresses, nftables
+			unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, // setns, unshare, namespaces of other processes
+			unix.CAP_DAC_OVERRIDE, unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_KILL,
+		}, false
+	case kind == driver.KindGraph:
+		return []int{
+			unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER, unix.CAP_FSETID,
+			unix.CAP_MKNOD, unix.CAP_SETFCAP, unix.CAP_SYS_ADMIN, // trusted.* attributes, mounts
+			unix.CAP_SYS_RESOURCE, unix.CAP_LINUX_IMMUTABLE,
+		}, false
+	}
+	return []int{unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER}, false
+}
+
+// confine takes from the calling thread's bounding set whatever the kind does
+// not need: a program that root executes there gets the rest only
+// (capabilities(7), "Transformation of capabilities during execve").
+func confine(kind, name string) error {
+	keep, all := capabilities(kind, name)
+	if all {
+		return nil
+	}
+	kept := make(map[int]bool, len(keep))
+	for _, c := range keep {
+		kept[c] = true
+	}
+	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
+		if kept[c] {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,55 @@
+package driverhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The two generations of a driver: one serves; the other is only for the
+// moment of a replacement, when both run.
+const generations = 2
+
+// fenceTimeout bounds the wait for the last process of an instance that was
+// killed. One in an uninterruptible sleep outlives it and is told by name.
+const fenceTimeout = 10 * time.Second
+
+// lockPath is the lock of a generation.
+func (d *hosted) lockPath(generation int) string {
+	return filepath.Join(d.runDir(), fmt.Sprintf("lock.%d", generation))
+}
+
+// fence takes the lock of a generation, after it has ended whatever holds it.
+// The descriptor goes to the new process; the caller closes its own copy.
+func (d *hosted) fence(ctx context.Context, generation int) (*os.File, error) {
+	f, err := os.OpenFile(d.lockPath(generation), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	end := time.Now().Add(fenceTimeout)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock driver %s: %w", d.id, err), f.Close())
+		}
+		d.host.cage.kill(d.cageName(generation))
+		if time.Now().After(end) || ctx.Err() != nil {
+			return nil, errors.Join(fmt.Errorf("an earlier instance of driver %s does not end: %s",
+				d.id, d.host.cage.describe(d.cageName(generation))), f.Close())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// cageName is the cgroup of a generation.
+func (d *hosted) cageName(generation int) string {
+	return fmt.Sprintf("%s-%s.%d", d.kind, d.name, generation)
+}

@@ -1,0 +1,46 @@
+package driverhost
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/sdk/driver"
+)
+
+// inventory puts what a driver holds into the core's words.
+func inventory(kind, name, instance string, items []driver.Item) *core.ReportInventory {
+	r := &core.ReportInventory{Kind: kind, Driver: name, Instance: instance}
+	for _, i := range items {
+		r.Items = append(r.Items, core.Item{
+			Kind: i.Kind, Key: i.Key, Run: i.Run, Network: i.Network, State: i.State, PID: i.PID,
+		})
+	}
+	return r
+}
+
+// reconcile reports the inventory anew.
+func (d *hosted) reconcile(ctx context.Context, p *process) error {
+	items, err := p.driver.List(ctx)
+	if err != nil {
+		return fmt.Errorf("ask driver %s for what it holds: %w", d.id, err)
+	}
+	return d.report(ctx, p.instance, inventory(d.kind, d.name, p.instance, items))
+}
+
+// report sends what was seen until the engine has it.
+func (d *hosted) report(ctx context.Context, instance string, c core.Command) error {
+	body, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("encode a report: %w", err)
+	}
+	d.host.mu.Lock()
+	epoch := d.host.epoch
+	d.host.mu.Unlock()
+	_, err = d.host.o.Bus.Report(ctx, bus.Report{
+		Epoch: epoch, Kind: d.kind, Driver: d.name, Instance: instance, Name: core.CommandName(c), Body: body,
+	})
+	return err
+}

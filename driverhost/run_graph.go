@@ -1,0 +1,59 @@
+package driverhost
+
+import (
+	"context"
+
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/sdk/graphdriver"
+)
+
+// mountPoints are what the exec driver mounts on in every container, and what
+// images may lack.
+func mountPoints() []driver.Target {
+	return []driver.Target{
+		{Path: "/dev"}, {Path: "/proc"}, {Path: "/sys"},
+		{Path: "/etc/hostname", File: true}, {Path: "/etc/hosts", File: true}, {Path: "/etc/resolv.conf", File: true},
+	}
+}
+
+func runGraph(ctx context.Context, d graphdriver.Driver, st core.Step, p driver.Progress) (core.Result, error) {
+	switch st := st.(type) {
+	case *core.ApplyLayer:
+		l, err := d.ApplyLayer(ctx, graphdriver.ApplyLayer{
+			ID: string(st.Layer), Parent: string(st.Parent), Archive: st.Archive,
+			Digest: st.Digest, DiffID: st.DiffID, MediaType: st.MediaType,
+		}, p)
+		return core.Result{Size: l.Size}, err
+	case *core.RemoveLayer:
+		return core.Result{}, d.RemoveLayer(ctx, string(st.Layer))
+	case *core.PrepareRootfs:
+		mounts, err := d.PrepareRootfs(ctx, graphdriver.PrepareRootfs{
+			Container: string(st.Container), Layer: string(st.Layer), Targets: mountPoints(),
+		})
+		return core.Result{Mounts: fromMounts(mounts)}, err
+	case *core.ReleaseRootfs:
+		return core.Result{}, d.ReleaseRootfs(ctx, string(st.Container))
+	case *core.GiveBack:
+		if st.Item.Kind == "layer" {
+			return core.Result{}, d.RemoveLayer(ctx, st.Item.Key)
+		}
+	}
+	return core.Result{}, noRunner(st)
+}
+
+func fromMounts(mounts []driver.Mount) []core.Mount {
+	var out []core.Mount
+	for _, m := range mounts {
+		out = append(out, core.Mount(m))
+	}
+	return out
+}
+
+func toMounts(mounts []core.Mount) []driver.Mount {
+	var out []driver.Mount
+	for _, m := range mounts {
+		out = append(out, driver.Mount(m))
+	}
+	return out
+}
