@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-const pythonFile = "examples/gantry-net-dummy-python/driver_v1.py"
+const pythonFile = "examples/gantry-net-island/driver_v1.py"
 
 // pythonModule is the whole protocol as one Python module for python3-protobuf
 // 3.20 and later: descriptors in serialized form, classes made of them when
