@@ -48,7 +48,7 @@ func TestCrashes(t *testing.T) {
 	}
 	t.Logf("%v", seen)
 	for _, what := range []string{"append", "crash", "kill", "died while opening", "refused: no space", "fatal",
-		"torn tail", "reopened footer", "unacknowledged kept", "unacknowledged lost", "snapshot used", "several segments"} {
+		"torn tail", "reopened footer", "unacknowledged kept", "unacknowledged lost", "snapshot used", "several segments", "opened on a full disk"} {
 		if seen[what] == 0 {
 			t.Errorf("%q never happened", what)
 		}
@@ -71,14 +71,21 @@ func (s *story) live() {
 		}
 		return faultfs.Fault{}
 	})
+	full := s.choose(4) == 0
+	if full {
+		s.files.SetCapacity(max(1, s.files.Used()-int64(s.choose(2000))))
+	}
 	log, err := eventlog.OpenFS(s.files, small())
 	s.log = log
+	if err == nil && full && len(s.acked) > 0 {
+		s.seen["opened on a full disk"]++
+	}
 	if err == nil {
 		if s.check() {
 			s.work()
 		}
 	} else {
-		if !errors.Is(err, errCut) && !errors.Is(err, syscall.EIO) && !errdefs.IsResourceExhausted(err) {
+		if !errors.Is(err, errCut) && !errors.Is(err, syscall.EIO) && (len(s.acked) > 0 || !errdefs.IsResourceExhausted(err)) {
 			s.fatalf("open: %v", err)
 		}
 		s.seen["died while opening"]++

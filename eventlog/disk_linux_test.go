@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,6 +211,66 @@ func (c cutFile) Datasync() error {
 func (c cutFile) Truncate(size int64) error {
 	defer c.cut("after truncate")
 	return c.File.Truncate(size)
+}
+
+// hangingFS has files whose fdatasync, once armed, says so at reached and hangs
+// until gate is closed.
+type hangingFS struct {
+	FS
+	armed         *atomic.Bool
+	reached, gate chan struct{}
+}
+
+type hangingFile struct {
+	File
+	fs hangingFS
+}
+
+func (h hangingFS) Open(name string, create bool) (File, error) {
+	f, err := h.FS.Open(name, create)
+	return hangingFile{f, h}, err
+}
+
+func (f hangingFile) Datasync() error {
+	if f.fs.armed.Load() {
+		f.fs.reached <- struct{}{}
+		<-f.fs.gate
+	}
+	return f.File.Datasync()
+}
+
+// TestReadersDoNotWait reads while an fdatasync hangs: what is durable is there
+// at once, what is not is not shown.
+func TestReadersDoNotWait(t *testing.T) {
+	files, err := openDir(t.TempDir(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hanging := hangingFS{files, new(atomic.Bool), make(chan struct{}), make(chan struct{})}
+	log, err := OpenFS(hanging, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if _, err := log.Append([]Frame{frameOf(1, 10, false)}); err != nil {
+		t.Fatal(err)
+	}
+	hanging.armed.Store(true)
+	appended := make(chan error)
+	go func() {
+		_, err := log.Append([]Frame{frameOf(2, 10, false)})
+		appended <- err
+	}()
+	<-hanging.reached
+	var seen uint64
+	err = log.Read(1, func(r Record) error { seen = r.Last(); return nil })
+	if err != nil || seen != 1 || log.Head().Seq != 1 {
+		t.Errorf("while fdatasync hangs: read to %d, head %d: %v", seen, log.Head().Seq, err)
+	}
+	close(hanging.gate)
+	if err := <-appended; err != nil || log.Head().Seq != 2 {
+		t.Fatalf("head %d: %v", log.Head().Seq, err)
+	}
 }
 
 // TestPowerCut copies the image of a mounted ext4 while the log writes to it, as

@@ -72,10 +72,8 @@ func (j *Journal) open() error {
 
 // begin makes the first segment of a new log.
 func (j *Journal) begin(names []string) error {
-	for _, name := range names {
-		if strings.HasPrefix(name, snapshotPrefix) && !strings.HasSuffix(name, newSuffix) {
-			return &CorruptError{Segment: segmentName(1), Seq: 1, What: "there is a snapshot but no segment"}
-		}
+	if snapshotWithoutLog(names) {
+		return &CorruptError{Segment: segmentName(1), Seq: 1, What: "there is a snapshot but no segment"}
 	}
 	first := &segment{name: segmentName(1), header: header{First: 1}, end: headerSize}
 	size := headerSize + j.options.Reserve + j.options.Chunk
@@ -88,6 +86,13 @@ func (j *Journal) begin(names []string) error {
 		return fmt.Errorf("make event log: %w", classed(err))
 	}
 	return nil
+}
+
+// snapshotWithoutLog is asked when there is no segment: a log that has a snapshot had one.
+func snapshotWithoutLog(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		return strings.HasPrefix(name, snapshotPrefix) && !strings.HasSuffix(name, newSuffix)
+	})
 }
 
 // refill allocates ahead of the end again. A full disk is no reason not to open.

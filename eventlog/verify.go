@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+
+	"github.com/containerd/errdefs"
 )
 
 // FindingKind says what kind of damage a Finding is.
@@ -75,19 +76,19 @@ func walk(ctx context.Context, files FS, v *verifier) (Summary, error) {
 	if err != nil {
 		return v.sum, fmt.Errorf("verify event log: list: %w", err)
 	}
-	if _, err := checkFormat(files, names); err != nil {
-		var corrupt *CorruptError
-		if !errors.As(err, &corrupt) {
-			return v.sum, err
-		}
+	fresh, err := checkFormat(files, names)
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) {
 		v.find(Finding{Kind: DamagedHeader, Segment: formatFile, What: corrupt.What})
+	} else if err != nil {
+		return v.sum, err
+	}
+	if fresh {
+		return v.sum, fmt.Errorf("verify event log: there is none in the directory: %w", errdefs.ErrNotFound)
 	}
 	found := segmentNames(names)
-	if len(found) == 0 && len(names) > 0 {
-		return v.sum, nil
-	}
-	if len(found) == 0 {
-		return v.sum, fmt.Errorf("verify event log: there is none in the directory: %w", fs.ErrNotExist)
+	if len(found) == 0 && snapshotWithoutLog(names) {
+		v.find(Finding{Kind: MissingSegment, Segment: segmentName(1), Seq: 1, What: "there is a snapshot but no segment"})
 	}
 	v.started = true
 	v.at.next = 1

@@ -239,6 +239,35 @@ func TestNewerFormat(t *testing.T) {
 	}
 }
 
+// TestNotALog wants that an empty or a strange directory is not called sound, and
+// that a log without its format file is refused and repaired.
+func TestNotALog(t *testing.T) {
+	files := faultfs.New(seeded(1))
+	files.Put("lock", nil)
+	if _, err := eventlog.VerifyFS(context.Background(), files, func(eventlog.Finding) {}); !errdefs.IsNotFound(err) {
+		t.Fatalf("strange directory: %v", err)
+	}
+	files.Put("format", []byte("gantry log 1\n"))
+	files.Put("snapshot-00000000000000000002", []byte("x"))
+	if found := verify(t, files); len(found) != 1 || found[0].Kind != eventlog.MissingSegment {
+		t.Fatalf("snapshot without a log: %v", found)
+	}
+	if _, err := eventlog.OpenFS(files, roomy()); !errdefs.IsDataLoss(err) {
+		t.Fatalf("snapshot without a log: %v", err)
+	}
+	files, all := history(t, 2, roomy())
+	if err := files.Remove("format"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := eventlog.OpenFS(files.Clone(), roomy()); !errdefs.IsDataLoss(err) {
+		t.Fatalf("no format file: %v", err)
+	}
+	if _, err := eventlog.RepairFS(context.Background(), files, eventlog.NewMem()); err != nil {
+		t.Fatal(err)
+	}
+	logtest.Same(t, logtest.Records(t, openFS(t, files.Clone(), roomy()), 1), all)
+}
+
 // TestDamagedSnapshots flips every byte of a snapshot: it is never used.
 func TestDamagedSnapshots(t *testing.T) {
 	base := faultfs.New(seeded(1))
