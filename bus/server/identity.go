@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +39,30 @@ type registry struct {
 	peers map[uint64]peer
 }
 
+// findAccounts looks up the accounts as the server has made them, before it starts.
+func (r *registry) findAccounts(ns *server.Server) error {
+	for a, name := range map[account]string{accountEngine: "ENGINE", accountStream: "STREAM", accountReaders: "READERS"} {
+		acc, err := ns.LookupAccount(name)
+		if err != nil {
+			return fmt.Errorf("account %s: %w", name, err)
+		}
+		r.accounts[a] = acc
+	}
+	// The server lets every account ask JetStream, unless one of these subjects
+	// has been imported from elsewhere. Nobody may publish on this one.
+	const shadow = "$JS.API.INFO"
+	stream := r.accounts[accountStream]
+	if err := stream.AddServiceExport(shadow, nil); err != nil {
+		return fmt.Errorf("export %s: %w", shadow, err)
+	}
+	for _, a := range []account{accountEngine, accountReaders} {
+		if err := r.accounts[a].AddServiceImport(stream, shadow, shadow); err != nil {
+			return fmt.Errorf("import %s: %w", shadow, err)
+		}
+	}
+	return nil
+}
+
 func (r *registry) add(id uint64, p peer) {
 	p.conn = strconv.FormatUint(id, 10)
 	r.mu.Lock()
@@ -70,7 +95,8 @@ func (r *registry) Check(c server.ClientAuthentication) bool {
 	r.mu.Lock()
 	p, ok := r.peers[c.GetID()]
 	r.mu.Unlock()
-	if !ok || p.account == accountReaders && !r.signed(c) {
+	stranger := p.account == accountReaders && p.role != bus.RoleEngine
+	if !ok || stranger && !r.signed(c) {
 		return false
 	}
 	c.RegisterUser(&server.User{

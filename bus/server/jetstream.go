@@ -21,8 +21,10 @@ const (
 	streamWithin = 10 * time.Second
 	// readBatch is how many messages are asked of the stream at once.
 	readBatch = 256
-	// maxReaders bounds the consumers of stock clients.
+	// maxReaders bounds the requests of stock clients that wait.
 	maxReaders = 64
+	// maxConsumers bounds the consumers of stock clients.
+	maxConsumers = 256
 )
 
 // jetStream asks the server's JetStream, on a connection of the account STREAM.
@@ -30,10 +32,19 @@ type jetStream struct {
 	conn *wire.Conn
 }
 
-// ask sends a request of the JetStream API and reads the answer into out.
-func (j jetStream) ask(ctx context.Context, api string, in, out any) error {
+// raw sends a request of the JetStream API and gives the answer as it is.
+func (j jetStream) raw(ctx context.Context, api string, data []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, streamWithin)
 	defer cancel()
+	m, err := j.conn.Request(ctx, "$JS.API."+api, nil, data)
+	if err != nil {
+		return nil, fmt.Errorf("ask JetStream for %s: %w", api, err)
+	}
+	return m.Data, nil
+}
+
+// ask sends a request of the JetStream API and reads the answer into out.
+func (j jetStream) ask(ctx context.Context, api string, in, out any) error {
 	var data []byte
 	if in != nil {
 		var err error
@@ -41,14 +52,14 @@ func (j jetStream) ask(ctx context.Context, api string, in, out any) error {
 			return err
 		}
 	}
-	m, err := j.conn.Request(ctx, "$JS.API."+api, nil, data)
+	data, err := j.raw(ctx, api, data)
 	if err != nil {
-		return fmt.Errorf("ask JetStream for %s: %w", api, err)
+		return err
 	}
 	var failed struct {
 		Error *server.ApiError `json:"error"`
 	}
-	if err := json.Unmarshal(m.Data, &failed); err != nil {
+	if err := json.Unmarshal(data, &failed); err != nil {
 		return fmt.Errorf("ask JetStream for %s: %w", api, err)
 	}
 	if failed.Error != nil {
@@ -57,7 +68,7 @@ func (j jetStream) ask(ctx context.Context, api string, in, out any) error {
 	if out == nil {
 		return nil
 	}
-	return json.Unmarshal(m.Data, out)
+	return json.Unmarshal(data, out)
 }
 
 // classOf is the class of JetStream's refusal, by its HTTP-like code.
@@ -78,7 +89,7 @@ func streamConfig(name string, subjects ...string) server.StreamConfig {
 	return server.StreamConfig{
 		Name: name, Subjects: subjects, Description: "events, an exact copy of the log",
 		Retention: server.LimitsPolicy, Storage: server.FileStorage, Discard: server.DiscardNew,
-		MaxMsgs: -1, MaxBytes: -1, MaxMsgsPer: -1, MaxConsumers: -1, MaxMsgSize: -1, Replicas: 1,
+		MaxMsgs: -1, MaxBytes: -1, MaxMsgsPer: -1, MaxConsumers: maxConsumers, MaxMsgSize: -1, Replicas: 1,
 		AllowDirect: true, DenyDelete: true, DenyPurge: true,
 	}
 }

@@ -46,7 +46,8 @@ type engineEnd struct {
 	running  sync.WaitGroup
 }
 
-// Serve gives what comes in to h, then opens the sockets. It returns at once.
+// Serve gives what comes in to h, then opens the sockets and, if it is wanted,
+// the address for stock NATS clients (which needs OpenStream before). It returns at once.
 func (s *Server) Serve(h Handlers) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	client, err := s.Dial(ctx, bus.RoleEngine, "engine")
@@ -74,7 +75,10 @@ func (s *Server) Serve(h Handlers) error {
 	if err := client.Flush(ctx); err != nil {
 		return err
 	}
-	return s.openSockets()
+	if err := s.openSockets(); err != nil {
+		return err
+	}
+	return s.openEvents(ctx)
 }
 
 // caller finds out who asks, and whether an answer may go where it is wanted.

@@ -64,6 +64,8 @@ type Server struct {
 	closed  bool
 	stream  string  // name of the current stream
 	journal Journal // nil until OpenStream
+
+	eventsAddr net.Addr // nil unless stock clients are let in
 }
 
 // Start starts the server. It can be reached from within the process; the
@@ -97,10 +99,8 @@ func Start(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("start the bus: %w", err)
 	}
 	ns.SetLoggerV2(natsLog{cfg.Log}, false, false, false)
-	for a, name := range map[account]string{accountEngine: "ENGINE", accountStream: "STREAM", accountReaders: "READERS"} {
-		if s.registry.accounts[a], err = ns.LookupAccount(name); err != nil {
-			return nil, fmt.Errorf("start the bus: account %s: %w", name, err)
-		}
+	if err := s.registry.findAccounts(ns); err != nil {
+		return nil, fmt.Errorf("start the bus: %w", err)
 	}
 	s.nats = ns
 	s.splicer = &splicer{inner: ns.InProcessConn, registry: s.registry, log: cfg.Log}
