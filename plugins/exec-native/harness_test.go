@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantryd/gantry/internal/stdio"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
@@ -228,12 +229,23 @@ func (b *bench) run(r execdriver.Start) (string, execdriver.Exit) {
 	return b.output(s.Log), e
 }
 
-// output is what a log holds.
+// output is what a log holds, both streams in the order of their records.
 func (b *bench) output(path string) string {
 	b.t.Helper()
-	text, err := os.ReadFile(path)
+	if path == "" {
+		return ""
+	}
+	log, err := stdio.OpenLog(path)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return string(text)
+	defer log.Close()
+	var out strings.Builder
+	for {
+		rec, err := log.Next()
+		if err != nil {
+			return out.String()
+		}
+		out.Write(rec.Data)
+	}
 }

@@ -1,10 +1,13 @@
 package execnative
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/stdio"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
@@ -67,13 +70,17 @@ func (d *native) prepareLog(one *run, r execdriver.Start, b *bundle, h *handles)
 		return fmt.Errorf("Stdio.Log of %d files of %d bytes: want 1 to 99 of at least 4096: %w", c.MaxFiles, c.MaxBytes, errdefs.ErrInvalidArgument)
 	}
 	dir := d.logDir(r.Container)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make log directory: %w", err)
+	one.log = filepath.Join(dir, logName)
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrExist) { // of an earlier run: go on behind it
+		log.Offset, err = stdio.RepairLog(one.log)
 	}
-	one.log = dir + "/" + logName
+	if err != nil {
+		return fmt.Errorf("prepare log: %w", err)
+	}
 	f, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("open log directory: %w", err)
+		return fmt.Errorf("prepare log: %w", err)
 	}
 	log.Dir = b.add(f)
 	h.Log = &log

@@ -10,47 +10,43 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/execdriver"
 )
 
-// recoverTimeout bounds how long a shim may take to greet a new driver.
-const recoverTimeout = 5 * time.Second
+// How a restarted driver deals with a shim that lives but does not answer.
+const (
+	greetTimeout = 2 * time.Second // for one attempt
+	greetPause   = 500 * time.Millisecond
+)
+
+// errEarlier says that a start died with an earlier instance of the driver. The
+// same start asked again begins anew.
+var errEarlier = fmt.Errorf("the start died with an earlier driver: %w", errdefs.ErrAborted)
 
 // recover finds the runs of an earlier instance by their directories. When it
-// returns, every ended run is known and every living one is watched.
+// returns, every ended run is known, in the order of the ends, and every
+// living one is watched.
 func (d *native) recover() error {
 	entries, err := os.ReadDir(d.cfg.Run)
 	if err != nil {
 		return err
-	}
-	var found []*run
-	for _, e := range entries {
-		dir := filepath.Join(d.cfg.Run, e.Name())
-		if !e.IsDir() {
-			continue
-		}
-		in, err := readIntent(dir)
-		if err != nil || execdriver.RunDir(d.cfg.Run, in.key()) != dir {
-			// Of a start that died before anything else was made.
-			if _, lockErr := os.Stat(filepath.Join(dir, lockFile)); errors.Is(lockErr, os.ErrNotExist) {
-				if err := os.RemoveAll(dir); err != nil {
-					return err
-				}
-			}
-			continue
-		}
-		r := d.newRun(in.key())
-		r.log = in.Log
-		d.runs[r.key] = r
-		found = append(found, r)
 	}
 	type ending struct {
 		r   *run
 		rec plan.ExitRecord
 	}
 	var ends []ending
-	for _, r := range found {
+	for _, e := range entries {
+		r, err := d.found(filepath.Join(d.cfg.Run, e.Name()))
+		if err != nil {
+			return err
+		}
+		if r == nil {
+			continue
+		}
+		d.runs[r.key] = r
 		rec, ended, err := d.revive(r)
 		if err != nil {
 			return fmt.Errorf("run %d of container %s: %w", r.key.Run, r.key.Container, err)
@@ -61,36 +57,52 @@ func (d *native) recover() error {
 	}
 	slices.SortFunc(ends, func(a, b ending) int { return cmp.Compare(a.rec.Ended.UnixNano(), b.rec.Ended.UnixNano()) })
 	for _, e := range ends {
-		if e.rec.State == plan.StateExited {
-			d.finish(e.r, exitOf(e.r.key, e.rec))
-		} else {
-			d.lose(e.r)
-		}
+		d.settleEnd(e.r, e.rec)
 	}
 	return nil
 }
 
-// revive looks at one run: living ones are watched from now on; ended says that
-// its end is known by the record, or that its shim was killed.
+// found reads one directory. It is nil for one that no run belongs to: of a
+// start that died before its intent was whole. Those are removed.
+func (d *native) found(dir string) (*run, error) {
+	in, err := readIntent(dir)
+	if err == nil && execdriver.RunDir(d.cfg.Run, in.key()) == dir {
+		r := d.newRun(in.key())
+		r.log = in.Log
+		return r, nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, lockFile)); !errors.Is(err, os.ErrNotExist) {
+		return nil, nil // somebody has damaged it: leave it to be looked at
+	}
+	return nil, os.RemoveAll(dir)
+}
+
+// revive looks at one run. A living one is watched from now on; ended says
+// that the record tells the end, or that the shim was killed.
 func (d *native) revive(r *run) (rec plan.ExitRecord, ended bool, err error) {
 	held, err := alive(r.dir)
 	if err != nil {
 		return rec, false, err
 	}
 	if held {
-		if shim, err := d.reconnect(r); err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), greetTimeout)
+		defer cancel()
+		if shim, err := d.greet(ctx, r); err == nil {
 			go d.watch(r, shim)
 			return rec, false, nil
 		}
-		// It has ended just now, or does not answer: the record tells.
 		if held, err = alive(r.dir); err != nil {
 			return rec, false, err
+		}
+		if held { // it is stopped, perhaps: never kill what may be well
+			go d.greetLater(r)
+			return rec, false, nil
 		}
 	}
 	// A damaged record tells nothing: its run counts as lost.
 	rec, recErr := readRecord(r.dir, d.bootID)
-	if recErr == nil && (rec.State == plan.StateNone || rec.State == plan.StateMade || rec.State == plan.StateFailed) && !held {
-		r.state, r.err = broken, errors.New("the start died with an earlier driver")
+	if recErr == nil && rec.State != plan.StateRunning && rec.State != plan.StateExited {
+		r.state, r.err = broken, errEarlier
 		close(r.ready)
 		close(r.gone)
 		return rec, false, nil
@@ -101,10 +113,51 @@ func (d *native) revive(r *run) (rec plan.ExitRecord, ended bool, err error) {
 	return rec, true, nil
 }
 
-// reconnect greets a living shim. It returns once the shim has told that the
-// program runs, or the run's end.
-func (d *native) reconnect(r *run) (events, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), recoverTimeout)
-	defer cancel()
-	return d.dial(ctx, r)
+// settleEnd tells the end of a run whose shim is gone.
+func (d *native) settleEnd(r *run, rec plan.ExitRecord) {
+	if rec.State == plan.StateExited {
+		d.finish(r, exitOf(r.key, rec))
+		return
+	}
+	d.lose(r)
+}
+
+// greet connects to a living shim and reads its first word. A program that runs
+// is settled when it returns.
+func (d *native) greet(ctx context.Context, r *run) (events, error) {
+	shim, err := dial(ctx, r.dir)
+	if err != nil {
+		return nil, err
+	}
+	rep, err := shim.Next(ctx)
+	if err != nil {
+		shim.Close()
+		return nil, fmt.Errorf("greet shim: %w", err)
+	}
+	if rec, err := readRecord(r.dir, d.bootID); err == nil {
+		d.mu.Lock()
+		r.shimPID = rec.ShimPID
+		d.mu.Unlock()
+	}
+	d.follow(r, rep)
+	return shim, nil
+}
+
+// greetLater tries again until the shim answers or is gone. Bounded by the
+// shim's life: each attempt costs a connection, twice a second.
+func (d *native) greetLater(r *run) {
+	for {
+		time.Sleep(greetPause)
+		ctx, cancel := context.WithTimeout(context.Background(), greetTimeout)
+		shim, err := d.greet(ctx, r)
+		cancel()
+		if err == nil {
+			d.watch(r, shim)
+			return
+		}
+		if held, err := alive(r.dir); err == nil && !held {
+			d.shimGone(r)
+			return
+		}
+	}
 }

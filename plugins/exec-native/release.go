@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,9 @@ import (
 // shimPatience is how long a shim may take to record an exit, after everything
 // in its container was killed.
 const shimPatience = 2 * time.Second
+
+// endStartPause is how long a killed start may take before it is killed again.
+const endStartPause = 20 * time.Millisecond
 
 // Signal implements execdriver.Driver.
 func (d *native) Signal(_ context.Context, k execdriver.Key, signal int) error {
@@ -51,15 +55,13 @@ func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 	}
 	state, shimPID := r.state, r.shimPID
 	d.mu.Unlock()
+	group := d.containers.Group(groupName(k))
 	if state == starting {
-		select { // a start at work ends by its own deadline
-		case <-r.ready:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := endStart(ctx, r, group); err != nil {
+			return err
 		}
 		return d.Release(ctx, k)
 	}
-	group := d.containers.Group(groupName(k))
 	if state == running {
 		if err := group.Kill(); err != nil {
 			return fmt.Errorf("release container %s run %d: %w", k.Container, k.Run, err)
@@ -76,6 +78,25 @@ func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 	}
 	d.drop(r)
 	return nil
+}
+
+// endStart ends a start that is still at work, by killing what it has made so
+// far, until it has come to its end.
+func endStart(ctx context.Context, r *run, group *cgroup.Group) error {
+	tick := time.NewTicker(endStartPause)
+	defer tick.Stop()
+	for {
+		if err := group.Kill(); err != nil {
+			return fmt.Errorf("release container %s run %d: %w", r.key.Container, r.key.Run, err)
+		}
+		select {
+		case <-r.ready:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // awaitShim waits until a shim has told the end of its run; one that does not

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
@@ -54,21 +53,70 @@ type events interface {
 	Close() error
 }
 
-// watch follows a running run to its end.
+// watch follows a run to its end.
 func (d *native) watch(r *run, shim events) {
 	defer shim.Close()
 	for {
 		rep, err := shim.Next(context.Background())
-		switch {
-		case err != nil:
+		if err != nil {
 			d.shimGone(r)
 			return
-		case rep.Kind == plan.ReportExited:
-			d.finish(r, execdriver.Exit{
-				Key: r.key, Code: rep.Code, Signal: rep.Signal, OOMKilled: rep.Flags&plan.FlagOOM != 0, Time: rep.Time,
-			})
+		}
+		if d.follow(r, rep) {
 			return
 		}
+	}
+}
+
+// follow takes one report in; over says that no other one matters.
+func (d *native) follow(r *run, rep plan.Report) (over bool) {
+	switch rep.Kind {
+	case plan.ReportShim:
+		d.mu.Lock()
+		r.shimPID = rep.PID
+		d.mu.Unlock()
+	case plan.ReportRunning:
+		d.becomeRunning(r, rep.PID)
+	case plan.ReportExited:
+		d.finish(r, execdriver.Exit{
+			Key: r.key, Code: rep.Code, Signal: rep.Signal, OOMKilled: rep.Flags&plan.FlagOOM != 0, Time: rep.Time,
+		})
+		return true
+	case plan.ReportError:
+		d.becomeBroken(r)
+		return true
+	}
+	return false
+}
+
+// becomeRunning notes that the program was executed. Without a pidfd it has
+// ended already, and the exit is on its way.
+func (d *native) becomeRunning(r *run, pid int) {
+	pidfd, err := openPidfd(pid, groupName(r.key))
+	if err != nil {
+		pidfd = nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.state != starting {
+		if pidfd != nil {
+			pidfd.Close()
+		}
+		return
+	}
+	r.state, r.pidfd = running, pidfd
+	r.started = execdriver.Started{PID: pid, Log: r.log}
+	close(r.ready)
+}
+
+// becomeBroken notes that a start failed while no driver waited for it.
+func (d *native) becomeBroken(r *run) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.state == starting {
+		r.state, r.err = broken, errEarlier
+		close(r.ready)
+		close(r.gone)
 	}
 }
 
@@ -76,11 +124,12 @@ func (d *native) watch(r *run, shim events) {
 // no exit in its record it was killed: what ran is killed too, since nobody
 // takes its output any more.
 func (d *native) shimGone(r *run) {
-	if rec, err := readRecord(r.dir, d.bootID); err == nil && rec.State == plan.StateExited {
-		d.finish(r, exitOf(r.key, rec))
+	rec, err := readRecord(r.dir, d.bootID)
+	if err == nil && rec.State != plan.StateRunning && rec.State != plan.StateExited {
+		d.becomeBroken(r)
 		return
 	}
-	d.lose(r)
+	d.settleEnd(r, rec)
 }
 
 // lose ends a run whose shim was killed.
@@ -105,8 +154,15 @@ func (d *native) lose(r *run) {
 func (d *native) finish(r *run, e execdriver.Exit) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r.state == exited {
+	if r.state == exited || r.state == broken {
 		return
+	}
+	if r.state == starting { // ended between two drivers, before its start was told
+		select {
+		case <-r.ready:
+		default:
+			close(r.ready)
+		}
 	}
 	r.state, r.end = exited, e
 	if r.pidfd != nil {
@@ -151,14 +207,4 @@ func (d *native) Exits(ctx context.Context, f func(execdriver.Exit) error) error
 		case <-news:
 		}
 	}
-}
-
-// socketOf is where a run's shim listens, reached through its directory's
-// descriptor so that the path's length does not matter. The caller closes it.
-func socketOf(dir string) (string, *os.File, error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return "", nil, fmt.Errorf("open run directory: %w", err)
-	}
-	return filepath.Join(fmt.Sprintf("/proc/self/fd/%d", d.Fd()), socketFile), d, nil
 }

@@ -24,15 +24,20 @@ func (d *native) Start(ctx context.Context, r execdriver.Start) (execdriver.Star
 	if err := checkRequest(r); err != nil {
 		return execdriver.Started{}, err
 	}
-	one, mine := d.claim(r.Key)
-	if mine {
-		d.begin(ctx, one, r)
-	}
-	select {
-	case <-one.ready:
+	for {
+		one, mine := d.claim(r.Key)
+		if mine {
+			d.begin(ctx, one, r)
+		}
+		select {
+		case <-one.ready:
+		case <-ctx.Done():
+			return execdriver.Started{}, ctx.Err()
+		}
+		if !mine && errors.Is(one.err, errEarlier) {
+			continue // this call takes it over
+		}
 		return one.started, one.err
-	case <-ctx.Done():
-		return execdriver.Started{}, ctx.Err()
 	}
 }
 
@@ -52,16 +57,7 @@ func (d *native) claim(k execdriver.Key) (one *run, mine bool) {
 // begin carries a start out and settles it.
 func (d *native) begin(ctx context.Context, one *run, r execdriver.Start) {
 	shim, err := d.launch(ctx, one, r)
-	d.mu.Lock()
-	if err != nil {
-		one.state, one.err = broken, err
-		close(one.gone)
-	} else {
-		one.state = running
-	}
-	d.mu.Unlock()
 	if err == nil {
-		close(one.ready)
 		go d.watch(one, shim)
 		return
 	}
@@ -70,6 +66,10 @@ func (d *native) begin(ctx context.Context, one *run, r execdriver.Start) {
 	if left := d.discard(cleanup, one); left == nil {
 		d.forget(one)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	one.state, one.err = broken, err
+	close(one.gone)
 	close(one.ready)
 }
 
@@ -168,14 +168,7 @@ func (d *native) await(ctx context.Context, one *run, shim *plan.Conn) error {
 			one.shimPID = rep.PID
 			d.mu.Unlock()
 		case plan.ReportRunning:
-			pidfd, err := openPidfd(rep.PID, groupName(one.key))
-			if err != nil { // ended already; the exit is on its way
-				pidfd = nil
-			}
-			d.mu.Lock()
-			one.pidfd = pidfd
-			one.started = execdriver.Started{PID: rep.PID, Log: one.log}
-			d.mu.Unlock()
+			d.becomeRunning(one, rep.PID)
 			return nil
 		case plan.ReportError:
 			return &shimError{rep}
