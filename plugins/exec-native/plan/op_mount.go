@@ -111,10 +111,11 @@ type Domainname struct{ Name string }
 // Mask, since procfs can only be made while a whole one is visible. Stage 6.
 type Sysctl struct{ Path, Value string }
 
-// Mask hides Path: a file behind /dev/null, a directory behind an empty
+// Mask hides Path: a file behind the null device, a directory behind an empty
 // read-only tmpfs. What is not there needs no mask. Null is a mount of
-// /dev/null's node that an Attach has attached already, or NoFD: then the
-// init makes one node of its own (1:3) on a tmpfs that nobody sees. Stage 6.
+// /dev/null's node that an Attach before it has attached, or NoFD for the
+// container's own /dev/null; either must be the character device 1:3, looked
+// at and cloned by descriptor. Stage 6.
 type Mask struct {
 	Path string
 	Null FD

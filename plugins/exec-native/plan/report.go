@@ -26,9 +26,8 @@ const (
 
 // Flags of a report and of a record.
 const (
-	FlagOOM     uint16 = 1 << iota // the cgroup's oom_kill counter rose
-	FlagFailed                     // the start failed: Stage, Index, Op and Errno tell where
-	FlagNotDead                    // the end of the init was not its program's: it died before Exec
+	FlagOOM    uint16 = 1 << iota // the cgroup's oom_kill counter rose
+	FlagFailed                    // the start failed: Stage, Index, Op and Errno tell where
 )
 
 // Report is one message of the monitor.

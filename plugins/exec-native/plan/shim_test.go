@@ -184,16 +184,8 @@ func (s *shim) stop() {
 	if s.conn == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	for s.exited.Kind == 0 {
-		r, err := s.conn.Next(ctx)
-		if err != nil && !errors.Is(err, io.EOF) && s.init > 0 {
-			syscall.Kill(s.init, syscall.SIGKILL)
-		}
-		if err != nil || r.Kind == ReportExited || r.Kind == ReportError {
-			break
-		}
+	if s.exited.Kind == 0 && s.init > 0 && alive(s.init) {
+		syscall.Kill(s.init, syscall.SIGKILL)
 	}
 	s.conn.Close()
 }

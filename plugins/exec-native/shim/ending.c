@@ -59,13 +59,10 @@ static void let_go(int *fd)
 	*fd = -1;
 }
 
-/* Tells the clients, and lets go of everything that says "alive". */
-static void after_record(void)
+/* Lets go of everything that says "alive", then tells driver and clients: who
+ * hears of the end finds the lock free. */
+static void tell_end(struct report *r)
 {
-	for (int i = 0; i < MAX_CLIENTS; i++)
-		M.clients[i].exit_due = 1;
-	deliver_all();
-	let_go(&M.control);
 	let_go(&M.listen);
 	let_go(&M.lock);
 	let_go(&M.record);
@@ -77,7 +74,12 @@ static void after_record(void)
 	if (M.terminal < 0)
 		let_go(&M.stdin_fd);
 	M.in_len = M.in_at = 0;
+	report_to_driver(r);
+	let_go(&M.control);
 	enter_phase(PHASE_CLOSED);
+	for (int i = 0; i < MAX_CLIENTS; i++)
+		M.clients[i].exit_due = 1;
+	deliver_all();
 }
 
 /* The start has failed: the init goes, then the failure is told. */
@@ -104,8 +106,7 @@ void monitor_fail(uint16_t stage, uint16_t kind, uint32_t index, int err)
 	M.rec.ended = (uint64_t)sys_clock(CLOCK_REALTIME);
 	write_record(STATE_FAILED);
 	r.code = M.rec.code;
-	report_to_driver(&r);
-	after_record();
+	tell_end(&r);
 }
 
 /* The exit was seen; the process is still a zombie, so its pid is its own. */
@@ -132,7 +133,6 @@ void close_run(void)
 	r.code = M.rec.code;
 	r.signal = M.rec.signal;
 	r.flags = (uint16_t)M.rec.flags;
-	report_to_driver(&r);
-	after_record();
+	tell_end(&r);
 	reap(0);
 }

@@ -43,7 +43,7 @@ enum report_kind {
 };
 
 enum { REPORT_MAGIC = 0x54505247, RECORD_MAGIC = 0x43455247, RECORD_SIZE = 88 };
-enum { FLAG_OOM = 1, FLAG_FAILED = 2, FLAG_EARLY = 4 };
+enum { FLAG_OOM = 1, FLAG_FAILED = 2 };
 
 enum run_state {
 	STATE_MADE = 1,

@@ -1,0 +1,311 @@
+package plan
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gantryd/gantry/internal/stdio"
+)
+
+// TestQuickWriters runs a program a thousand times that writes 64 KiB and
+// exits at once: every byte must come, through the client and into the log.
+func TestQuickWriters(t *testing.T) {
+	const runs, workers, size = 1000, 4, 64 << 10
+	want := bytes.Repeat([]byte("0123456789abcde\n"), size/16)
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range workers {
+		wg.Go(func() {
+			for i := range next {
+				quickWriter(t, i, want)
+			}
+		})
+	}
+	for i := range runs {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
+
+func quickWriter(t *testing.T, i int, want []byte) {
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 1<<20).
+		host("/usr/bin/awk", fmt.Sprintf(`BEGIN{for(i=0;i<4096;i++)print "0123456789abcde"; exit %d}`, i%256))
+	s.start()
+	s.until(ReportGate)
+	c := s.attach(stdio.Hello{Stdout: true, Stderr: true, Lossless: true})
+	var out, errs bytes.Buffer
+	e, err := collect(c, &out, &errs)
+	if err != nil || e.Code != i%256 || !bytes.Equal(out.Bytes(), want) || errs.Len() != 0 {
+		t.Errorf("run %d: %d bytes, %d of errors %q, %+v, %v", i, out.Len(), errs.Len(), errs.String(), e, err)
+	}
+	if r := s.until(ReportExited); r.Code != i%256 {
+		t.Errorf("run %d: %+v", i, r)
+	}
+	if logged, _ := s.readLog(); logged != string(want) {
+		t.Errorf("run %d: %d bytes in the log", i, len(logged))
+	}
+}
+
+// slowReader reads in odd pieces and stops for a while now and then.
+type slowReader struct {
+	net.Conn
+	n int
+}
+
+func (r *slowReader) Read(p []byte) (int, error) {
+	r.n++
+	if r.n%400 == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	return r.Conn.Read(p[:min(len(p), 1000+r.n%60000)])
+}
+
+// TestSlowLosslessClient sends 500 MB through a reader that is slower than the
+// program; a follower beside it that stands still changes nothing.
+func TestSlowLosslessClient(t *testing.T) {
+	const size = 500 << 20
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 0).
+		host("/bin/sh", "-c", fmt.Sprintf("yes 'a line of the many' | head -c %d", size))
+	s.start().until(ReportGate)
+	still, _, err := stdio.Dial(t.Context(), s.socket(), stdio.Hello{Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer still.Close()
+	raw, err := net.Dial("unix", s.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	c, _, err := stdio.Attach(t.Context(), &slowReader{Conn: raw}, stdio.Hello{Stdout: true, Lossless: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := sha256.New(), sha256.New()
+	line := []byte("a line of the many\n")
+	block := bytes.Repeat(line, 1<<16)
+	for left := size; left > 0; {
+		n := min(left, len(block))
+		want.Write(block[:n])
+		left -= n
+	}
+	var count counter
+	e, err := collect(c, io.MultiWriter(got, &count), io.Discard)
+	if err != nil || e.Code != 0 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if count != size || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
+		t.Fatalf("%d bytes of %d, and not the same", count, size)
+	}
+}
+
+type counter int
+
+func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return len(p), nil }
+
+// TestExitDoesNotWaitForClient: a lossless client that does not read keeps its
+// bytes, but neither record nor report waits for it.
+func TestExitDoesNotWaitForClient(t *testing.T) {
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000, DrainMs: 60000}, 8<<20).
+		host("/bin/sh", "-c", "head -c 300000 /dev/zero; exit 3")
+	s.start().until(ReportGate)
+	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
+	begin := time.Now()
+	if r := s.until(ReportExited); r.Code != 3 || time.Since(begin) > 5*time.Second {
+		t.Fatalf("%+v after %v", r, time.Since(begin))
+	}
+	if out, _ := s.readLog(); len(out) != 300000 {
+		t.Errorf("%d bytes in the log", len(out))
+	}
+	var count counter
+	if e, err := collect(c, &count, io.Discard); err != nil || e.Code != 3 || count != 300000 {
+		t.Fatalf("%d bytes, %+v, %v", count, e, err)
+	}
+	eventually(t, "the shim to leave", func() bool { return !alive(s.pid) })
+}
+
+// TestVanishedClient: a lossless client that dies holds nobody up.
+func TestVanishedClient(t *testing.T) {
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 0).
+		host("/bin/sh", "-c", "head -c 5000000 /dev/zero; exit 4")
+	s.start().until(ReportGate)
+	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
+	c.Next()
+	c.Close()
+	if r := s.until(ReportExited); r.Code != 4 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// TestFollowerFillsFromLog: what a follower was not sent is told by offsets,
+// and lies in the log.
+func TestFollowerFillsFromLog(t *testing.T) {
+	const size = 8 << 20
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 64<<20).
+		host("/bin/sh", "-c", fmt.Sprintf("seq 1 99999999 | head -c %d", size))
+	s.start().until(ReportGate)
+	c := s.attach(stdio.Hello{Stdout: true})
+	s.until(ReportExited)
+	logged, _ := s.readLog()
+	var at uint64
+	lost := 0
+	for {
+		f, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Type == stdio.FrameExit {
+			break
+		}
+		switch f.Type {
+		case stdio.FrameLost:
+			l, err := stdio.ParseLost(f.Payload)
+			if err != nil || l.From != at || l.Stream != stdio.Stdout {
+				t.Fatalf("%+v at %d, %v", l, at, err)
+			}
+			at = l.To
+			lost++
+		case stdio.FrameStdout:
+			if !strings.HasPrefix(logged[at:], string(f.Payload)) {
+				t.Fatalf("at %d: not what the log has", at)
+			}
+			at += uint64(len(f.Payload))
+		}
+	}
+	if at != size || lost == 0 {
+		t.Fatalf("ended at %d of %d, %d losses", at, size, lost)
+	}
+}
+
+func TestGateOpensByDeadline(t *testing.T) {
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 100}, 0).host("/bin/true")
+	begin := time.Now()
+	s.start().until(ReportGate)
+	s.until(ReportExited)
+	if d := time.Since(begin); d < 90*time.Millisecond {
+		t.Errorf("the gate opened after %v", d)
+	}
+}
+
+// TestGateNotOpenedByControl: a client that only listens for the exit is not
+// one that wants output.
+func TestGateNotOpenedByControl(t *testing.T) {
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 300}, 0).host("/bin/true")
+	begin := time.Now()
+	s.start().until(ReportGate)
+	s.attach(stdio.Hello{Control: true})
+	s.until(ReportExited)
+	if d := time.Since(begin); d < 250*time.Millisecond {
+		t.Errorf("the gate opened after %v", d)
+	}
+}
+
+func TestStdin(t *testing.T) {
+	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: 20000}, 0).host("/bin/cat")
+	s.start().until(ReportGate)
+	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, Lossless: true})
+	sent := bytes.Repeat([]byte("0123456789\n"), 300000)
+	go func() {
+		c.Write(sent)
+		c.CloseInput()
+	}()
+	var out bytes.Buffer
+	e, err := collect(c, &out, io.Discard)
+	if err != nil || e.Code != 0 || !bytes.Equal(out.Bytes(), sent) {
+		t.Fatalf("%d of %d bytes, %+v, %v", out.Len(), len(sent), e, err)
+	}
+}
+
+// TestStdinOfVanishedClient: what a client had sent before it went is read.
+func TestStdinOfVanishedClient(t *testing.T) {
+	s := newShim(t, Monitor{Flags: OpenStdin}, 0).host("/bin/sh", "-c", "sleep 0.2; n=$(wc -c); [ $n = 150000 ]")
+	s.start().until(ReportRunning)
+	c := s.attach(stdio.Hello{Stdin: true, StdinOnce: true})
+	c.Write(make([]byte, 150000))
+	c.Close()
+	if r := s.until(ReportExited); r.Code != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+func TestStdinClosedByProgram(t *testing.T) {
+	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: 20000}, 0).
+		host("/bin/sh", "-c", "exec 0<&-; sleep 0.2; exit 6")
+	s.start().until(ReportGate)
+	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, Lossless: true})
+	go c.Write(make([]byte, 4<<20))
+	if e, err := collect(c, io.Discard, io.Discard); err != nil || e.Code != 6 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+}
+
+func TestNoStdinIsNull(t *testing.T) {
+	s := newShim(t, Monitor{}, 1<<20).host("/bin/sh", "-c", "cat; echo end; echo bad >&2")
+	s.start().until(ReportExited)
+	if out, errs := s.readLog(); out != "end\n" || errs != "bad\n" {
+		t.Fatalf("%q %q", out, errs)
+	}
+}
+
+// TestGrandchildHoldsPipe: a process that outlives the program and holds its
+// output delays the end no longer than DrainMs.
+func TestGrandchildHoldsPipe(t *testing.T) {
+	s := newShim(t, Monitor{DrainMs: 200}, 1<<20).host("/bin/sh", "-c", "(sleep 1.5; echo late) & echo early; exit 9")
+	begin := time.Now()
+	r := s.start().until(ReportExited)
+	if d := time.Since(begin); r.Code != 9 || d < 150*time.Millisecond || d > 1400*time.Millisecond {
+		t.Fatalf("%+v after %v", r, d)
+	}
+	if out, _ := s.readLog(); out != "early\n" {
+		t.Errorf("%q", out)
+	}
+}
+
+// TestBadClients: whatever connects and talks nonsense is closed, and the
+// program runs on.
+func TestBadClients(t *testing.T) {
+	s := newShim(t, Monitor{}, 0).host("/bin/sleep", "100")
+	s.start().until(ReportRunning)
+	for _, words := range []string{
+		"\x10\x00\x00\x01x",                                 // no hello
+		"\x01\x00\x00\x04\x09\x00\x00\x00",                  // another version
+		"\x01\xff\xff\xff",                                  // too long
+		"\x01\x00\x00\x04\x01\x00\x00\x01\x02\x7f\xff\xff",  // too long, after hello
+		"\x01\x00\x00\x04\x01\x00\x00\x01\x04\x00\x00\x01x", // bad resize
+	} {
+		c, err := net.Dial("unix", s.socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Write([]byte(words))
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.Copy(io.Discard, c); err != nil && !strings.Contains(err.Error(), "reset") {
+			t.Errorf("%q: %v", words, err)
+		}
+		c.Close()
+	}
+	var idle []net.Conn
+	for range 40 { // more than there are places
+		c, err := net.Dial("unix", s.socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle = append(idle, c)
+	}
+	c, state, err := stdio.Dial(t.Context(), s.socket(), stdio.Hello{Control: true})
+	if err != nil || state.State != stdio.StateRunning {
+		t.Fatalf("%+v, %v", state, err)
+	}
+	c.Close()
+	for _, c := range idle {
+		c.Close()
+	}
+}
