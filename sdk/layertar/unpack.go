@@ -44,8 +44,9 @@ type Options struct {
 	DiffID    string       // of the tar; empty: not compared
 	Size      int64        // of the blob in bytes, for Progress; 0 if not known
 
-	// Lowers are the layers below, top first, for Overlay: a directory that
-	// the layer uses but does not describe gets the attributes it has there.
+	// Lowers are all layers below, top first, for Overlay: a directory that
+	// the layer uses but does not describe gets the attributes it has there,
+	// and a whiteout is made only of what is there.
 	Lowers []*os.File
 
 	Progress driver.Progress // of stored bytes; may be nil
@@ -189,6 +190,9 @@ func (u *unpacker) make(path, name string, h *tar.Header, r io.Reader) error {
 	case tar.TypeLink:
 		return u.makeLink(name, h.Linkname, path)
 	case tar.TypeSymlink:
+		if h.Linkname == "" {
+			return fmt.Errorf("symlink to nothing: %w", errdefs.ErrInvalidArgument)
+		}
 		err := u.replace(dir, name, func() error { return unix.Symlinkat(h.Linkname, dir, name) })
 		if err != nil {
 			return fmt.Errorf("make symlink: %w", class(err))
@@ -233,7 +237,7 @@ func (u *unpacker) makeDir(path, name string, h *tar.Header) error {
 
 // openOrMake returns a descriptor of the directory name in the current one.
 // Whatever else has the name is replaced; a directory that takes the place of
-// a whiteout hides what the whiteout hid.
+// a whiteout or a file goes on hiding what is below.
 func (u *unpacker) openOrMake(name string) (int, error) {
 	dir := u.cur.dir()
 	hides := false
@@ -246,7 +250,7 @@ func (u *unpacker) openOrMake(name string) (int, error) {
 		if isDir(&st) {
 			return openat(dir, name, dirFlags, 0)
 		}
-		hides = u.o.Whiteouts == Overlay && isWhiteout(&st)
+		hides = u.o.Whiteouts == Overlay
 		if err := unix.Unlinkat(dir, name, 0); err != nil {
 			return -1, err
 		}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -17,62 +19,146 @@ const (
 	opaqueName     = ".wh..wh..opq"
 )
 
-// errAbsent says that a directory to delete in is not there.
-var errAbsent = errors.New("no such directory")
+// errAbsent says that a directory to delete in is not there; errHidden, that
+// the layer itself hides it.
+var (
+	errAbsent = errors.New("no such directory")
+	errHidden = errors.New("hidden by the layer")
+)
 
 // whiteout hides what is below the layer and leaves what is in it.
 func (u *unpacker) whiteout(parent []string, name string) error {
-	enter := u.enter
-	if u.o.Whiteouts == Apply {
-		enter = u.enterExisting
+	hidden := strings.TrimPrefix(name, whiteoutPrefix)
+	if hidden == "" || hidden == "." || hidden == ".." {
+		return fmt.Errorf("whiteout of %q: %w", hidden, errdefs.ErrInvalidArgument)
 	}
-	err := u.cur.seek(parent, enter)
-	if errors.Is(err, errAbsent) {
+	if name == opaqueName {
+		if err := u.cur.seek(parent, u.enter); err != nil {
+			return err
+		}
+		return u.makeOpaque(u.cur.dir(), len(parent) == 0)
+	}
+	// A whiteout makes no directory of its own, unless overlayfs needs one.
+	err := u.cur.seek(parent, u.enterExisting)
+	switch {
+	case errors.Is(err, errHidden):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, errAbsent):
+		if u.o.Whiteouts == Apply {
+			return nil
+		}
+		seen, err := u.isSeenBelow(append(slices.Clone(parent), hidden))
+		if err != nil || !seen {
+			return err
+		}
+		if err := u.cur.seek(parent, u.enter); err != nil {
+			return err
+		}
+	case err != nil:
 		return err
 	}
 	dir := u.cur.dir()
-	if name == opaqueName {
-		return u.makeOpaque(dir, len(parent) == 0)
-	}
-	name = strings.TrimPrefix(name, whiteoutPrefix)
-	if name == "" || name == "." || name == ".." {
-		return fmt.Errorf("whiteout of %q: %w", name, errdefs.ErrInvalidArgument)
-	}
 	if u.o.Whiteouts == Apply {
-		if _, err := u.clear(dir, name); err != nil {
-			return fmt.Errorf("delete %q: %w", name, class(err))
+		if _, err := u.clear(dir, hidden); err != nil {
+			return fmt.Errorf("delete %q: %w", hidden, class(err))
 		}
 		return nil
 	}
-	return u.hide(dir, name)
+	return u.hide(dir, hidden)
 }
 
 // hide makes an overlay whiteout of name, or makes a directory opaque that
-// the layer itself has under this name.
+// the layer itself has under this name. A whiteout of nothing is not made: in
+// a directory that no layer below has, overlayfs would list it.
 func (u *unpacker) hide(dir int, name string) error {
-	err := unix.Mknodat(dir, name, unix.S_IFCHR, 0)
-	if !errors.Is(err, unix.EEXIST) {
-		if err != nil {
-			return fmt.Errorf("make whiteout: %w", class(err))
-		}
-		return nil
-	}
 	st, err := lstat(dir, name)
-	if err != nil {
-		return err
-	}
-	if !isDir(&st) {
+	switch {
+	case err == nil && isDir(&st):
+		fd, err := openat(dir, name, dirFlags, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return u.makeOpaque(fd, false)
+	case err == nil:
 		return nil
+	case !errors.Is(err, unix.ENOENT):
+		return class(err)
 	}
-	fd, err := openat(dir, name, dirFlags, 0)
+	seen, err := u.isSeenBelow(append(slices.Clone(u.cur.names), name))
+	if err != nil || !seen {
+		return err
+	}
+	if err := unix.Mknodat(dir, name, unix.S_IFCHR, 0); err != nil {
+		return fmt.Errorf("make whiteout: %w", class(err))
+	}
+	return nil
+}
+
+// isSeenBelow reports whether the layers below show something at path that
+// this layer does not hide already.
+func (u *unpacker) isSeenBelow(path []string) (bool, error) {
+	if u.hidesBelow() {
+		return false, nil
+	}
+	parent, name := path[:len(path)-1], path[len(path)-1]
+	for _, lower := range u.o.Lowers {
+		dir, hidden, err := openLower(lower, parent)
+		if err != nil {
+			return false, err
+		}
+		if dir >= 0 {
+			st, err := lstat(dir, name)
+			hidden = hidden || isOpaque(dir)
+			unix.Close(dir)
+			if err == nil {
+				return !isWhiteout(&st), nil
+			}
+		}
+		if hidden {
+			return false, nil
+		}
+	}
+	return false, nil
+}
+
+// hidesBelow reports whether nothing of the layers below is seen in the
+// current directory.
+func (u *unpacker) hidesBelow() bool {
+	return u.res.OpaqueRoot || slices.ContainsFunc(u.cur.fds, isOpaque)
+}
+
+func isOpaque(fd int) bool {
+	value, err := getXattr(procPath(fd, "."), opaqueXattr)
+	return err == nil && string(value) == "y"
+}
+
+// dropWhiteouts removes the whiteouts below a directory that has become
+// opaque: there is nothing left for them to hide.
+func dropWhiteouts(fd int) error {
+	names, err := readNames(fd)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return u.makeOpaque(fd, false)
+	for _, name := range names {
+		st, err := lstat(fd, name)
+		if err != nil {
+			return err
+		}
+		if isWhiteout(&st) {
+			err = unix.Unlinkat(fd, name, 0)
+		} else if isDir(&st) {
+			var child int
+			if child, err = openat(fd, name, dirFlags, 0); err == nil {
+				err = dropWhiteouts(child)
+				unix.Close(child)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeOpaque hides all that the layers below have in a directory.
@@ -88,6 +174,9 @@ func (u *unpacker) makeOpaque(fd int, root bool) error {
 			}
 		}
 		return nil
+	}
+	if err := dropWhiteouts(fd); err != nil {
+		return class(err)
 	}
 	if root {
 		u.res.OpaqueRoot = true
@@ -141,10 +230,26 @@ func (u *unpacker) clear(dir int, name string) (bool, error) {
 // enterExisting opens the directory name in the current one, if it is there.
 func (u *unpacker) enterExisting(name string) (int, error) {
 	fd, err := openat(u.cur.dir(), name, dirFlags, 0)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return -1, errAbsent
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		st, err := lstat(u.cur.dir(), name)
+		switch {
+		case err == nil && u.o.Whiteouts == Overlay && isWhiteout(&st):
+			return -1, errHidden
+		case err == nil && u.isMade(&st):
+			return -1, u.goesThrough(name)
+		}
 		return -1, errAbsent
 	}
 	return fd, err
+}
+
+// goesThrough refuses an entry whose parent is something else in the layer.
+func (u *unpacker) goesThrough(name string) error {
+	return fmt.Errorf("goes through %q, which the layer makes a link or a file: %w",
+		clip(path.Join(append(slices.Clone(u.cur.names), name)...)), errdefs.ErrInvalidArgument)
 }
 
 // enter opens the directory name in the current one, on the way to an entry.
@@ -162,8 +267,7 @@ func (u *unpacker) enter(name string) (int, error) {
 		}
 		whiteout := u.o.Whiteouts == Overlay && isWhiteout(&st)
 		if !whiteout && u.isMade(&st) {
-			return -1, fmt.Errorf("goes through %q, which the layer makes a link or a file: %w",
-				clip(strings.Join(append(u.cur.names, name), "/")), errdefs.ErrInvalidArgument)
+			return -1, u.goesThrough(name)
 		}
 		return u.makeImplicit(name, !whiteout)
 	case errors.Is(err, unix.ENOENT):
@@ -181,8 +285,8 @@ func (u *unpacker) makeImplicit(name string, inherit bool) (int, error) {
 		return -1, fmt.Errorf("make directory %q: %w", clip(name), class(err))
 	}
 	found := false
-	if inherit {
-		found, err = u.inherit(fd, append(append([]string{}, u.cur.names...), name))
+	if inherit && !u.hidesBelow() {
+		found, err = u.inherit(fd, append(slices.Clone(u.cur.names), name))
 	}
 	if err == nil && !found {
 		err = u.plainDir(fd)
@@ -247,8 +351,7 @@ func openLower(layer *os.File, path []string) (fd int, hidden bool, err error) {
 		return -1, false, err
 	}
 	for _, part := range path {
-		value, _ := getXattr(procPath(fd, "."), opaqueXattr)
-		hidden = hidden || string(value) == "y"
+		hidden = hidden || isOpaque(fd)
 		next, err := openat(fd, part, dirFlags, 0)
 		unix.Close(fd)
 		switch {
