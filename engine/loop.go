@@ -1,0 +1,344 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/eventlog"
+	"github.com/gantryd/gantry/internal/errclass"
+)
+
+const (
+	// eventSchema numbers the form of events in the log's records.
+	eventSchema = 1
+	// maxFrame bounds the events of one decision in bytes, below the log's own bound.
+	maxFrame = eventlog.MaxRecord - 4096
+	// maxBatchBytes bounds one write; what does not fit waits for the next.
+	maxBatchBytes = 16 << 20
+	// askForgetEvery is how often finished jobs are looked through.
+	askForgetEvery = 5 * time.Minute
+	// forgetSlack is how many finished jobs may be remembered beyond the bound
+	// before they are looked through at once.
+	forgetSlack = 500
+)
+
+// Run takes turns until ctx ends or the log cannot be written; then nothing may
+// be acted on any more and the process must end.
+func (e *Engine) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.queue.wake:
+		case <-timer.C:
+		}
+		if err := e.Turn(); err != nil {
+			return err
+		}
+		timer.Reset(max(0, e.Wake().Sub(e.o.Now())))
+	}
+}
+
+// Refuse takes no further commands from clients; those that wait are refused.
+// Results and reports are still taken.
+func (e *Engine) Refuse() {
+	for _, r := range e.queue.close() {
+		r.reply(bus.Receipt{}, errclass.Errorf(errdefs.ErrUnavailable, "the engine is stopping"))
+	}
+}
+
+// Busy reports how many steps drivers have in flight.
+func (e *Engine) Busy() int { return e.dispatch.busy() }
+
+// Queued reports how many requests wait for a turn.
+func (e *Engine) Queued() int { return e.queue.length() }
+
+// Wake is when Turn has something to do of its own, if nothing is sent before.
+func (e *Engine) Wake() time.Time {
+	if e.queue.length() > 0 {
+		return e.o.Now()
+	}
+	wake := e.asked.Add(askForgetEvery)
+	if at := e.dispatch.wake(); at.Before(wake) {
+		wake = at
+	}
+	return wake
+}
+
+// Turn decides on one batch of what is queued, makes it durable and acts on it.
+// An error means that the log takes nothing more.
+func (e *Engine) Turn() error {
+	now := e.o.Now()
+	e.handOut(e.durable, e.take(), now)
+	batch := append(e.due(now), e.tryAgain(e.queue.take(e.o.Limits.Batch), now)...)
+	if len(batch) == 0 {
+		return nil
+	}
+	return e.commit(batch)
+}
+
+// take gives the nouns that were touched and not asked yet what they owe.
+func (e *Engine) take() []core.Noun {
+	nouns := append(e.pending, e.dispatch.asked()...)
+	e.pending = nil
+	return nouns
+}
+
+// due is what the engine's own clocks ask for: waits that have ended, jobs to
+// be forgotten.
+func (e *Engine) due(now time.Time) []request {
+	own := core.Actor{Engine: true}
+	ignore := func(bus.Receipt, error) {}
+	var batch []request
+	for _, id := range e.dispatch.tick(now, e.send) {
+		batch = append(batch, request{command: &core.FinishStep{Step: id}, actor: own, essential: true, reply: ignore})
+	}
+	if now.Sub(e.asked) >= askForgetEvery || len(e.head.Ended) > core.JobsKept+forgetSlack {
+		e.asked = now
+		batch = append(batch, request{command: &core.ForgetJobs{}, actor: own, essential: true, reply: ignore})
+	}
+	return batch
+}
+
+// tryAgain takes those failures out of batch that are not recorded, because the
+// step is handed out again later.
+func (e *Engine) tryAgain(batch []request, now time.Time) []request {
+	kept := batch[:0]
+	for _, r := range batch {
+		f, ok := r.command.(*core.FinishStep)
+		if ok && f.Fault != nil {
+			if limit, late := e.dispatch.isLate(f.Step); late {
+				f.Fault = &core.Fault{Class: "deadline-exceeded", Message: "it did not end within " + limit.String() + ": " + f.Fault.Message}
+			}
+		}
+		if ok && f.Fault != nil && e.checkFence(r, e.head) == nil && e.dispatch.retry(f.Step, r.try(), f.Fault, r.fence != nil, now) {
+			e.log.Info("step failed, it is tried again", "step", f.Step, "class", f.Fault.Class, "error", f.Fault.Message)
+			r.reply(bus.Receipt{Seq: e.head.Seq}, nil)
+			continue
+		}
+		kept = append(kept, r)
+	}
+	return kept
+}
+
+// verdict is what became of a request.
+type verdict struct {
+	request
+	events  []core.Event
+	frame   eventlog.Frame
+	receipt bus.Receipt
+	err     error
+}
+
+// commit decides on the batch, records it and lets everybody know.
+func (e *Engine) commit(batch []request) error {
+	verdicts, touched := e.decideAll(batch, false)
+	if plantedDispatchBeforeFsync {
+		e.handOut(e.head, touched, e.o.Now())
+	}
+	records, err := e.record(verdicts)
+	if errdefs.IsResourceExhausted(err) && !eventlog.IsFatal(err) {
+		e.log.Warn("the log has no room", "error", err)
+		e.head = e.durable.Clone()
+		verdicts, _ = e.decideAll(batch, true)
+		if records, err = e.record(verdicts); err != nil && !eventlog.IsFatal(err) {
+			full := err
+			e.head, records, err = e.durable.Clone(), nil, nil
+			refuseAll(verdicts, full)
+		}
+	}
+	if err != nil {
+		refuseAll(verdicts, errclass.Errorf(errdefs.ErrUnavailable, "the engine stops: %w", err))
+		for _, v := range verdicts {
+			v.reply(bus.Receipt{}, v.err)
+		}
+		return fmt.Errorf("record events: %w", err)
+	}
+	e.settle(verdicts, records)
+	return nil
+}
+
+func refuseAll(verdicts []verdict, err error) {
+	for i := range verdicts {
+		if v := &verdicts[i]; len(v.events) > 0 {
+			v.events, v.receipt, v.err = nil, bus.Receipt{}, err
+		}
+	}
+}
+
+// decideAll decides on each request in turn, on head, and applies what follows
+// to it. With essentialOnly, the log has no room: what would need some and is not
+// essential is refused.
+func (e *Engine) decideAll(batch []request, essentialOnly bool) ([]verdict, []core.Noun) {
+	verdicts := make([]verdict, 0, len(batch))
+	var touched []core.Noun
+	for _, r := range batch {
+		if _, ok := r.command.(*core.ReportExit); ok && plantedLoseExit {
+			r.reply(bus.Receipt{Seq: e.head.Seq}, nil)
+			continue
+		}
+		v := verdict{request: r}
+		s := e.head
+		if plantedStaleFold {
+			s = e.durable.Clone()
+			s.Seq = e.head.Seq
+		}
+		e.decide(&v, s, essentialOnly)
+		for _, event := range v.events {
+			touched = append(touched, e.head.Apply(event)...)
+		}
+		verdicts = append(verdicts, v)
+	}
+	return verdicts, touched
+}
+
+// decide finds out what follows from v's request.
+func (e *Engine) decide(v *verdict, s *core.State, essentialOnly bool) {
+	if v.err = e.checkFence(v.request, s); v.err != nil {
+		return
+	}
+	known := s.Jobs[v.job]
+	if known == nil && !inUse(v.command, s) {
+		if err := e.vault.seal(v.command); err != nil {
+			v.err = errclass.Errorf(errdefs.ErrUnavailable, "seal values: %w", err)
+			return
+		}
+	}
+	now := e.o.Now().Round(0).UTC()
+	v.events, v.err = core.Decide(s, core.Request{
+		Command: v.command, Job: v.job, Digest: v.digest, Actor: v.actor, Client: v.client, Reason: v.reason, Time: now,
+	})
+	if v.err == nil && len(v.events) > 0 {
+		v.frame, v.err = frameOf(v.events, now, v.essential)
+		if v.err == nil && essentialOnly && !v.essential {
+			v.err = errclass.Errorf(errdefs.ErrResourceExhausted, "the disk of the event log is full: make room, then send it again")
+		}
+	}
+	if v.err != nil {
+		v.events = nil
+		if err := e.vault.unseal(v.command, s); err != nil {
+			e.log.Warn("destroy the key of a refused container", "error", err)
+		}
+	}
+	v.receipt = receiptOf(v, s, known)
+}
+
+// inUse reports whether the command wants to make a container whose id is taken.
+func inUse(c core.Command, s *core.State) bool {
+	create, ok := c.(*core.CreateContainer)
+	return ok && s.Containers[create.ID] != nil
+}
+
+func firstError(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// receiptOf is the answer to a request that was not refused.
+func receiptOf(v *verdict, s *core.State, known *core.Job) bus.Receipt {
+	r := bus.Receipt{Job: string(v.job), Seq: s.Seq}
+	switch {
+	case len(v.events) > 0:
+		r.Seq = v.events[0].Head().Seq
+	case known != nil:
+		r.Seq = known.Seq
+	default:
+		r.Stale = v.job == ""
+	}
+	return r
+}
+
+// frameOf is the decision as the log takes it.
+func frameOf(events []core.Event, now time.Time, essential bool) (eventlog.Frame, error) {
+	f := eventlog.Frame{
+		First: events[0].Head().Seq, Count: uint32(len(events)), Time: now, Schema: eventSchema, Essential: essential,
+	}
+	for _, event := range events {
+		line, err := core.EncodeEvent(event)
+		if err != nil {
+			return f, errclass.Errorf(errdefs.ErrInvalidArgument, "encode event %s: %w", event.Head().Name, err)
+		}
+		f.Payload = append(append(f.Payload, line...), '\n')
+	}
+	if len(f.Payload) > maxFrame {
+		return f, errclass.Errorf(errdefs.ErrInvalidArgument, "what follows from this is %d bytes long: the log takes at most %d at once", len(f.Payload), maxFrame)
+	}
+	return f, nil
+}
+
+// record makes the frames of verdicts durable: one write, one fdatasync, unless
+// there is more than is written at once.
+func (e *Engine) record(verdicts []verdict) ([]eventlog.Record, error) {
+	var frames []eventlog.Frame
+	for _, v := range verdicts {
+		if len(v.events) > 0 {
+			frames = append(frames, v.frame)
+		}
+	}
+	if len(frames) == 0 {
+		return nil, nil
+	}
+	return e.o.Log.Append(frames)
+}
+
+// settle acts on what is durable now: the fold that others see, replies, records
+// for the stream, steps.
+func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
+	now := e.o.Now()
+	gone := e.fold(verdicts)
+	for _, v := range verdicts {
+		if f, ok := v.command.(*core.FinishStep); ok && v.err == nil {
+			e.dispatch.ended(f.Step, v.try(), f.Fault, now)
+			e.pending = append(e.pending, f.Step.Noun())
+		}
+	}
+	for _, v := range verdicts {
+		v.reply(v.receipt, v.err)
+	}
+	if e.o.Committed != nil && len(records) > 0 {
+		e.o.Committed(records)
+	}
+	e.handOut(e.durable, e.take(), now)
+	for _, n := range gone {
+		if n.Kind == core.KindContainer {
+			if err := e.vault.destroy(core.ContainerID(n.ID)); err != nil {
+				e.log.Error("destroy the key of a removed container", "container", n.ID, "error", err)
+			}
+		}
+		if e.o.Ended != nil {
+			e.o.Ended(n)
+		}
+	}
+}
+
+// fold applies the events to durable, and gives the nouns and jobs that ended.
+func (e *Engine) fold(verdicts []verdict) []core.Noun {
+	var gone []core.Noun
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, v := range verdicts {
+		for _, event := range v.events {
+			e.pending = append(e.pending, e.durable.Apply(event)...)
+			switch event.(type) {
+			case *core.ContainerRemoved, *core.JobEnded:
+				gone = append(gone, event.Head().Of())
+			}
+		}
+	}
+	return gone
+}
+
+func (r request) try() int {
+	if r.fence == nil {
+		return r.own
+	}
+	return r.fence.try
+}

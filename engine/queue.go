@@ -1,0 +1,158 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/errclass"
+)
+
+// request is one thing to decide on.
+type request struct {
+	command core.Command
+	job     core.JobID // empty for results, reports and the engine's own
+	digest  string
+	actor   core.Actor
+	client  string
+	reason  string
+	fence   *fence // of results and reports that came over the bus
+	own     int    // of a failure that the engine itself found: which handing-out of the step
+
+	essential bool // may use the log's reserve
+	reply     func(bus.Receipt, error)
+}
+
+// fence is who sends a result or a report.
+type fence struct {
+	epoch    uint64
+	kind     string
+	driver   string
+	instance string
+	try      int // which handing-out of the step it answers; 0: not said
+}
+
+// newRequest reads a client's command.
+func newRequest(actor bus.Actor, c bus.Command) (request, error) {
+	command, err := core.DecodeCommand(c.Name, c.Body)
+	if err != nil {
+		return request{}, err
+	}
+	switch command.(type) {
+	case *core.FinishStep, *core.ReportExit, *core.ReportInventory, *core.ReportDriver, *core.StartEngine, *core.ForgetJobs:
+		return request{}, errclass.Errorf(errdefs.ErrPermissionDenied, "%s is for the engine itself", c.Name)
+	}
+	if err := refuseSealed(command); err != nil {
+		return request{}, err
+	}
+	sum := sha256.Sum256(c.Body)
+	return request{
+		command: command, job: core.JobID(c.Job), digest: hex.EncodeToString(sum[:16]),
+		actor:  core.Actor{UID: actor.UID, GID: actor.GID, PID: actor.PID},
+		client: c.Client, reason: c.Reason, essential: isEssential(command),
+	}, nil
+}
+
+// isEssential reports whether a command must be recordable when the disk is full:
+// what makes room, and what ends something.
+func isEssential(c core.Command) bool {
+	switch c.(type) {
+	case *core.StopContainer, *core.KillContainer, *core.RemoveContainer, *core.DropImage,
+		*core.DropNetwork, *core.CancelJob, *core.ForgetJobs, *core.DisableDriver:
+		return true
+	}
+	return false
+}
+
+// queue holds what was sent and not yet taken. Clients' commands cannot displace
+// results and reports: those have a queue of their own.
+type queue struct {
+	wake chan struct{} // holds one token when there is something to take
+
+	// mu guards the rest.
+	mu          sync.Mutex
+	commands    []request
+	reports     []request
+	maxCommands int
+	maxReports  int
+	closed      bool // no commands any more; results and reports still
+}
+
+func newQueue(commands, reports int) *queue {
+	return &queue{wake: make(chan struct{}, 1), maxCommands: commands, maxReports: reports}
+}
+
+func (q *queue) putCommand(r request) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return errclass.Errorf(errdefs.ErrUnavailable, "the engine is stopping and takes no new commands")
+	}
+	if len(q.commands) >= q.maxCommands {
+		return errclass.Errorf(errdefs.ErrResourceExhausted, "%d commands wait already: send it again later", len(q.commands))
+	}
+	q.commands = append(q.commands, r)
+	q.poke()
+	return nil
+}
+
+func (q *queue) putReport(r request) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.reports) >= q.maxReports {
+		return errclass.Errorf(errdefs.ErrResourceExhausted, "%d results and reports wait already: send it again later", len(q.reports))
+	}
+	q.reports = append(q.reports, r)
+	q.poke()
+	return nil
+}
+
+func (q *queue) poke() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take gives at most n requests: results and reports first, but never without
+// room for commands, so that neither starves the other.
+func (q *queue) take(n int) []request {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	reports := min(len(q.reports), max(n-len(q.commands), n*3/4))
+	batch := append([]request(nil), q.reports[:reports]...)
+	commands := min(len(q.commands), n-reports)
+	batch = append(batch, q.commands[:commands]...)
+	q.reports, q.commands = rest(q.reports, reports), rest(q.commands, commands)
+	if len(q.reports)+len(q.commands) > 0 {
+		q.poke()
+	}
+	return batch
+}
+
+// rest is s without its first n; the memory of what was taken can go.
+func rest(s []request, n int) []request {
+	if n == len(s) {
+		return nil
+	}
+	return append([]request(nil), s[n:]...)
+}
+
+func (q *queue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.commands) + len(q.reports)
+}
+
+// close refuses further commands. Those that wait are given back.
+func (q *queue) close() []request {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	waiting := q.commands
+	q.commands = nil
+	return waiting
+}
