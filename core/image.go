@@ -130,12 +130,13 @@ func (s *State) FindImage(ref string) (*Image, error) {
 	return hit, nil
 }
 
-// usedBy is a container that stands on the image, or nil.
+// usedBy is the first container by name that stands on the image, or nil.
 func (s *State) usedBy(id ImageID) *Container {
+	var first *Container
 	for _, c := range s.Containers {
-		if c.Image == id {
-			return c
+		if c.Image == id && (first == nil || c.Name < first.Name) {
+			first = c
 		}
 	}
-	return nil
+	return first
 }

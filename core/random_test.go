@@ -31,7 +31,7 @@ func TestRandomHistories(t *testing.T) {
 
 var containerNames = []string{"c1", "c2", "c3", "c4", "c5"}
 
-func history(t *testing.T, r *rand.Rand) {
+func history(t testing.TB, r *rand.Rand) *engine {
 	e := newEngine(t)
 	generation := 0
 	ids := map[string]ContainerID{}
@@ -95,6 +95,7 @@ func history(t *testing.T, r *rand.Rand) {
 	e.settle()
 	e.atRest()
 	e.removeAll()
+	return e
 }
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.Intn(len(from))] }
