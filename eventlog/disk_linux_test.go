@@ -92,8 +92,8 @@ func fill(t *testing.T, dir string) string {
 }
 
 // TestFullDisk fills a real ext4 and a real tmpfs to the last byte: ordinary
-// appends are refused, essential ones have their 16 MiB, a restart on the full disk works, and
-// with space again all goes on.
+// appends are refused, essential ones have their 16 MiB, a restart on the full
+// disk works, and with space again all goes on.
 func TestFullDisk(t *testing.T) {
 	needRoot(t)
 	t.Run("ext4", func(t *testing.T) {
@@ -273,8 +273,9 @@ func TestReadersDoNotWait(t *testing.T) {
 	}
 }
 
-// TestPowerCut copies the image of a mounted ext4 while the log writes to it, as
-// a loss of power leaves a disk, and wants in each copy all that was acknowledged by then.
+// TestPowerCut copies the image of a mounted ext4 while the log writes to it,
+// as a loss of power leaves a disk, and wants in each copy all that was
+// acknowledged by then.
 func TestPowerCut(t *testing.T) {
 	needRoot(t)
 	image := makeImage(t, 16)

@@ -8,9 +8,9 @@ import (
 	"io"
 )
 
-// Export writes the log in dir as JSON lines: each event as it was stored, byte for byte, and
-// for each damage, where it is, a line {"damage":{…}} with the fields of
-// Finding. It reads all that is readable, with or without an engine.
+// Export writes the log in dir as JSON lines: each event as it was stored, byte
+// for byte, and for each damage, where it is, a line {"damage":{…}} with the
+// fields of Finding. It reads all that is readable, with or without an engine.
 func Export(ctx context.Context, dir string, w io.Writer) (Summary, error) {
 	files, err := openDir(dir, true)
 	if err != nil {

@@ -72,8 +72,9 @@ type segment struct {
 	marks    []mark // where some records begin, ascending
 }
 
-// mark is where the record with that first sequence begins. There is one about every
-// markEvery bytes, so that a reader near the head does not scan the whole segment.
+// mark is where the record with that first sequence begins. There is one about
+// every markEvery bytes, so that a reader near the head does not scan the whole
+// segment.
 type mark struct {
 	first uint64
 	off   int64
@@ -102,8 +103,8 @@ func Open(dir string, options Options) (*Journal, error) {
 	return OpenFS(files, options)
 }
 
-// OpenFS is Open on any filesystem. It closes files when the journal is closed, and if
-// it cannot be opened.
+// OpenFS is Open on any filesystem. It closes files when the journal is closed,
+// and if it cannot be opened.
 func OpenFS(files FS, options Options) (*Journal, error) {
 	j := &Journal{fs: files, options: options.withDefaults()}
 	if err := j.open(); err != nil {
@@ -236,7 +237,8 @@ func (j *Journal) takeBack(active *segment, n int64, cause error) error {
 		return j.fail("write "+active.name, cause)
 	}
 	if err := wipe(active.file, j.end, j.end+n); err != nil {
-		// A copy-on-write filesystem may have no room for zeros either; cutting needs none.
+		// A copy-on-write filesystem may have no room for zeros either; cutting
+		// needs none.
 		if err := active.file.Truncate(j.end); err != nil {
 			return j.fail("cut back "+active.name, err)
 		}

@@ -99,9 +99,10 @@ func (p span) read(from uint64, f func(Record) error) error {
 }
 
 // VerifyOlder checks every record of the closed segments against checksums,
-// chain and Merkle roots and reports each damage. It may run beside reading and writing, and
-// ends early with ctx. What to do about damage is the caller's decision: the log
-// goes on, for what it appends does not depend on old records being readable.
+// chain and Merkle roots and reports each damage. It may run beside reading and
+// writing, and ends early with ctx. What to do about damage is the caller's
+// decision: the log goes on, for what it appends does not depend on old records
+// being readable.
 func (j *Journal) VerifyOlder(ctx context.Context, report func(Finding)) (Summary, error) {
 	j.state.RLock()
 	older := append([]*segment(nil), j.segments[:len(j.segments)-1]...)
@@ -111,8 +112,12 @@ func (j *Journal) VerifyOlder(ctx context.Context, report func(Finding)) (Summar
 		if err := ctx.Err(); err != nil {
 			return v.sum, err
 		}
-		if err := v.segment(ctx, s.file, s.name, s.last+1); err != nil {
-			return v.sum, err
+		err := v.segment(ctx, s.file, s.name, s.last+1)
+		if errors.Is(err, os.ErrClosed) {
+			err = errClosed()
+		}
+		if err != nil {
+			return v.sum, fmt.Errorf("verify %s: %w", s.name, err)
 		}
 	}
 	return v.sum, nil

@@ -3,6 +3,7 @@ package eventlog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -88,7 +89,8 @@ func (j *Journal) begin(names []string) error {
 	return nil
 }
 
-// snapshotWithoutLog is asked when there is no segment: a log that has a snapshot had one.
+// snapshotWithoutLog is asked when there is no segment: a log that has a
+// snapshot had one.
 func snapshotWithoutLog(names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		return strings.HasPrefix(name, snapshotPrefix) && !strings.HasSuffix(name, newSuffix)
@@ -178,7 +180,8 @@ func readFile(files FS, name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// openSegments opens all, checks how they follow each other, and recovers the last one.
+// openSegments opens all, checks how they follow each other, and recovers the
+// last one.
 func (j *Journal) openSegments(names []string) error {
 	before := footer{} // of a log that has not begun
 	for i, name := range names {
@@ -204,7 +207,7 @@ func (j *Journal) openSegments(names []string) error {
 	return nil
 }
 
-func readHeader(file File, name string) (header, error) {
+func readHeader(file io.ReaderAt, name string) (header, error) {
 	b := make([]byte, headerSize)
 	n, err := file.ReadAt(b, 0)
 	if n < headerSize && !isEOF(err) {
@@ -256,7 +259,8 @@ func (j *Journal) openClosed(s *segment) (footer, error) {
 	return f, nil
 }
 
-// readFooter finds the footer at the end of a closed segment, zeros behind it or not.
+// readFooter finds the footer at the end of a closed segment, zeros behind it
+// or not.
 func readFooter(file File, name string) (footer, int64, error) {
 	size, err := file.Size()
 	if err != nil {

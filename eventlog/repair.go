@@ -16,12 +16,12 @@ type Source interface {
 	Read(from uint64, f func(Record) error) error
 }
 
-// Repair rebuilds every damaged segment of the log in dir, byte for byte: what is
-// readable stays, what is missing comes from source, and only if the hash chain
-// fits from the segment before to the one behind. The damaged file stays
-// beside it as damaged-SEQ-N. It needs the lock, so no engine may run. A torn tail
-// is left to Open. It returns the names of the segments that it rebuilt; what cannot be
-// repaired ends it with data loss, and nothing is changed there.
+// Repair rebuilds every damaged segment of the log in dir, byte for byte: what
+// is readable stays, what is missing comes from source, and only if the hash
+// chain fits from the segment before to the one behind. The damaged file stays
+// beside it as damaged-SEQ-N. It needs the lock, so no engine may run. A torn
+// tail is left to Open. It returns the names of the segments that it rebuilt;
+// what cannot be repaired ends it with data loss, and nothing is changed there.
 func Repair(ctx context.Context, dir string, source Source) ([]string, error) {
 	files, err := openDir(dir, false)
 	if err != nil {
@@ -279,7 +279,7 @@ func (b *builder) replace(content []byte, f *Finding) error {
 			return err
 		}
 		defer file.Close()
-		if _, err := keepBytes(b.files, "damaged", b.header.First, file, 0, b.size); err != nil {
+		if _, err := keepBytes(b.files, "damaged", b.header.First, patient{file}, 0, b.size); err != nil {
 			return fmt.Errorf("keep the damaged file: %w", classed(err))
 		}
 	}

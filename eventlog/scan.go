@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 )
 
 // itemKind says what a scanner found.
@@ -27,8 +28,8 @@ type item struct {
 	what   string
 }
 
-// scanner walks over a segment's bytes from off to end. A record's payload lies in its
-// buffer and is valid until the next call.
+// scanner walks over a segment's bytes from off to end. A record's payload lies
+// in its buffer and is valid until the next call.
 type scanner struct {
 	f        io.ReaderAt
 	off, end int64
@@ -176,6 +177,45 @@ func lastByte(f io.ReaderAt, from, to int64) (int64, error) {
 		}
 	}
 	return last, nil
+}
+
+// patient reads on where the disk cannot: what it refuses to read is filler
+// that is no record, no footer and no clean end. It is for verification, which
+// must reach the rest; Open and Read give the disk's error.
+type patient struct{ io.ReaderAt }
+
+// patientBlock is the piece in which it finds out what can be read, in bytes.
+const patientBlock = 4096
+
+// unreadableByte fills what could not be read.
+const unreadableByte = 0xee
+
+func (p patient) ReadAt(b []byte, off int64) (int, error) {
+	n, err := p.ReaderAt.ReadAt(b, off)
+	if !badSector(err) {
+		return n, err
+	}
+	for n = 0; n < len(b); {
+		size := min(int(patientBlock-(off+int64(n))%patientBlock), len(b)-n)
+		got, err := p.ReaderAt.ReadAt(b[n:n+size], off+int64(n))
+		if badSector(err) {
+			for i := range b[n : n+size] {
+				b[n+i] = unreadableByte
+			}
+			got, err = size, nil
+		}
+		n += got
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// badSector says that the disk, or the filesystem's own checksum, refuses to
+// give the data.
+func badSector(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EUCLEAN)
 }
 
 func hashOf(b []byte) Hash { return sha256.Sum256(b) }

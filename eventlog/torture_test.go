@@ -67,7 +67,8 @@ func verify(t testing.TB, files eventlog.FS) []eventlog.Finding {
 	return found
 }
 
-// TestTornAtEveryByte cuts the file at, or zeros it from, every byte of the last record.
+// TestTornAtEveryByte cuts the file at, or zeros it from, every byte of the
+// last record.
 func TestTornAtEveryByte(t *testing.T) {
 	base, all := history(t, 5, roomy())
 	content, end := base.Bytes(firstSegment), 96+sizeOf(all)
@@ -163,7 +164,8 @@ func flipSegment(t *testing.T, base *faultfs.FS, segment string, all []eventlog.
 	}
 }
 
-// refused wants that the damage is met on opening and reading, and the files stay as they are.
+// refused wants that the damage is met on opening and reading, and the files
+// stay as they are.
 func refused(t *testing.T, files *faultfs.FS, options eventlog.Options, what string) {
 	t.Helper()
 	copied := files.Clone()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/containerd/errdefs"
 )
@@ -13,7 +14,8 @@ type FindingKind string
 
 // The kinds of damage. All but a torn tail are corruption: Open refuses.
 const (
-	// DamagedRecords are bytes that are no records, or records that do not fit the chain.
+	// DamagedRecords are bytes that are no records, or records that do not fit
+	// the chain.
 	DamagedRecords FindingKind = "damaged records"
 	// DamagedEnd is a closed segment that does not end in its footer.
 	DamagedEnd FindingKind = "damaged end of segment"
@@ -150,11 +152,11 @@ func (v *verifier) segment(ctx context.Context, file File, name string, next uin
 	}
 	v.sum.Segments++
 	v.name = name
-	if err := v.begin(file); err != nil {
+	if err := v.begin(patient{file}); err != nil {
 		return err
 	}
 	v.tree, v.whole = merkle{}, true
-	v.scan = newScanner(file, headerSize, size)
+	v.scan = newScanner(patient{file}, headerSize, size)
 	for over := false; !over; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -180,7 +182,7 @@ func (v *verifier) segment(ctx context.Context, file File, name string, next uin
 
 // begin reads the header. Where none came before, it takes the header's word
 // for where the chain stands.
-func (v *verifier) begin(file File) error {
+func (v *verifier) begin(file io.ReaderAt) error {
 	first, _ := segmentFirst(v.name)
 	h, err := readHeader(file, v.name)
 	var corrupt *CorruptError

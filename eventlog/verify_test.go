@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,9 +32,9 @@ func forge(files *faultfs.FS, name string, off, length, at int) {
 	files.Put(name, content)
 }
 
-// TestForged wants that what has a good checksum but is not what was written is found:
-// in a record, by the chain; in the last record of a segment and in a footer, by the
-// Merkle root or the header behind; and repaired.
+// TestForged wants that what has a good checksum but is not what was written is
+// found: in a record, by the chain; in the last record of a segment and in a
+// footer, by the Merkle root or the header behind; and repaired.
 func TestForged(t *testing.T) {
 	base, all := history(t, 12, small())
 	names, _ := base.List()
@@ -104,7 +106,49 @@ func TestMissingSegment(t *testing.T) {
 	}
 }
 
-// TestRepairRefusesAnotherHistory wants that nothing is changed by a replica that does not fit.
+// TestBadSector makes the disk refuse to read a block: Open and Read give its
+// error, verify and export reach the rest, a replica brings it back.
+func TestBadSector(t *testing.T) {
+	base, all := history(t, 60, roomy())
+	replica := eventlog.NewMem()
+	if err := replica.Restore(all); err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range []int64{0, 4096, 8192} {
+		files, replaced := base.Clone(), false
+		bad := func(op faultfs.Op) faultfs.Fault {
+			if op.Kind == faultfs.Read && op.Name == firstSegment && op.Off < block+4096 && op.Off+op.Len > block {
+				return faultfs.Fault{Err: syscall.EIO}
+			}
+			return faultfs.Fault{}
+		}
+		files.SetFault(bad)
+		if _, err := eventlog.OpenFS(files, roomy()); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("block %d: open: %v", block, err)
+		}
+		found := verify(t, files)
+		sum, err := eventlog.ExportFS(context.Background(), files, io.Discard)
+		if err != nil || len(found) == 0 || found[0].Kind == eventlog.TornTail || sum.Records < 80 {
+			t.Fatalf("block %d: %v, %+v, %v", block, found, sum, err)
+		}
+		files.SetFault(func(op faultfs.Op) faultfs.Fault {
+			replaced = replaced || op.Kind == faultfs.Rename // the bad block goes with the old file
+			if replaced {
+				return faultfs.Fault{}
+			}
+			return bad(op)
+		})
+		if _, err := eventlog.RepairFS(context.Background(), files, replica); err != nil {
+			t.Fatalf("block %d: %v", block, err)
+		}
+		if !bytes.Equal(files.Bytes(firstSegment), base.Bytes(firstSegment)) {
+			t.Fatalf("block %d: repaired file differs", block)
+		}
+	}
+}
+
+// TestRepairRefusesAnotherHistory wants that nothing is changed by a replica
+// that does not fit.
 func TestRepairRefusesAnotherHistory(t *testing.T) {
 	files, _ := history(t, 12, small())
 	_, other := history(t, 13, small())
@@ -196,8 +240,8 @@ func TestRefusedStaysRefused(t *testing.T) {
 	}
 }
 
-// TestSecondOpener wants a clear refusal while the first lives, also from repair, and
-// verify and export to work all the same.
+// TestSecondOpener wants a clear refusal while the first lives, also from
+// repair, and verify and export to work all the same.
 func TestSecondOpener(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	log := openDir(t, dir, eventlog.Options{})

@@ -4,9 +4,9 @@
 // seeded one makes the same faults again.
 //
 // The model: each file has what programs see (the page cache) and what is on
-// the disk. A write changes the first; Datasync brings the second up. Crash (loss of
-// power) keeps of each write since then any subset of its 512-byte sectors, and of the
-// directory's changes since SyncDir any prefix. Kill (kill -9) keeps the cache. A
-// failing Datasync writes any subset, and calls the rest clean, as Linux does: a
-// second Datasync that succeeds brings nothing of it.
+// the disk. A write changes the first; Datasync brings the second up. Crash
+// (loss of power) keeps of each write since then any subset of its 512-byte
+// sectors, and of the directory's changes since SyncDir any prefix. Kill (kill
+// -9) keeps the cache. A failing Datasync writes any subset, and calls the rest
+// clean, as Linux does: a second Datasync that succeeds brings nothing of it.
 package faultfs
