@@ -54,21 +54,7 @@ func TestInventoryOfWhatTheLogNeverKnew(t *testing.T) {
 	for _, d := range []string{"graphdriver/overlay", "net/bridge", "exec/native"} {
 		e.inventory(d)
 	}
-	for range 100 {
-		owed := e.s.Owed()
-		if len(owed) == 0 {
-			break
-		}
-		if g, ok := owed[0].(GiveBack); ok {
-			switch g.Item.Kind {
-			case "endpoint":
-				delete(e.held, fmt.Sprintf("endpoint %s %s %d", g.Item.Network, g.Item.Key, g.Item.Run))
-			case "network":
-				delete(e.held, "network "+g.Item.Key)
-			}
-		}
-		e.finish(owed[0])
-	}
+	e.settle()
 	want := []string{fmt.Sprintf("process %s 1", ctrID("x")), "rootfs " + string(ctrID("x"))}
 	if fmt.Sprint(keys(e.held)) != fmt.Sprint(want) {
 		t.Fatalf("left: %q, want the quarantined %q alone", keys(e.held), want)

@@ -247,11 +247,38 @@ func (s *script) other(f []string) {
 		}
 	case "inventory":
 		s.inventory(f[1])
+	case "hold", "lack":
+		key := s.worldKey(f[1:])
+		if s.held[key] = true; f[0] == "lack" {
+			delete(s.held, key)
+		}
+	case "driver":
+		s.deliver(&ReportDriver{Driver: f[1], Instance: "i1", PID: 7, Version: "0.1", Ended: f[2] == "ended"})
+	case "forget":
+		s.clock = s.clock.Add(2 * JobsKeptFor)
+		s.deliver(&ForgetJobs{})
 	case "settle":
 		s.settle()
 	default:
 		s.t.Fatalf("no such command in a script: %q", f)
 	}
+}
+
+// worldKey puts ids in the place of names: "endpoint bridge c9 3".
+func (s *script) worldKey(f []string) string {
+	var key []string
+	for i, w := range f {
+		switch {
+		case i == 0:
+		case w[0] == 'c' && len(w) == 2:
+			w = string(s.container(w))
+		case f[0] == "network" || f[0] == "endpoint" && i == 1:
+			s.names[string(netID(w))] = w
+			w = string(netID(w))
+		}
+		key = append(key, w)
+	}
+	return strings.Join(key, " ")
 }
 
 // owing is the one owed step whose id, with names for ids, contains part.

@@ -98,6 +98,15 @@ func releases(st Step) []string {
 		return []string{"network " + string(st.Network)}
 	case RemoveImage:
 		return []string{"image " + string(st.Image)}
+	case GiveBack:
+		switch i := st.Item; i.Kind {
+		case "endpoint":
+			return []string{fmt.Sprintf("endpoint %s %s %d", i.Network, i.Key, i.Run)}
+		case "process":
+			return []string{fmt.Sprintf("process %s %d", i.Key, i.Run)}
+		default:
+			return []string{i.Kind + " " + i.Key}
+		}
 	}
 	return nil
 }
