@@ -46,12 +46,8 @@ func (j *Journal) open() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if strings.HasSuffix(name, newSuffix) {
-			if err := j.fs.Remove(name); err != nil {
-				return fmt.Errorf("open event log: remove %s: %w", name, err)
-			}
-		}
+	if err := removeUnfinished(j.fs, names); err != nil {
+		return fmt.Errorf("open event log: %w", err)
 	}
 	if fresh {
 		if err := saveFile(j.fs, formatFile, []byte(formatLine(formatVersion))); err != nil {
@@ -69,6 +65,18 @@ func (j *Journal) open() error {
 		return fmt.Errorf("open event log: sync directory: %w", err)
 	}
 	return j.refill()
+}
+
+// removeUnfinished takes away what a crash has left half made.
+func removeUnfinished(files FS, names []string) error {
+	for _, name := range names {
+		if strings.HasSuffix(name, newSuffix) {
+			if err := files.Remove(name); err != nil {
+				return fmt.Errorf("remove %s: %w", name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // begin makes the first segment of a new log.

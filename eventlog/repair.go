@@ -36,6 +36,18 @@ func RepairFS(ctx context.Context, files FS, source Source) ([]string, error) {
 	if err := files.Lock(); err != nil {
 		return nil, err
 	}
+	names, err := files.List()
+	if err != nil {
+		return nil, fmt.Errorf("repair event log: %w", err)
+	}
+	// The format first: nothing of a newer one may be touched.
+	var corrupt *CorruptError
+	if _, err := checkFormat(files, names); err != nil && !errors.As(err, &corrupt) {
+		return nil, err
+	}
+	if err := removeUnfinished(files, names); err != nil {
+		return nil, fmt.Errorf("repair event log: %w", err)
+	}
 	// One segment at a time, the first one first: what a segment must follow
 	// is known only when all before it are whole.
 	var rebuilt []string

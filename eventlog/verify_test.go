@@ -106,6 +106,44 @@ func TestMissingSegment(t *testing.T) {
 	}
 }
 
+// TestRepairCutShort ends a repair between any two operations on the disk, by a
+// loss of power or by kill -9: the next repair finishes it, byte for byte.
+func TestRepairCutShort(t *testing.T) {
+	base, all := history(t, 12, small())
+	replica := eventlog.NewMem()
+	if err := replica.Restore(all); err != nil {
+		t.Fatal(err)
+	}
+	for left, finished := 0, false; !finished; left++ {
+		for _, end := range []func(*faultfs.FS) *faultfs.FS{(*faultfs.FS).Kill, (*faultfs.FS).Crash} {
+			files := base.Clone()
+			files.Flip(firstSegment, 300, 1)
+			n := left
+			files.SetFault(func(op faultfs.Op) faultfs.Fault {
+				if op.Kind == faultfs.Read || op.Kind == faultfs.Open {
+					return faultfs.Fault{}
+				}
+				if n--; n < 0 {
+					return faultfs.Fault{Err: errCut, Short: int(op.Len / 2)}
+				}
+				return faultfs.Fault{}
+			})
+			_, err := eventlog.RepairFS(context.Background(), files, replica)
+			finished = err == nil
+			files = end(files)
+			if _, err := eventlog.RepairFS(context.Background(), files, replica); err != nil {
+				t.Fatalf("cut after %d: %v", left, err)
+			}
+			if !bytes.Equal(files.Bytes(firstSegment), base.Bytes(firstSegment)) {
+				t.Fatalf("cut after %d: repaired file differs", left)
+			}
+		}
+		if left > 200 {
+			t.Fatal("the repair never ends")
+		}
+	}
+}
+
 // TestBadSector makes the disk refuse to read a block: Open and Read give its
 // error, verify and export reach the rest, a replica brings it back.
 func TestBadSector(t *testing.T) {
