@@ -17,8 +17,11 @@ type printer struct {
 	failed  []string
 }
 
-// maxNotes bounds the driver's own lines in the report of one fault.
-const maxNotes = 20
+// What one fault may take in the report without -v.
+const (
+	maxMessages = 8
+	maxNotes    = 20 // the driver's own lines among them
+)
 
 // print tells how one check went.
 func (p *printer) print(r *conform.Result) {
@@ -27,9 +30,11 @@ func (p *printer) print(r *conform.Result) {
 	}
 	promise, notes := "", []string(nil)
 	for _, n := range r.Notes {
-		if said, ok := strings.CutPrefix(n, "promise: "); ok {
+		said, isPromise := strings.CutPrefix(n, "promise: ")
+		switch {
+		case isPromise:
 			promise = said
-		} else {
+		case !strings.Contains(n, "[INFO]  plugin process exited") || p.order.verbose:
 			notes = append(notes, n)
 		}
 	}
@@ -41,7 +46,11 @@ func (p *printer) print(r *conform.Result) {
 		p.held++
 	}
 	fmt.Fprintf(p.out, "%s  %-28s %6.2f s  %s\n", word, r.Name, r.Took.Seconds(), promise)
-	for _, m := range r.Messages {
+	for i, m := range r.Messages {
+		if i == maxMessages && !p.order.verbose {
+			p.indent("- ", fmt.Sprintf("and %d more (-v shows them)", len(r.Messages)-i))
+			break
+		}
 		p.indent("- ", m)
 	}
 	if !r.Failed && !p.order.verbose {
