@@ -15,6 +15,7 @@ import (
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/eventlog"
 	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/internal/query"
 )
 
 // Hosts carries steps to driver hosts. A message may get lost: the engine asks
@@ -26,6 +27,7 @@ type Hosts interface {
 
 // Begin is how a new log begins; an old log's own word holds.
 type Begin struct {
+	ID       string       // UUID; empty: one is made
 	Name     string       // of the engine
 	Drivers  core.Choice  // for every container
 	Pool     netip.Prefix // subnets of networks come from it
@@ -39,6 +41,8 @@ type Options struct {
 	Keys  Keys // of sealed values
 
 	Begin   Begin
+	Machine query.Info // what is told about the process and the machine beside the state
+
 	Version string // of the program
 	BootID  string // of the kernel that runs
 
@@ -137,11 +141,14 @@ func Open(o Options) (*Engine, error) {
 
 // start decides on core.StartEngine, the first command of every engine process.
 func (e *Engine) start() error {
-	id, err := newUUID(e.o.Random)
-	if err != nil {
-		return err
-	}
 	b := e.o.Begin
+	id := b.ID
+	if id == "" {
+		var err error
+		if id, err = NewUUID(e.o.Random); err != nil {
+			return err
+		}
+	}
 	c := &core.StartEngine{
 		ID: id, Name: b.Name, Drivers: b.Drivers, Pool: b.Pool, PoolBits: b.PoolBits,
 		Version: e.o.Version, BootID: e.o.BootID,
@@ -171,8 +178,8 @@ func (e *Engine) ID() string { return e.durable.Engine.ID }
 // Epoch is the sequence of this engine's start: results of older ones are refused.
 func (e *Engine) Epoch() uint64 { return e.dispatch.epoch }
 
-// newUUID makes a random UUID (RFC 9562, version 4).
-func newUUID(random io.Reader) (string, error) {
+// NewUUID makes a random UUID (RFC 9562, version 4).
+func NewUUID(random io.Reader) (string, error) {
 	var b [16]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return "", fmt.Errorf("make an id: %w", err)

@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/internal/query"
+)
+
+func resolve(s *core.State, in query.ResolveIn) (any, error) {
+	var first error
+	for _, kind := range []string{core.KindContainer, core.KindImage, core.KindNetwork, core.KindDriver} {
+		if in.Kind != "" && in.Kind != kind || in.Kind == "" && kind == core.KindDriver {
+			continue
+		}
+		r, err := resolveOne(s, kind, in.Ref)
+		if err == nil || !errdefs.IsNotFound(err) {
+			r.Seq = s.Seq
+			return r, err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		first = errclass.Errorf(errdefs.ErrInvalidArgument, "nothing of the kind %q has a name", in.Kind)
+	}
+	return nil, first
+}
+
+func resolveOne(s *core.State, kind, ref string) (query.Resolved, error) {
+	r := query.Resolved{Kind: kind}
+	switch kind {
+	case core.KindContainer:
+		c, err := findContainer(s, ref)
+		if err != nil {
+			return r, err
+		}
+		r.ID, r.Name = string(c.ID), c.Name
+	case core.KindImage:
+		i, err := findImage(s, ref)
+		if err != nil {
+			return r, err
+		}
+		r.ID = string(i.ID)
+		if len(i.Names) > 0 {
+			r.Name = i.Names[0]
+		}
+	case core.KindNetwork:
+		n, err := findNetwork(s, ref)
+		if err != nil {
+			return r, err
+		}
+		r.ID, r.Name = string(n.ID), n.Name
+	case core.KindDriver:
+		id, err := findDriver(s, ref)
+		if err != nil {
+			return r, err
+		}
+		r.ID, r.Name = id, id
+	}
+	return r, nil
+}
+
+func findContainer(s *core.State, ref string) (*core.Container, error) {
+	c, err := s.FindContainer(ref)
+	if errdefs.IsNotFound(err) {
+		var names []string
+		for _, k := range s.Containers {
+			names = append(names, k.Name)
+		}
+		err = hinted(err, ref, names)
+	}
+	return c, err
+}
+
+func findImage(s *core.State, ref string) (*core.Image, error) {
+	i, err := s.FindImage(ref)
+	if errdefs.IsNotFound(err) {
+		var names []string
+		for _, k := range s.Images {
+			names = append(names, k.Names...)
+		}
+		err = hinted(err, ref, names)
+	}
+	return i, err
+}
+
+func findNetwork(s *core.State, ref string) (*core.Network, error) {
+	n, err := s.FindNetwork(ref)
+	if errdefs.IsNotFound(err) {
+		var names []string
+		for _, k := range s.Networks {
+			names = append(names, k.Name)
+		}
+		err = hinted(err, ref, names)
+	}
+	return n, err
+}
+
+// hinted adds the nearest right name to an error, if one is near.
+func hinted(err error, ref string, names []string) error {
+	if name := nearest(ref, names); name != "" {
+		return errclass.WithHint(err, "did you mean "+name+"?")
+	}
+	return err
+}
+
+// nearest is the name with the fewest edits from ref, at most a third of its
+// length; of several the first in order.
+func nearest(ref string, names []string) string {
+	slices.Sort(names)
+	best, at := "", len(ref)/3+1
+	for _, name := range names {
+		if n := edits(strings.ToLower(ref), strings.ToLower(name), at); n < at || n == at && best == "" {
+			best, at = name, n
+		}
+	}
+	return best
+}
+
+// edits is the Levenshtein distance, or more than limit as soon as that is clear.
+func edits(a, b string, limit int) int {
+	if d := len(a) - len(b); d > limit || -d > limit {
+		return limit + 1
+	}
+	row := make([]int, len(b)+1)
+	for k := range row {
+		row[k] = k
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for k := range len(b) {
+			cost := diagonal
+			if a[i] != b[k] {
+				cost = 1 + min(diagonal, row[k], row[k+1])
+			}
+			diagonal, row[k+1] = row[k+1], cost
+		}
+	}
+	return row[len(b)]
+}
