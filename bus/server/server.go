@@ -134,10 +134,10 @@ func (s *Server) Dial(ctx context.Context, role bus.Role, name string) (*bus.Cli
 func (s *Server) Subjects() bus.Subjects { return s.subjects }
 
 // ControlSocket is where control is had.
-func (s *Server) ControlSocket() string { return filepath.Join(s.cfg.Run, "gantry.sock") }
+func (s *Server) ControlSocket() string { return filepath.Join(s.cfg.Run, bus.ControlSocket) }
 
 // ReadSocket is where one can only read.
-func (s *Server) ReadSocket() string { return filepath.Join(s.cfg.Run, "read.sock") }
+func (s *Server) ReadSocket() string { return filepath.Join(s.cfg.Run, bus.ReadSocket) }
 
 // openSockets opens the two sockets, and the loopback address if one is wanted.
 func (s *Server) openSockets() error {
@@ -167,9 +167,17 @@ func listenFor(path string, gid *int) (*net.UnixListener, error) {
 }
 
 func (s *Server) openDoor(l net.Listener, path string, role bus.Role, a account) {
-	d := &door{listener: l, path: path, role: role, account: a, splicer: s.splicer, conns: map[net.Conn]bool{}}
+	d := &door{listener: l, path: path, log: s.log, conns: map[net.Conn]bool{}}
+	d.lead = func(_ context.Context, c net.Conn) error { return s.splicer.splice(c, role, a) }
+	s.open(d)
+}
+
+// open lets people in at the door until Close.
+func (s *Server) open(d *door) {
+	ctx, cancel := context.WithCancel(context.Background())
+	d.end = cancel
 	d.wg.Add(1)
-	go d.serve()
+	go d.serve(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.doors = append(s.doors, d)

@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,13 +27,13 @@ const (
 	spliceBuffer = 32 << 10
 )
 
-// door is a listening socket that leads into the server.
+// door is a listening socket.
 type door struct {
 	listener net.Listener
-	path     string // of a unix socket, to be removed
-	role     bus.Role
-	account  account
-	splicer  *splicer
+	path     string                                // of a unix socket, to be removed
+	lead     func(context.Context, net.Conn) error // what is done with who comes in
+	log      *slog.Logger
+	end      context.CancelFunc // of lead's context
 
 	wg    sync.WaitGroup
 	mu    sync.Mutex // guards conns and shut
@@ -80,7 +81,7 @@ func openUp(path string, mode os.FileMode, gid int) error {
 	return os.Rename(path+".new", path)
 }
 
-func (d *door) serve() {
+func (d *door) serve(ctx context.Context) {
 	defer d.wg.Done()
 	for {
 		c, err := d.listener.Accept()
@@ -88,7 +89,7 @@ func (d *door) serve() {
 			return
 		}
 		if err != nil { // out of descriptors: they come back
-			d.splicer.log.Warn("accept", "socket", d.listener.Addr().String(), "error", err)
+			d.log.Warn("accept", "socket", d.listener.Addr().String(), "error", err)
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
@@ -98,8 +99,8 @@ func (d *door) serve() {
 		}
 		go func() {
 			defer d.forget(c)
-			if err := d.splicer.splice(c, d.role, d.account); err != nil {
-				d.splicer.log.Debug("connection", "socket", d.listener.Addr().String(), "error", err)
+			if err := d.lead(ctx, c); err != nil {
+				d.log.Debug("connection", "socket", d.listener.Addr().String(), "error", err)
 			}
 		}()
 	}
@@ -127,6 +128,7 @@ func (d *door) forget(c net.Conn) {
 // close shuts the door: nobody comes in, and who is inside leaves.
 func (d *door) close() {
 	_ = d.listener.Close() // it was open: there is nothing to be learned from it
+	d.end()
 	d.mu.Lock()
 	d.shut = true
 	for c := range d.conns {
