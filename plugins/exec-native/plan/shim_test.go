@@ -54,15 +54,16 @@ func TestMain(m *testing.M) {
 // shim is a run under test.
 type shim struct {
 	*Plan
-	t      *testing.T
-	dir    string
-	files  []*os.File
-	record *os.File
-	conn   *Conn
-	pid    int // of the shim
-	init   int
-	exited Report
-	seen   []Report
+	t       *testing.T
+	dir     string
+	program string // the built shim if empty
+	files   []*os.File
+	record  *os.File
+	conn    *Conn
+	pid     int // of the shim
+	init    int
+	exited  Report
+	seen    []Report
 }
 
 // newShim prepares a plan with all of stage 0 in a fresh run directory.
@@ -132,6 +133,12 @@ func (s *shim) start() *shim {
 	b, err := s.Encode(len(s.files))
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if p := os.Getenv("GANTRY_TEST_SHIM"); p != "" {
+		path = p // TestUnderSanitizers
+	}
+	if s.program != "" {
+		path = s.program
 	}
 	s.conn, err = Start(s.t.Context(), path, b, s.files)
 	for _, f := range s.files {

@@ -103,7 +103,13 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 #define CLOCK_REALTIME 0
 #define CLOCK_MONOTONIC 1
 #define PROC_MAGIC 0x9fa0
-#define RLIM_NONE 0
+/* linux/stat.h keeps these back from programs with a C library. */
+#ifndef S_IFMT
+#define S_IFMT 00170000
+#define S_IFREG 0100000
+#define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#endif
 #define MAP_ANON_PRIVATE 0x22
 #define PROT_READ 1
 #define PROT_WRITE 2

@@ -1,0 +1,155 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/stdio"
+)
+
+// TestLogRotates writes far more than the log may hold while a reader follows.
+func TestLogRotates(t *testing.T) {
+	const size = 3 << 20
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 256<<10).
+		host("/bin/sh", "-c", fmt.Sprintf("seq -w 1 99999999 | head -c %d; echo end >&2", size))
+	s.start().until(ReportGate)
+	r, err := stdio.OpenLog(filepath.Join(s.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
+	var sent strings.Builder
+	done := make(chan error, 1)
+	go func() {
+		_, err := collect(c, &slowWriter{w: &sent}, io.Discard)
+		done <- err
+	}()
+	var logged, errs strings.Builder
+	for errs.String() != "end\n" {
+		rec, err := r.Follow(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch rec.Stream {
+		case stdio.Gap:
+			t.Fatalf("a gap of %d bytes before a reader that keeps up", rec.Lost)
+		case stdio.Stdout:
+			logged.Write(rec.Data)
+		case stdio.Stderr:
+			errs.Write(rec.Data)
+		}
+	}
+	s.until(ReportExited)
+	if err := <-done; err != nil || logged.String() != sent.String() || logged.Len() != size {
+		t.Errorf("%d bytes sent, %d in the log, %v", sent.Len(), logged.Len(), err)
+	}
+	files, _ := filepath.Glob(filepath.Join(s.dir, "log*"))
+	if len(files) != 5 {
+		t.Errorf("%v", files)
+	}
+	for _, f := range files {
+		if info, _ := os.Stat(f); info.Size() > 256<<10 {
+			t.Errorf("%s has %d bytes", f, info.Size())
+		}
+	}
+}
+
+// slowWriter slows a lossless client down, and the program with it.
+type slowWriter struct {
+	w io.Writer
+	n int
+}
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(2 * time.Millisecond)
+	return w.w.Write(p)
+}
+
+// TestLogOnFullDisk fills the log's file system: the program runs on, and what
+// could not be written is counted once there is room again.
+func TestLogOnFullDisk(t *testing.T) {
+	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: 20000}, 0)
+	disk := filepath.Join(s.dir, "disk")
+	os.Mkdir(disk, 0o700)
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH) })
+	filler := filepath.Join(disk, "filler")
+	os.WriteFile(filler, make([]byte, 128<<10), 0o600)
+	d, err := os.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Add(StageMonitor, Log{Dir: s.add(d), Name: "log", MaxBytes: 1 << 20, MaxFiles: 2, Offset: 1000})
+	s.host("/bin/sh", "-c", "head -c 400000 /dev/zero; echo full >&2; read x; echo after; exit 2").start().until(ReportGate)
+	c := s.attach(stdio.Hello{Stdout: true, Stderr: true, Stdin: true, Lossless: true})
+	for {
+		f, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Type == stdio.FrameStderr {
+			break
+		}
+	}
+	os.Remove(filler)
+	io.WriteString(c, "go\n")
+	if r := s.until(ReportExited); r.Code != 2 {
+		t.Fatalf("%+v", r)
+	}
+	r, err := stdio.OpenLog(filepath.Join(disk, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	at, lost, last := uint64(1000), uint64(0), ""
+	for {
+		rec, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rec.Offset != at {
+			t.Fatalf("a record at %d, not %d", rec.Offset, at)
+		}
+		at = rec.End()
+		lost += rec.Lost
+		last = string(rec.Data)
+	}
+	if at != 1000+400000+5+6 || lost == 0 || last != "after\n" {
+		t.Errorf("ended at %d, %d lost, last %q", at, lost, last)
+	}
+}
+
+// TestLogSpeed compares a flood into the log with the same into a file.
+func TestLogSpeed(t *testing.T) {
+	const size = 128 << 20
+	if _, err := buildShim(); err != nil { // not part of the time
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf("head -c %d /dev/zero", size)
+	begin := time.Now()
+	s := newShim(t, Monitor{}, 64<<20).host("/bin/sh", "-c", script)
+	s.start().until(ReportExited)
+	logged := time.Since(begin)
+	begin = time.Now()
+	plain := newShim(t, Monitor{}, 0)
+	plain.host("/bin/sh", "-c", script+" | cat > "+filepath.Join(plain.dir, "plain")).start().until(ReportExited)
+	file := time.Since(begin)
+	if file.Seconds() < 0.3*logged.Seconds() {
+		t.Errorf("far slower than a file")
+	}
+	t.Logf("into the log %v, through cat into a file %v: ratio %.2f", logged, file, file.Seconds()/logged.Seconds())
+}
