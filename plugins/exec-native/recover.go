@@ -108,7 +108,6 @@ func (d *native) revive(r *run) (rec plan.ExitRecord, ended bool, err error) {
 		return rec, false, nil
 	}
 	r.started = execdriver.Started{PID: rec.PID, Log: r.log}
-	r.shimPID = rec.ShimPID
 	close(r.ready)
 	return rec, true, nil
 }
@@ -134,10 +133,8 @@ func (d *native) greet(ctx context.Context, r *run) (events, error) {
 		shim.Close()
 		return nil, fmt.Errorf("greet shim: %w", err)
 	}
-	if rec, err := readRecord(r.dir, d.bootID); err == nil {
-		d.mu.Lock()
-		r.shimPID = rec.ShimPID
-		d.mu.Unlock()
+	if rec, err := readRecord(r.dir, d.bootID); err == nil && rec.ShimPID > 0 {
+		d.knowShim(r, rec.ShimPID) // it has spoken on its own socket: the pid is its
 	}
 	d.follow(r, rep)
 	return shim, nil

@@ -17,6 +17,9 @@ import (
 // in its container was killed.
 const shimPatience = 2 * time.Second
 
+// shimLeave is how long Release waits for a shim that has told everything.
+const shimLeave = 100 * time.Millisecond
+
 // endStartPause is how long a killed start may take before it is killed again.
 const endStartPause = 20 * time.Millisecond
 
@@ -47,14 +50,24 @@ func (d *native) Signal(_ context.Context, k execdriver.Key, signal int) error {
 
 // Release implements execdriver.Driver.
 func (d *native) Release(ctx context.Context, k execdriver.Key) error {
+	if !isName(k.Container) {
+		return fmt.Errorf("container %q: %w", k.Container, errdefs.ErrInvalidArgument)
+	}
 	d.mu.Lock()
 	r := d.runs[k]
 	if r == nil {
 		r = d.newRun(k) // perhaps a cgroup without a directory
 		r.state = broken
 	}
-	state, shimPID := r.state, r.shimPID
+	state := r.state
+	var shim *os.File
+	if state != starting {
+		shim, r.shim = r.shim, nil // ours now
+	}
 	d.mu.Unlock()
+	if shim != nil {
+		defer shim.Close()
+	}
 	group := d.containers.Group(groupName(k))
 	if state == starting {
 		if err := endStart(ctx, r, group); err != nil {
@@ -66,7 +79,7 @@ func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 		if err := group.Kill(); err != nil {
 			return fmt.Errorf("release container %s run %d: %w", k.Container, k.Run, err)
 		}
-		if err := d.awaitShim(ctx, r, shimPID); err != nil {
+		if err := awaitEnd(ctx, r, shim); err != nil {
 			return err
 		}
 	}
@@ -76,6 +89,7 @@ func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 	if err := os.RemoveAll(r.dir); err != nil {
 		return fmt.Errorf("remove run directory: %w", err)
 	}
+	awaitLeave(shim)
 	d.drop(r)
 	return nil
 }
@@ -99,9 +113,9 @@ func endStart(ctx context.Context, r *run, group *cgroup.Group) error {
 	}
 }
 
-// awaitShim waits until a shim has told the end of its run; one that does not
-// is killed.
-func (d *native) awaitShim(ctx context.Context, r *run, pid int) error {
+// awaitEnd waits until a shim has told the end of its run; one that does not is
+// killed.
+func awaitEnd(ctx context.Context, r *run, shim *os.File) error {
 	timer := time.NewTimer(shimPatience)
 	defer timer.Stop()
 	select {
@@ -111,11 +125,8 @@ func (d *native) awaitShim(ctx context.Context, r *run, pid int) error {
 		return ctx.Err()
 	case <-timer.C:
 	}
-	if held, err := alive(r.dir); err == nil && held && pid > 0 {
-		if f, err := openPidfd(pid, "shims"); err == nil {
-			_ = unix.PidfdSendSignal(int(f.Fd()), unix.SIGKILL, nil, 0)
-			f.Close()
-		}
+	if shim != nil {
+		_ = unix.PidfdSendSignal(int(shim.Fd()), unix.SIGKILL, nil, 0) // it may be gone by now
 	}
 	select {
 	case <-r.gone: // watch has seen the socket close
@@ -123,7 +134,16 @@ func (d *native) awaitShim(ctx context.Context, r *run, pid int) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(shimPatience):
-		return fmt.Errorf("shim %d of container %s does not end: %w", pid, r.key.Container, errdefs.ErrUnavailable)
+		return fmt.Errorf("the shim of container %s does not end: %w", r.key.Container, errdefs.ErrUnavailable)
+	}
+}
+
+// awaitLeave gives a shim that has told everything a moment to be gone, so that
+// its cgroup can be removed. One that serves a slow client stays longer.
+func awaitLeave(shim *os.File) {
+	if shim != nil {
+		poll := []unix.PollFd{{Fd: int32(shim.Fd()), Events: unix.POLLIN}}
+		_, _ = unix.Poll(poll, int(shimLeave.Milliseconds()))
 	}
 }
 

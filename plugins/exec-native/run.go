@@ -34,7 +34,7 @@ type run struct {
 	state   state
 	err     error
 	started execdriver.Started
-	shimPID int
+	shim    *os.File // pidfd of the shim; nil if it is gone
 	pidfd   *os.File // of the container's first process
 	end     execdriver.Exit
 }
@@ -72,9 +72,7 @@ func (d *native) watch(r *run, shim events) {
 func (d *native) follow(r *run, rep plan.Report) (over bool) {
 	switch rep.Kind {
 	case plan.ReportShim:
-		d.mu.Lock()
-		r.shimPID = rep.PID
-		d.mu.Unlock()
+		d.knowShim(r, rep.PID)
 	case plan.ReportRunning:
 		d.becomeRunning(r, rep.PID)
 	case plan.ReportExited:
@@ -87,6 +85,21 @@ func (d *native) follow(r *run, rep plan.Report) (over bool) {
 		return true
 	}
 	return false
+}
+
+// knowShim keeps hold of a shim that has just spoken, so that Release can wait
+// for it to be gone.
+func (d *native) knowShim(r *run, pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return // it has ended; nothing to wait for
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.shim != nil {
+		r.shim.Close()
+	}
+	r.shim = os.NewFile(uintptr(fd), "pidfd of shim")
 }
 
 // becomeRunning notes that the program was executed. Without a pidfd it has

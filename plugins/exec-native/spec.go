@@ -92,7 +92,7 @@ func checkRequest(r execdriver.Start) error {
 		return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 	}
 	switch {
-	case r.Container == "" || strings.ContainsAny(r.Container, "/\x00\n") || r.Container[0] == '.':
+	case !isName(r.Container):
 		return invalid("Container %q", r.Container)
 	case len(r.Process.Args) == 0 || r.Process.Args[0] == "":
 		return invalid("Process.Args is empty")

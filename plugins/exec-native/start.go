@@ -63,8 +63,16 @@ func (d *native) begin(ctx context.Context, one *run, r execdriver.Start) {
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
-	if left := d.discard(cleanup, one); left == nil {
+	if d.discard(cleanup, one) == nil {
 		d.forget(one)
+	}
+	d.mu.Lock()
+	left := one.shim
+	one.shim = nil
+	d.mu.Unlock()
+	if left != nil {
+		awaitLeave(left)
+		left.Close()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -164,9 +172,7 @@ func (d *native) await(ctx context.Context, one *run, shim *plan.Conn) error {
 		}
 		switch rep.Kind {
 		case plan.ReportShim:
-			d.mu.Lock()
-			one.shimPID = rep.PID
-			d.mu.Unlock()
+			d.knowShim(one, rep.PID)
 		case plan.ReportRunning:
 			d.becomeRunning(one, rep.PID)
 			return nil

@@ -32,16 +32,30 @@ type Group struct {
 // Group names a group without looking for it.
 func (p *Parent) Group(name string) *Group { return &Group{p, name} }
 
-// Name is the group's name below its parent.
-func (g *Group) Name() string { return g.name }
+// check refuses names that would lead out of the parent. Every method that
+// touches the kernel asks it first.
+func (g *Group) check() error {
+	if g.name == "" || g.name == "." || g.name == ".." || strings.ContainsAny(g.name, "/\n\x00") {
+		return fmt.Errorf("cgroup name %q: %w", g.name, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
 
 // AttachFiles opens the files by which a process that has one thread puts
 // itself into the group, by writing "0". The caller closes them.
-func (g *Group) AttachFiles() ([]*os.File, error) { return g.p.attachFiles(g.name) }
+func (g *Group) AttachFiles() ([]*os.File, error) {
+	if err := g.check(); err != nil {
+		return nil, err
+	}
+	return g.p.attachFiles(g.name)
+}
 
 // OOMCounter opens the file whose line "oom_kill N" counts the processes that
 // the kernel killed for want of memory; nil where there is none.
 func (g *Group) OOMCounter() (*os.File, error) {
+	if err := g.check(); err != nil {
+		return nil, err
+	}
 	for _, d := range g.p.dirs {
 		file := "memory.oom_control"
 		if d.Unified {
@@ -82,6 +96,9 @@ func (g *Group) OOMKills() (uint64, error) {
 
 // Pids lists the processes of the group and of all groups below it.
 func (g *Group) Pids() ([]int, error) {
+	if err := g.check(); err != nil {
+		return nil, err
+	}
 	var out []int
 	for _, d := range g.p.dirs {
 		pids, err := pidsBelow(int(d.f.Fd()), g.name, 0)
@@ -133,6 +150,9 @@ func pidsBelow(at int, name string, depth int) ([]int, error) {
 // Freeze stops or resumes everything in the group; NotImplemented where no
 // freezer is.
 func (g *Group) Freeze(frozen bool) error {
+	if err := g.check(); err != nil {
+		return err
+	}
 	for _, d := range g.p.dirs {
 		switch {
 		case d.has("freezer"):
@@ -170,6 +190,9 @@ func ignoreGone(err error) error {
 // Kill sends SIGKILL to everything in the group, frozen or not, and does not
 // wait for it to be gone. The group must not be one that this process is in.
 func (g *Group) Kill() error {
+	if err := g.check(); err != nil {
+		return err
+	}
 	for _, d := range g.p.dirs {
 		if d.Unified {
 			// cgroup.kill (5.14) reaches all at once, also what is just forking.
@@ -221,6 +244,9 @@ func (g *Group) signalAll() error {
 // Unavailable: processes do not go away, in uninterruptible sleep as a rule.
 // Nothing waits for them: the caller asks again later.
 func (g *Group) Remove(ctx context.Context) error {
+	if err := g.check(); err != nil {
+		return err
+	}
 	wait := firstWait
 	var err error
 	deadline := time.Now().Add(emptyTimeout)
@@ -265,6 +291,9 @@ func describe(pids []int) []string {
 
 // sweep removes the directories, deepest first; EBUSY while processes are in.
 func (g *Group) sweep() error {
+	if err := g.check(); err != nil {
+		return err
+	}
 	var errs []error
 	for _, d := range g.p.dirs {
 		if err := removeBelow(int(d.f.Fd()), g.name, 0); err != nil {

@@ -164,6 +164,9 @@ func (p *Parent) attachFiles(name string) ([]*os.File, error) {
 // in a group of this name.
 func (p *Parent) Create(name string, r *specs.LinuxResources) (*Group, error) {
 	g := p.Group(name)
+	if err := g.check(); err != nil {
+		return nil, err
+	}
 	v1, err := writesV1(r)
 	if err != nil {
 		return nil, err
@@ -189,9 +192,6 @@ func (p *Parent) Create(name string, r *specs.LinuxResources) (*Group, error) {
 
 // mkdirs makes the group in every hierarchy.
 func (p *Parent) mkdirs(name string) error {
-	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\n") {
-		return fmt.Errorf("cgroup name %q: %w", name, errdefs.ErrInvalidArgument)
-	}
 	for _, d := range p.dirs {
 		err := again(func() error { return unix.Mkdirat(int(d.f.Fd()), name, 0o755) })
 		switch {
