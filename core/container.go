@@ -39,10 +39,11 @@ type Container struct {
 	Process ProcessSlot `json:"process,omitzero"`
 	Log     Slot        `json:"log,omitzero"` // log files, from the first start to the removal
 
-	Attach  bool      `json:"attach,omitempty"` // of this run: hold the program until a client has attached
-	Run     uint64    `json:"run,omitempty"`    // number of the newest run
-	Exit    *Exit     `json:"exit,omitempty"`   // how the newest ended run ended
-	Started time.Time `json:"started,omitzero"` // when the newest run's start was recorded
+	Attach  bool      `json:"attach,omitempty"`   // of this run: hold the program until a client has attached
+	Run     uint64    `json:"run,omitempty"`      // number of the newest run
+	Exit    *Exit     `json:"exit,omitempty"`     // how the newest ended run ended
+	Started time.Time `json:"started,omitzero"`   // when the newest run's start was recorded
+	LogPath string    `json:"log_path,omitempty"` // of the newest file, as the exec driver told it last
 }
 
 // RootfsSlot holds the root filesystem.

@@ -178,6 +178,9 @@ func (e *ProcessStarted) apply(s *State) []Noun {
 			Slot: Slot{State: Held, Turn: c.Process.Turn}, Run: e.Run, PID: e.PID, Log: e.Log,
 		}
 		c.Started = e.Time
+		if e.Log != "" {
+			c.LogPath = e.Log
+		}
 		c.Jobs = nil
 	})
 }
