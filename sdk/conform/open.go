@@ -36,12 +36,16 @@ func closeDriver(d any) error {
 // OverGRPC opens drivers in this process and puts a real gRPC connection over
 // a unix socket between them and the checks.
 func OverGRPC[D any](open func(driver.Config) (D, error), service func(D) driver.Service, client func(grpc.ClientConnInterface) D) Open[D] {
-	return func(t T, c driver.Config) (Opened[D], error) {
+	return func(_ T, c driver.Config) (Opened[D], error) {
 		d, err := open(c)
 		if err != nil {
 			return Opened[D]{}, err
 		}
-		path := filepath.Join(t.TempDir(), "s")
+		dir, err := socketDir(c)
+		if err != nil {
+			return Opened[D]{}, err
+		}
+		path := filepath.Join(dir, "s")
 		l, err := net.Listen("unix", path)
 		if err != nil {
 			return Opened[D]{}, err
@@ -61,6 +65,12 @@ func OverGRPC[D any](open func(driver.Config) (D, error), service func(D) driver
 	}
 }
 
+// socketDir makes a directory beside the driver's own ones, so that it lives as
+// long as they do.
+func socketDir(c driver.Config) (string, error) {
+	return os.MkdirTemp(filepath.Dir(c.Run), "s")
+}
+
 // Program opens drivers as processes of the program at path, as the engine
 // does: own environment, go-plugin, a process group that can be killed as one.
 func Program[D any](kind, path string, p plugin.Plugin) Open[D] {
@@ -68,7 +78,10 @@ func Program[D any](kind, path string, p plugin.Plugin) Open[D] {
 		var none Opened[D]
 		cmd := exec.Command(path)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		sockets := t.TempDir()
+		sockets, err := socketDir(c)
+		if err != nil {
+			return none, err
+		}
 		cmd.Env = append(c.Environ(), driver.EnvSocketDir+"="+sockets, "PATH="+os.Getenv("PATH"))
 		log := hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: logWriter{t}, DisableTime: true})
 		client := plugin.NewClient(driver.ClientConfig(kind, p, cmd, log))
