@@ -1,0 +1,55 @@
+package image
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+)
+
+// Normalize makes the full reference of what a person may have typed:
+// "busybox" is docker.io/library/busybox:latest. A digest stays, and without a
+// tag beside it none is added.
+// InvalidArgument: it is no reference.
+func Normalize(name string) (string, error) {
+	named, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return "", fmt.Errorf("image name %q: %w: %w", clip(name), err, errdefs.ErrInvalidArgument)
+	}
+	return named.String(), nil
+}
+
+// Familiar is the short form of a full reference that people read:
+// "busybox:latest". What is no reference stays as it is.
+func Familiar(name string) string {
+	ref, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return name
+	}
+	return reference.FamiliarString(ref)
+}
+
+// clip shortens a stranger's string for a message.
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+// nameOf is the full reference that an entry of an index bears, if any:
+// containerd's annotation, else the layout's own where it is more than a tag.
+func nameOf(annotations map[string]string) string {
+	for _, key := range []string{annotationName, annotationRef} {
+		value := annotations[key]
+		if !strings.ContainsAny(value, ":/") {
+			continue
+		}
+		if name, err := Normalize(value); err == nil {
+			return name
+		}
+	}
+	return ""
+}
