@@ -40,6 +40,7 @@ const (
 // Noun names one thing that events are about.
 type Noun struct{ Kind, ID string }
 
+// String is kind and id with a slash between.
 func (n Noun) String() string { return n.Kind + "/" + n.ID }
 
 func stepID(n Noun, slot, verb string, seq uint64) StepID {

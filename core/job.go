@@ -47,7 +47,7 @@ func (j *Job) Open() bool { return j.State == JobOpen }
 // Fault is what went wrong in a step, for people and for exit codes.
 type Fault struct {
 	Step    StepID `json:"step,omitempty"`
-	Class   string `json:"class"` // an errdefs class by name, e.g. "not found"
+	Class   string `json:"class"` // an errdefs class by its word, e.g. "not-found"
 	Message string `json:"message"`
 }
 
