@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -359,18 +358,26 @@ func TestTerminal(t *testing.T) {
 	s.sh("tty; stty size; read x; stty size; echo got $x; [ -c /dev/console ] && exit 8").start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, Lossless: true})
 	var out strings.Builder
-	done := make(chan stdio.Exit, 1)
-	go func() {
-		e, _ := collect(c, &out, &out)
-		done <- e
-	}()
-	time.Sleep(100 * time.Millisecond)
+	until := func(text string) {
+		t.Helper()
+		for !strings.Contains(out.String(), text) {
+			f, err := c.Next()
+			if err != nil {
+				t.Fatalf("%v after %q", err, out.String())
+			}
+			if f.Type == stdio.FrameStdout {
+				out.Write(f.Payload)
+			}
+		}
+	}
+	until("33 99")
 	c.Resize(stdio.Size{Rows: 40, Cols: 120})
 	c.Write([]byte("word\r"))
-	e := <-done
+	until("got word")
+	e, err := collect(c, &out, &out)
 	got := strings.ReplaceAll(out.String(), "\r", "")
-	if e.Code != 8 || got != "/dev/pts/0\n33 99\nword\n40 120\ngot word\n" {
-		t.Errorf("%+v, %q", e, got)
+	if err != nil || e.Code != 8 || got != "/dev/pts/0\n33 99\nword\n40 120\ngot word\n" {
+		t.Errorf("%+v, %q, %v", e, got, err)
 	}
 }
 

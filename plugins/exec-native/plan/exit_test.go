@@ -214,7 +214,7 @@ func TestLivesOnWithoutDriver(t *testing.T) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
 		t.Fatalf("lock after the end: %v", err)
 	}
-	eventually(t, "the shim to leave", func() bool { return syscall.Kill(s.pid, 0) != nil })
+	eventually(t, "the shim to leave", func() bool { return !alive(s.pid) })
 }
 
 func TestShimKilledTakesInitAlong(t *testing.T) {

@@ -166,7 +166,7 @@ func TestUnderSanitizers(t *testing.T) {
 		{"signal", TestExitBySignal}, {"failures", TestStartFailures}, {"gate", TestFailureTellsAttachedClient},
 		{"sync", TestContinueAtSync}, {"abort", TestAbortAtSync}, {"no driver", TestLivesOnWithoutDriver},
 		{"no wait", TestExitDoesNotWaitForClient}, {"vanished", TestVanishedClient},
-		{"follower", TestFollowerFillsFromLog}, {"stdin", TestStdin}, {"bad clients", TestBadClients},
+		{"follower", TestFollowerFillsFromLog}, {"stdin", TestStdin}, {"bad clients", TestBadClients}, {"random clients", TestRandomClients},
 		{"rotation", TestLogRotates}, {"full", TestLogOnFullDisk},
 		{"isolation", TestIsolation}, {"user namespace", TestUserNamespace}, {"join", TestJoin},
 		{"hostile", TestHostileTargets}, {"cwd", TestWorkingDirectory}, {"terminal", TestTerminal},

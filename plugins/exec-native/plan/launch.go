@@ -50,6 +50,14 @@ func Seal(program string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memfd for %s: %w", program, err)
 	}
+	// Start puts descriptors 0 to 3 in place before it executes the program by
+	// this descriptor's name: it must not be one of them.
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 16)
+	unix.Close(fd)
+	if err != nil {
+		return nil, fmt.Errorf("memfd for %s: %w", program, err)
+	}
+	fd = high
 	dst := os.NewFile(uintptr(fd), "gantry-shim")
 	if _, err := io.Copy(dst, src); err != nil {
 		dst.Close()
@@ -154,14 +162,22 @@ func (c *Conn) message(kind uint16, a, b uint32, data []byte, fds []int) error {
 // Next waits for the next report. io.EOF: the shim has left or was killed. It
 // ends early with the context's error; the connection stays usable.
 func (c *Conn) Next(ctx context.Context) (Report, error) {
-	c.c.SetReadDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() { c.c.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	r, err := c.read()
-	if err != nil && ctx.Err() != nil {
-		return Report{}, ctx.Err()
+	for {
+		c.c.SetReadDeadline(time.Time{})
+		stop := context.AfterFunc(ctx, func() { c.c.SetReadDeadline(time.Unix(1, 0)) })
+		r, err := c.read()
+		stop()
+		if err == nil {
+			return r, nil
+		}
+		if ctx.Err() != nil {
+			return Report{}, ctx.Err()
+		}
+		// The end of an earlier call's context may have come too late for it.
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return Report{}, err
+		}
 	}
-	return r, err
 }
 
 func (c *Conn) read() (Report, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -308,4 +309,37 @@ func TestBadClients(t *testing.T) {
 	for _, c := range idle {
 		c.Close()
 	}
+}
+
+// TestRandomClients: clients that send random frames do the shim no harm.
+func TestRandomClients(t *testing.T) {
+	s := newShim(t, Monitor{Flags: OpenStdin}, 1<<20).host("/bin/sh", "-c", "while echo output; do sleep 0.001; done")
+	s.start().until(ReportRunning)
+	seed := uint64(time.Now().UnixNano())
+	rng := rand.New(rand.NewPCG(seed, 2))
+	for range 300 {
+		c, err := net.Dial("unix", s.socket())
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		stdio.WriteFrame(c, stdio.Frame{Type: stdio.FrameHello, Payload: []byte{1, 0, 0, byte(rng.IntN(64))}})
+		for range rng.IntN(8) {
+			types := []stdio.FrameType{1, 2, 2, 3, 4, 5, 6, 16, 200}
+			b := make([]byte, rng.IntN(1+rng.IntN(9000)))
+			c.SetWriteDeadline(time.Now().Add(5 * time.Millisecond))
+			if stdio.WriteFrame(c, stdio.Frame{Type: types[rng.IntN(len(types))], Payload: b}) != nil {
+				break
+			}
+		}
+		if rng.IntN(2) == 0 {
+			c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			io.CopyN(io.Discard, c, int64(rng.IntN(300)))
+		}
+		c.Close()
+	}
+	c, state, err := stdio.Dial(t.Context(), s.socket(), stdio.Hello{Control: true})
+	if err != nil || state.State != stdio.StateRunning {
+		t.Fatalf("seed %d: %+v, %v", seed, state, err)
+	}
+	c.Close()
 }

@@ -48,6 +48,26 @@ void client_hung(struct client *c)
 	c->hung = 1;
 }
 
+/* Closes connections that have said nothing for too long; how many ms until
+ * the next of them, or -1. */
+int64_t close_silent(void)
+{
+	int64_t now = now_ms(), first = -1;
+
+	for (int i = 0; i < MAX_CLIENTS; i++) {
+		struct client *c = &M.clients[i];
+		int64_t left = c->since + HELLO_MS - now;
+
+		if (c->fd < 0 || c->greeted)
+			continue;
+		if (left <= 0)
+			client_close(c);
+		else if (first < 0 || left < first)
+			first = left;
+	}
+	return first;
+}
+
 /* A free place, if need be that of a connection that has said nothing. */
 static struct client *place(void)
 {

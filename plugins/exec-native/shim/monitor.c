@@ -209,6 +209,7 @@ static void prepare(struct pollfd *p)
 static int64_t patience(void)
 {
 	int64_t left = M.deadline ? M.deadline - now_ms() : -1;
+	int64_t silent = close_silent();
 
 	for (int i = 0; i < 2; i++) {
 		const struct stream *s = &M.out[i];
@@ -216,7 +217,9 @@ static int64_t patience(void)
 		if (s->fd < 0 && s->tail_at < s->tail_len && !stream_held(s))
 			return 0;
 	}
-	return M.deadline && left < 0 ? 0 : left;
+	if (M.deadline && left < 0)
+		return 0;
+	return left < 0 || (silent >= 0 && silent < left) ? silent : left;
 }
 
 static void serve_client(struct client *c, short events, short revents)

@@ -156,6 +156,7 @@ void client_input(struct client *c);
 void client_close(struct client *c);
 void client_hung(struct client *c);
 int client_attached(void);
+int64_t close_silent(void);
 
 /* deliver.c */
 void deliver(struct client *c);
