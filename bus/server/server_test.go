@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -160,5 +161,49 @@ func BenchmarkQueryThroughTheSocket(b *testing.B) {
 		if err := c.Query(ctx, "container.list", in, nil); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func BenchmarkDialAndQuery(b *testing.B) {
+	s := startWith(b, testConfig(b), Handlers{Query: func(context.Context, Call, bus.Query) (any, error) { return 1, nil }})
+	ctx := context.Background()
+	for b.Loop() {
+		c, err := bus.Dial(ctx, bus.Options{Host: "unix://" + s.ControlSocket(), Name: "test/1"})
+		if err == nil {
+			err = c.Query(ctx, "container.list", nil, nil)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Close()
+	}
+}
+
+// BenchmarkCopied is how long an event takes from the engine into the stream,
+// acknowledged.
+func BenchmarkCopied(b *testing.B) {
+	cfg, j := testConfig(b), &memJournal{}
+	_, p, _ := openStream(b, cfg, j)
+	for b.Loop() {
+		f := j.add(1, "c1", "container.created")
+		p.Publish(f)
+		for p.Copied() < f.Last() {
+			runtime.Gosched()
+		}
+	}
+}
+
+// BenchmarkCopiedInBulk is the same for many events one after the other.
+func BenchmarkCopiedInBulk(b *testing.B) {
+	cfg, j := testConfig(b), &memJournal{}
+	_, p, _ := openStream(b, cfg, j)
+	var last uint64
+	for b.Loop() {
+		f := j.add(1, "c1", "container.created")
+		last = f.Last()
+		p.Publish(f)
+	}
+	if err := p.WaitCopied(within(b), last); err != nil {
+		b.Fatal(err)
 	}
 }
