@@ -21,8 +21,8 @@
 //
 // # Order of an attach, and what a crash leaves
 //
-// The namespace is anonymous until everything in it is made; then it is put
-// into the holder under its key, and only then it is an endpoint. A driver
+// The namespace is anonymous until everything in it is made and the files are
+// written; then it is put into the holder under its key, and only then it is an endpoint. A driver
 // killed before that drops the last reference, and the kernel takes namespace
 // and veth away. So a key that is there means an endpoint that is whole.
 //

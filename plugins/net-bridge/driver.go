@@ -121,19 +121,19 @@ func (d *Driver) List(context.Context) ([]driver.Item, error) {
 
 // ownBridges reads the bridges that bear this engine's mark.
 func (d *Driver) ownBridges() ([]bridgeState, error) {
-	links, err := d.host.LinkList()
+	all, err := links(d.host)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	var own []bridgeState
-	for _, l := range links {
+	for _, l := range all {
 		if l.Type() != "bridge" {
 			continue
 		}
 		if m, ok := parseMark(l.Attrs().Alias); !ok || m.Engine != d.cfg.EngineID {
 			continue
 		}
-		b, err := d.readBridge(l, links)
+		b, err := d.readBridge(l, all)
 		if err != nil {
 			return nil, err
 		}
@@ -170,7 +170,7 @@ func (d *Driver) readBridge(l netlink.Link, all []netlink.Link) (bridgeState, er
 			b.Ports++
 		}
 	}
-	addrs, err := d.host.AddrList(l, netlink.FAMILY_V4)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return d.host.AddrList(l, netlink.FAMILY_V4) })
 	if err != nil {
 		return b, fmt.Errorf("list addresses of %s: %w", a.Name, err)
 	}
@@ -184,20 +184,20 @@ func (d *Driver) readBridge(l netlink.Link, all []netlink.Link) (bridgeState, er
 
 // routes reads what of the address space is taken on this machine.
 func (d *Driver) routes() ([]route, error) {
-	links, err := d.host.LinkList()
+	all, err := links(d.host)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	name := map[int]string{}
-	for _, l := range links {
+	for _, l := range all {
 		name[l.Attrs().Index] = l.Attrs().Name
 	}
-	all, err := d.host.RouteList(nil, netlink.FAMILY_V4)
+	found, err := whole(func() ([]netlink.Route, error) { return d.host.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
 	var taken []route
-	for _, r := range all {
+	for _, r := range found {
 		if r.Dst == nil {
 			continue
 		}
@@ -205,7 +205,7 @@ func (d *Driver) routes() ([]route, error) {
 			taken = append(taken, route{Prefix: p, Index: r.LinkIndex, Link: "the route of " + name[r.LinkIndex]})
 		}
 	}
-	addrs, err := d.host.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return d.host.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}

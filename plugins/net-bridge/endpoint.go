@@ -32,18 +32,19 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 	if !r.Address.IsValid() || !r.Address.Addr().Is4() {
 		return netdriver.Endpoint{}, fmt.Errorf("address %s: the bridge driver needs one of IPv4: %w", r.Address, errdefs.ErrInvalidArgument)
 	}
-	k, there, err := d.holder.get(holderKey(r.EndpointKey))
-	if err != nil {
-		return netdriver.Endpoint{}, err
+	var k kept
+	there := d.store.HasEndpoint(r.EndpointKey) // written before the key is put, removed after it is dropped
+	if there {
+		if k, there, err = d.holder.get(holderKey(r.EndpointKey)); err != nil {
+			return netdriver.Endpoint{}, err
+		}
 	}
 	if !there || !d.portWhole(r.EndpointKey, b.Index) {
 		if k, err = d.attach(r, b, k, there); err != nil {
+			if !there {
+				_ = d.store.DropEndpoint(r.EndpointKey)
+			}
 			return netdriver.Endpoint{}, fmt.Errorf("attach container %s to network %s: %w", r.Container, r.Network, classOf(err))
-		}
-	}
-	if !there || !d.store.HasEndpoint(r.EndpointKey) {
-		if err := d.writeFiles(r); err != nil {
-			return netdriver.Endpoint{}, err
 		}
 	}
 	return d.endpoint(r, k)
@@ -56,23 +57,13 @@ func (d *Driver) portWhole(key netdriver.EndpointKey, bridge int) bool {
 	return err == nil && l.Attrs().MasterIndex == bridge && l.Attrs().Alias != detachedAlias(d.cfg.EngineID)
 }
 
-// attach makes namespace and link and keeps them under the key. An endpoint
-// that was there keeps its namespace and gets a new link.
+// attach makes namespace, link and files, and keeps the namespace under the
+// key. An endpoint that was there keeps namespace and files and gets a new link.
 func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool) (kept, error) {
 	mac, err := endpointMAC(r.MAC, r.Address.Addr())
 	if err != nil {
 		return kept{}, err
 	}
-	fd, err := d.namespace(r, there)
-	if err != nil {
-		return kept{}, err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	k, err := openInside(d.host, fd)
-	if err != nil {
-		return kept{}, err
-	}
-	defer k.close()
 	p := endpointPlan{
 		Port: portName(d.cfg.EngineID, r.EndpointKey), Interface: "eth0", Bridge: b,
 		Address: r.Address, Gateway: r.Gateway, MAC: mac.String(), Announce: r.MAC != "",
@@ -81,34 +72,76 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool)
 		if err := deleteLink(d.host, p.Port); err != nil {
 			return kept{}, err
 		}
+		fd, err := d.link(r, p, there)
+		if err == nil {
+			err = unix.Close(fd)
+		}
+		return old, err
 	}
+	written := make(chan error, 1) // beside: it takes a third of the time
+	go func() { written <- d.writeFiles(r) }()
+	fd, err := d.link(r, p, there)
+	if filesErr := <-written; err == nil && filesErr != nil {
+		d.unlink(r, p, fd)
+		return kept{}, filesErr
+	}
+	if err != nil {
+		return kept{}, err
+	}
+	key := holderKey(r.EndpointKey)
+	k, err := d.holder.put(key, fd)
+	if errors.Is(err, unix.EEXIST) { // somebody has removed our files
+		if _, err = d.holder.drop(key); err == nil {
+			k, err = d.holder.put(key, fd)
+		}
+	}
+	if err != nil {
+		d.unlink(r, p, fd)
+		return kept{}, err
+	}
+	return k, unix.Close(fd)
+}
+
+// link makes the link of an endpoint and returns a descriptor of the namespace
+// that it is in.
+func (d *Driver) link(r netdriver.Attach, p endpointPlan, there bool) (int, error) {
+	fd, err := d.namespace(r, there)
+	if err != nil {
+		return -1, err
+	}
+	k, err := openInside(d.host, fd)
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	defer k.close()
 	if r.Join.Mode != "" {
-		if p.Interface, err = freeInterface(k); err != nil {
-			return kept{}, err
-		}
-	}
-	ops := planEndpoint(p)
-	err = k.run(ops)
-	if errors.Is(err, unix.EEXIST) {
-		// The same run was attached before, and its link is on its way out or
-		// its namespace was never kept.
-		if err = deleteLink(d.host, p.Port); err == nil {
-			err = k.run(ops)
-		}
-	}
-	if err == nil && there {
-		return old, nil
+		p.Interface, err = freeInterface(k)
 	}
 	if err == nil {
-		var done kept
-		if done, err = d.holder.put(holderKey(r.EndpointKey), fd); err == nil {
-			return done, nil
+		ops := planEndpoint(p)
+		err = k.run(ops)
+		if errors.Is(err, unix.EEXIST) {
+			// The same run was attached before, and its link is on its way out
+			// or its namespace was never kept.
+			if err = deleteLink(d.host, p.Port); err == nil {
+				err = k.run(ops)
+			}
 		}
 	}
-	if r.Join.Mode != "" || there { // otherwise it goes with the namespace
+	if err != nil {
+		d.unlink(r, p, fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// unlink gives back what link has made, and closes its descriptor.
+func (d *Driver) unlink(r netdriver.Attach, p endpointPlan, fd int) {
+	if r.Join.Mode != "" { // otherwise the link goes with the namespace
 		_ = deleteLink(d.host, p.Port)
 	}
-	return kept{}, err
+	_ = unix.Close(fd)
 }
 
 // namespace returns a descriptor of the namespace to attach to: the endpoint's
@@ -162,12 +195,12 @@ func openNamespace(n netdriver.Namespace, kind int) (int, error) {
 
 // freeInterface is the first of eth0, eth1 … that is not in the namespace.
 func freeInterface(k *kernel) (string, error) {
-	links, err := k.inside.LinkList()
+	all, err := links(k.inside)
 	if err != nil {
 		return "", fmt.Errorf("list links in the container: %w", err)
 	}
 	taken := map[string]bool{}
-	for _, l := range links {
+	for _, l := range all {
 		taken[l.Attrs().Name] = true
 	}
 	for i := 0; ; i++ {

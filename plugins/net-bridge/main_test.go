@@ -148,12 +148,12 @@ func (e *engine) end() {
 // ownLinks lists the links in the test's namespace that any engine has made.
 func ownLinks(t *testing.T) []string {
 	t.Helper()
-	links, err := netlink.LinkList()
+	all, err := whole(netlink.LinkList)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var own []string
-	for _, l := range links {
+	for _, l := range all {
 		if n := l.Attrs().Name; strings.HasPrefix(n, bridgePrefix) || strings.HasPrefix(n, portPrefix) {
 			own = append(own, n)
 		}

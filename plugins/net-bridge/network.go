@@ -89,13 +89,13 @@ func (d *Driver) RemoveNetwork(_ context.Context, id string) error {
 
 // findWhole looks a network's bridge up with addresses and ports.
 func (d *Driver) findWhole(network string) (bridgeState, error) {
-	links, err := d.host.LinkList()
+	all, err := links(d.host)
 	if err != nil {
 		return bridgeState{}, fmt.Errorf("list links: %w", err)
 	}
-	for _, l := range links {
+	for _, l := range all {
 		if l.Attrs().Name == bridgeName(d.cfg.EngineName, network) {
-			return d.readBridge(l, links)
+			return d.readBridge(l, all)
 		}
 	}
 	return bridgeState{}, nil

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
 
 	"github.com/gantryd/gantry/sdk/netdriver"
 )
@@ -209,5 +210,23 @@ func TestCgroupFiles(t *testing.T) {
 	}
 	if got := cgroupMounts([]byte(mountinfo)); !reflect.DeepEqual(got, want) {
 		t.Errorf("mounts: %q", got)
+	}
+}
+
+func TestInterruptedListsAreReadAgain(t *testing.T) {
+	calls := 0
+	got, err := whole(func() ([]int, error) {
+		calls++
+		if calls < 3 {
+			return []int{1}, netlink.ErrDumpInterrupted
+		}
+		return []int{1, 2}, nil
+	})
+	if err != nil || len(got) != 2 || calls != 3 {
+		t.Errorf("%v, %v after %d calls", got, err, calls)
+	}
+	_, err = whole(func() ([]int, error) { return nil, netlink.ErrDumpInterrupted })
+	if !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("interrupted for ever: %v", err)
 	}
 }

@@ -57,11 +57,11 @@ func (s *sweeper) stop() {
 // now, with mu held, deletes the ports that bear the mark. One that cannot be deleted is left
 // for the next time: nothing behind it is heard on the network.
 func (s *sweeper) now() {
-	links, err := s.host.LinkList()
+	all, err := links(s.host)
 	if err != nil {
 		return
 	}
-	for _, l := range links {
+	for _, l := range all {
 		if strings.HasPrefix(l.Attrs().Name, portPrefix) && l.Attrs().Alias == s.alias {
 			_ = s.host.LinkDel(l)
 		}

@@ -1,0 +1,28 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
+)
+
+const dumpTries = 100
+
+// whole repeats a list that a change has interrupted: the kernel hands lists
+// out in pieces and says so when they may not fit together (NLM_F_DUMP_INTR).
+// With containers starting and ending all the time that happens.
+func whole[T any](list func() ([]T, error)) ([]T, error) {
+	for try := range dumpTries {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+		time.Sleep(time.Duration(try) * 100 * time.Microsecond)
+	}
+	return nil, fmt.Errorf("interrupted %d times by changes: %w", dumpTries, errdefs.ErrUnavailable)
+}
+
+func links(h *netlink.Handle) ([]netlink.Link, error) { return whole(h.LinkList) }
