@@ -24,10 +24,10 @@ var (
 		command[CancelJob], command[ForgetJobs],
 		command[FinishStep], command[ReportExit],
 		command[ReportInventory], command[ReportDriver],
-		command[StartEngine],
+		command[StartEngine], command[StopEngine],
 	})
 	events = index([]func() Event{
-		event[EngineInitialized], event[EngineStarted],
+		event[EngineInitialized], event[EngineStarted], event[EngineStopping], event[NetworkIdle],
 		event[JobAccepted], event[JobEnded], event[JobsForgotten],
 		event[ContainerCreated], event[ContainerStartWanted],
 		event[ContainerJoined], event[RootfsPrepared],

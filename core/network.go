@@ -9,7 +9,8 @@ import (
 )
 
 // Network is one network. The built-in ones are made on the machine when the
-// first container needs them, all others at once.
+// first container needs them, and given back when the engine stops and none
+// does; all others are made at once and stay.
 type Network struct {
 	ID       NetworkID         `json:"id"`
 	Name     string            `json:"name"`
@@ -41,7 +42,7 @@ func (id NetworkID) noun() Noun { return Noun{KindNetwork, string(id)} }
 
 func (n *Network) verb() string {
 	switch {
-	case n.Slot.State == Unsure, n.Slot.State == Held && n.Want == Removed:
+	case n.Slot.State == Unsure, n.Slot.State == Held && (n.Want == Removed || n.Builtin && !n.Used):
 		return "remove"
 	case n.Slot.State == Absent && n.Want == Present && (n.Used || !n.Builtin):
 		return "create"

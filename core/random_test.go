@@ -173,6 +173,11 @@ func (e *engine) restart(r *rand.Rand) {
 	if e.s.Hash() != fresh.Hash() {
 		e.t.Fatal("a cloned state differs")
 	}
+	if r.Intn(2) == 0 {
+		if _, err := e.send(&StopEngine{}); err != nil {
+			e.t.Fatal(err)
+		}
+	}
 	boot := e.s.Engine.BootID
 	if r.Intn(3) == 0 {
 		boot += "x"

@@ -245,6 +245,10 @@ func (s *script) other(f []string) {
 		if _, err := s.send(startEngine(f[1])); err != nil {
 			s.t.Fatal(err)
 		}
+	case "stop-engine":
+		if _, err := s.send(&StopEngine{}); err != nil {
+			s.t.Fatal(err)
+		}
 	case "inventory":
 		s.inventory(f[1])
 	case "hold", "lack":
