@@ -31,7 +31,8 @@ type native struct {
 	tree       cgroup.Tree
 	containers *cgroup.Parent
 	shims      *cgroup.Parent
-	shim       *os.File // the shim's program, sealed
+	shimAttach []*os.File // attach files of shims, for all starts
+	shim       *os.File   // the shim's program, sealed
 	filters    *seccomp.Cache
 	warnings   []string
 
@@ -88,6 +89,10 @@ func open(cfg driver.Config) (*native, error) {
 		d.close()
 		return nil, err
 	}
+	if d.shimAttach, err = d.shims.AttachFiles(); err != nil {
+		d.close()
+		return nil, err
+	}
 	if d.shim, err = plan.Seal(filepath.Join(cfg.Libexec, "gantry-shim")); err != nil {
 		d.close()
 		if errors.Is(err, os.ErrNotExist) {
@@ -105,8 +110,10 @@ func (d *native) close() {
 			p.Close()
 		}
 	}
-	if d.shim != nil {
-		d.shim.Close()
+	for _, f := range append(d.shimAttach, d.shim) {
+		if f != nil {
+			f.Close()
+		}
 	}
 }
 

@@ -43,6 +43,9 @@ const (
 	ioctlSizeShift  = 16
 	waitSignalMask  = 0x7f
 	waitStatusShift = 8
+
+	reapTries = 50
+	reapPause = 10 // milliseconds
 )
 
 // trueExit asks the kernel how a process ended that somebody else has reaped.
@@ -51,20 +54,28 @@ func trueExit(pidfd *os.File) (code, signal int, ok bool) {
 	if pidfd == nil {
 		return 0, 0, false
 	}
-	// The process has been killed; it takes a moment to be reaped by init.
-	poll := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-	if n, err := unix.Poll(poll, 1000); n != 1 || err != nil {
-		return 0, 0, false
+	// The kernel tells it once the process was reaped, which POLLHUP may say
+	// early; older ones do not say it.
+	for range reapTries {
+		info := pidfdInfo{mask: pidfdInfoExit}
+		request := uintptr(pidfdGetInfo) | uintptr(unsafe.Sizeof(info))<<ioctlSizeShift
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, pidfd.Fd(), request, uintptr(unsafe.Pointer(&info)))
+		if errno == 0 && info.mask&pidfdInfoExit != 0 {
+			code, signal = decodeStatus(int(info.exitCode))
+			return code, signal, true
+		}
+		if errno != 0 && errno != unix.ESRCH {
+			break // the kernel does not know the call
+		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd())}}, reapPause)
 	}
-	info := pidfdInfo{mask: pidfdInfoExit}
-	request := uintptr(pidfdGetInfo) | uintptr(unsafe.Sizeof(info))<<ioctlSizeShift
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, pidfd.Fd(), request, uintptr(unsafe.Pointer(&info)))
-	if errno != 0 || info.mask&pidfdInfoExit == 0 {
-		return 0, 0, false
-	}
-	status := int(info.exitCode)
+	return 0, 0, false
+}
+
+// decodeStatus reads a wait status as a shell shows it.
+func decodeStatus(status int) (code, signal int) {
 	if s := status & waitSignalMask; s != 0 {
-		return 128 + s, s, true
+		return 128 + s, s
 	}
-	return status >> waitStatusShift & 0xff, 0, true
+	return status >> waitStatusShift & 0xff, 0
 }

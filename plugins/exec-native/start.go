@@ -98,9 +98,29 @@ func (d *native) discard(ctx context.Context, one *run) error {
 	return os.RemoveAll(one.dir)
 }
 
+// discardEarlier removes what an earlier start of this run has left. A cgroup
+// is only ever there together with the directory.
+func (d *native) discardEarlier(ctx context.Context, one *run) error {
+	if _, err := os.Lstat(one.dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return d.discard(ctx, one)
+}
+
 // bundle collects the files that go to the shim.
 type bundle struct {
 	files []*os.File
+	own   []*os.File // those of them that end with the bundle
+}
+
+// lend gives files their places that stay open afterwards.
+func (b *bundle) lend(files []*os.File) []plan.FD {
+	out := make([]plan.FD, 0, len(files))
+	for _, f := range files {
+		b.files = append(b.files, f)
+		out = append(out, plan.FD(len(b.files)-1))
+	}
+	return out
 }
 
 // add gives a file its place. The bundle closes it.
@@ -108,8 +128,8 @@ func (b *bundle) add(f *os.File) plan.FD {
 	if f == nil {
 		return plan.NoFD
 	}
-	b.files = append(b.files, f)
-	return plan.FD(len(b.files) - 1)
+	b.own = append(b.own, f)
+	return b.lend([]*os.File{f})[0]
 }
 
 // addAll gives each file its place.
@@ -121,16 +141,16 @@ func (b *bundle) addAll(files []*os.File) []plan.FD {
 	return out
 }
 
-// close closes all files.
+// close closes the files that were not lent.
 func (b *bundle) close() {
-	for _, f := range b.files {
+	for _, f := range b.own {
 		f.Close()
 	}
 }
 
 // launch prepares a start, hands it to a shim and waits until the program runs.
 func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*plan.Conn, error) {
-	if err := d.discard(ctx, one); err != nil { // of an earlier start that died
+	if err := d.discardEarlier(ctx, one); err != nil {
 		return nil, err
 	}
 	b := &bundle{}
@@ -221,7 +241,7 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 	groups := d.prepareCgroups(one, resources)
 	spec, err := d.prepareRoot(one, r, b, &h)
 	g := <-groups // also after an error: its files must be closed
-	h.Cgroups, h.ShimCgroups, h.OOMCounter = b.addAll(g.attach), b.addAll(g.shims), b.add(g.oom)
+	h.Cgroups, h.ShimCgroups, h.OOMCounter = b.addAll(g.attach), b.lend(d.shimAttach), b.add(g.oom)
 	if err := errors.Join(g.err, err); err != nil {
 		return nil, h, err
 	}
@@ -253,9 +273,9 @@ func (d *native) prepareRunDir(one *run, r execdriver.Start, b *bundle, h *handl
 
 // groupFiles are the descriptors of a start's cgroups.
 type groupFiles struct {
-	attach, shims []*os.File
-	oom           *os.File
-	err           error
+	attach []*os.File
+	oom    *os.File
+	err    error
 }
 
 // prepareCgroups makes the run's cgroup while the mounts are made: both take a
@@ -270,9 +290,6 @@ func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources) <-cha
 		}
 		if g.err == nil {
 			g.oom, g.err = group.OOMCounter()
-		}
-		if g.err == nil {
-			g.shims, g.err = d.shims.AttachFiles()
 		}
 		out <- g
 	}()

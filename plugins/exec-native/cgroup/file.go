@@ -56,18 +56,32 @@ func readAt(dir int, name string) (string, error) {
 	return b.String(), nil
 }
 
-// writeAt writes one value with one write, as these files want it, and reads
-// back what became of it if back is not empty.
+// writeAt opens a file below a directory's descriptor and writes one value.
 func writeAt(dir int, name, value, back string) error {
+	fd, err := openForWrite(dir, name, back != "")
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return writeValue(fd, name, value, back)
+}
+
+// openForWrite opens a file for values; readable as well if they are read back.
+func openForWrite(dir int, name string, readBack bool) (int, error) {
 	flags := unix.O_WRONLY
-	if back != "" {
+	if readBack {
 		flags = unix.O_RDWR
 	}
 	fd, err := openAt(dir, name, flags)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: name, Err: err}
+		return -1, &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	defer unix.Close(fd)
+	return fd, nil
+}
+
+// writeValue writes one value with one write, as these files want it, and reads
+// back what became of it if back is not empty.
+func writeValue(fd int, name, value, back string) error {
 	if err := again(func() error { _, err := unix.Write(fd, []byte(value)); return err }); err != nil {
 		return &os.PathError{Op: "write", Path: name, Err: err}
 	}

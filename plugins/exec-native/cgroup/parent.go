@@ -178,11 +178,8 @@ func (p *Parent) Create(name string, r *specs.LinuxResources) (*Group, error) {
 	if err := p.mkdirs(name); err != nil {
 		return nil, errors.Join(err, g.sweep())
 	}
-	for _, w := range append(p.forV1(v1), p.forV2(v2)...) {
-		err := writeAt(int(w.dir.f.Fd()), filepath.Join(name, w.File), w.Value, w.Back)
-		if err != nil && !(w.Optional && errors.Is(err, unix.ENOENT)) {
-			return nil, errors.Join(refusal(p.path+"/"+name, w.Write, err), g.sweep())
-		}
+	if w, err := writeAll(name, append(p.forV1(v1), p.forV2(v2)...)); err != nil {
+		return nil, errors.Join(refusal(p.path+"/"+name, w, err), g.sweep())
 	}
 	if err := p.restrictDevices(name, r.Devices); err != nil {
 		return nil, errors.Join(err, g.sweep())
@@ -209,6 +206,37 @@ func (p *Parent) mkdirs(name string) error {
 		}
 	}
 	return nil
+}
+
+// writeAll writes in order; several values for one file share its descriptor.
+// It says which write was refused.
+func writeAll(name string, writes []placed) (Write, error) {
+	fd, open := -1, placed{}
+	defer func() {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}()
+	for _, w := range writes {
+		if fd < 0 || w.dir.f != open.dir.f || w.File != open.File || w.Back != "" {
+			if fd >= 0 {
+				unix.Close(fd)
+			}
+			var err error
+			fd, err = openForWrite(int(w.dir.f.Fd()), name+"/"+w.File, w.Back != "")
+			if err != nil && w.Optional && errors.Is(err, unix.ENOENT) {
+				continue
+			}
+			if err != nil {
+				return w.Write, err
+			}
+			open = w
+		}
+		if err := writeValue(fd, w.File, w.Value, w.Back); err != nil {
+			return w.Write, err
+		}
+	}
+	return Write{}, nil
 }
 
 // placed is a write and the hierarchy it goes to.
