@@ -69,7 +69,12 @@ type shim struct {
 // newShim prepares a plan with all of stage 0 in a fresh run directory.
 func newShim(t *testing.T, set Monitor, logMax uint64) *shim {
 	t.Helper()
-	s := &shim{Plan: &Plan{}, t: t, dir: t.TempDir()}
+	return shimIn(t, t.TempDir(), set, logMax)
+}
+
+func shimIn(t *testing.T, dir string, set Monitor, logMax uint64) *shim {
+	t.Helper()
+	s := &shim{Plan: &Plan{}, t: t, dir: dir}
 	if set.DrainMs == 0 {
 		set.DrainMs = 500
 	}
