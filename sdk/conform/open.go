@@ -97,6 +97,7 @@ func Program[D any](kind, path string, p plugin.Plugin) Open[D] {
 		}
 		return Opened[D]{
 			Driver: raw.(D),
+			Exited: client.Exited,
 			Close: func() error {
 				client.Kill()
 				return nil

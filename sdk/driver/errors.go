@@ -50,6 +50,9 @@ func classes() []class {
 func classOf(err error) class {
 	all := classes()
 	resolved := errdefs.Resolve(err)
+	if resolved == errdefs.ErrUnknown && !errors.Is(err, errdefs.ErrUnknown) {
+		resolved = errdefs.ErrInternal // that is how Resolve says "none"
+	}
 	for _, c := range all {
 		if resolved == c.err {
 			return c

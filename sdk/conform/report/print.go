@@ -20,7 +20,7 @@ type printer struct {
 // What one fault may take in the report without -v.
 const (
 	maxMessages = 8
-	maxNotes    = 20 // the driver's own lines among them
+	maxNotes    = 8 // first and last ones, the driver's own lines among them
 )
 
 // print tells how one check went.
@@ -56,11 +56,14 @@ func (p *printer) print(r *conform.Result) {
 	if !r.Failed && !p.order.verbose {
 		notes = plain(notes)
 	}
-	if len(notes) > maxNotes && !p.order.verbose {
-		p.indent("  ", fmt.Sprintf("(%d more lines; -v shows them)", len(notes)-maxNotes))
-		notes = notes[len(notes)-maxNotes:]
-	}
-	for _, n := range notes {
+	for i, n := range notes {
+		cut := len(notes) - 2*maxNotes
+		if cut > 0 && i >= maxNotes && i < maxNotes+cut && !p.order.verbose {
+			if i == maxNotes {
+				p.indent("  ", fmt.Sprintf("(%d lines are left out; -v shows them)", cut))
+			}
+			continue
+		}
 		p.indent("  ", n)
 	}
 	if r.Failed {
