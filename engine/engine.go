@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -102,6 +103,7 @@ type Engine struct {
 	durable *core.State
 
 	dispatch *dispatch
+	stopping atomic.Bool // see Refuse
 }
 
 // Open folds the log, records that an engine has started and finds out what is
@@ -174,6 +176,19 @@ func (e *Engine) start() error {
 
 // ID is the engine's own id, the log's word.
 func (e *Engine) ID() string { return e.durable.Engine.ID }
+
+// Holders are the drivers, as "kind/name", that hold something which may end by
+// itself: they must run for anybody to see that.
+func (e *Engine) Holders() []string {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, c := range e.durable.Containers {
+		if c.Process.State != core.Absent {
+			return []string{"exec/" + e.durable.Engine.Drivers.Exec}
+		}
+	}
+	return nil
+}
 
 // Epoch is the sequence of this engine's start: results of older ones are refused.
 func (e *Engine) Epoch() uint64 { return e.dispatch.epoch }

@@ -46,8 +46,10 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // Refuse takes no further commands from clients; those that wait are refused.
-// Results and reports are still taken.
+// Results and reports are still taken, but nothing is handed out any more, and no
+// failure is recorded: drivers are being ended, and what is owed stays owed.
 func (e *Engine) Refuse() {
+	e.stopping.Store(true)
 	for _, r := range e.queue.close() {
 		r.reply(bus.Receipt{}, errclass.Errorf(errdefs.ErrUnavailable, "the engine is stopping"))
 	}
@@ -116,6 +118,10 @@ func (e *Engine) tryAgain(batch []request, now time.Time) []request {
 			if limit, late := e.dispatch.isLate(f.Step); late {
 				f.Fault = &core.Fault{Class: "deadline-exceeded", Message: "it did not end within " + limit.String() + ": " + f.Fault.Message}
 			}
+		}
+		if ok && f.Fault != nil && e.stopping.Load() {
+			r.reply(bus.Receipt{Seq: e.head.Seq}, nil)
+			continue
 		}
 		if ok && f.Fault != nil && e.checkFence(r, e.head) == nil && e.dispatch.retry(f.Step, r.try(), f.Fault, r.fence != nil, now) {
 			e.log.Info("step failed, it is tried again", "step", f.Step, "class", f.Fault.Class, "error", f.Fault.Message)

@@ -1,8 +1,11 @@
 package engine
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"runtime"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/core"
@@ -178,4 +181,30 @@ func Snapshot(log eventlog.Log) (uint64, error) {
 	}
 	err = log.SaveSnapshot(eventlog.Snapshot{Schema: core.SchemaVersion, Seq: at.Seq, Chain: at.Hash, State: data})
 	return at.Seq, err
+}
+
+// Snapshots keeps a snapshot about every SnapshotEvery events until ctx ends.
+func Snapshots(ctx context.Context, log eventlog.Log, logger *slog.Logger) {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	last := log.Head().Seq / SnapshotEvery
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := log.Head().Seq / SnapshotEvery
+		if now == last {
+			continue
+		}
+		last = now
+		begun := time.Now()
+		seq, err := Snapshot(log)
+		if err != nil {
+			logger.Warn("keep a snapshot", "error", err)
+			continue
+		}
+		logger.Info("snapshot", "seq", seq, "took", time.Since(begun))
+	}
 }

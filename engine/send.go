@@ -20,6 +20,9 @@ func (e *Engine) handOut(s *core.State, nouns []core.Noun, now time.Time) {
 
 // send puts a step, or its cancellation, on its way. What is lost is sent again.
 func (e *Engine) send(p parcel) {
+	if e.stopping.Load() {
+		return
+	}
 	kind, name := p.step.Driver()
 	id := p.step.ID()
 	if p.cancel {

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/bus/server"
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/driverhost"
+	"github.com/gantryd/gantry/engine"
+	"github.com/gantryd/gantry/eventlog"
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/sdk/execdriver"
+)
+
+// uploadLimit bounds one archive that a client sends, in bytes.
+const uploadLimit = 64 << 30
+
+// daemon is everything that gantryd runs, in the order it is built.
+type daemon struct {
+	o         options
+	log       *slog.Logger
+	journal   *eventlog.Journal
+	bus       *server.Server
+	publisher *server.Publisher
+	engine    *engine.Engine
+	host      *driverhost.Host
+	closers   []func() // the last one first
+}
+
+func (d *daemon) onClose(f func()) { d.closers = append(d.closers, f) }
+
+// close takes everything down again.
+func (d *daemon) close() {
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		d.closers[i]()
+	}
+	d.closers = nil
+}
+
+func (d *daemon) root(parts ...string) string {
+	return filepath.Join(append([]string{d.o.root}, parts...)...)
+}
+
+// build makes everything; nothing takes turns yet. ctx ends what carries steps.
+func (d *daemon) build(ctx context.Context) error {
+	for _, act := range []func(context.Context) error{d.directories, d.openLog, d.openBus, d.openEngine, d.openHost} {
+		if err := act(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// directories makes the directories and locks them: one engine for each root,
+// and for each name on a machine.
+func (d *daemon) directories(context.Context) error {
+	if err := os.MkdirAll(d.o.root, 0o711); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	if err := os.MkdirAll(d.o.run, 0o755); err != nil {
+		return fmt.Errorf("make the run directory: %w", err)
+	}
+	for _, l := range []struct{ path, what string }{
+		{d.root("lock"), "data directory " + d.o.root},
+		{filepath.Join(d.o.run, "lock"), "run directory " + d.o.run},
+		{"/run/gantry-engine-" + d.o.name + ".lock", fmt.Sprintf("engine name %q", d.o.name)},
+	} {
+		unlock, err := lock(l.path, l.what)
+		if err != nil {
+			return err
+		}
+		d.onClose(unlock)
+	}
+	return engine.SweepUploads(d.root("spool"))
+}
+
+func (d *daemon) openLog(context.Context) error {
+	journal, err := eventlog.Open(d.root("log"), eventlog.Options{})
+	if err != nil {
+		return err
+	}
+	d.journal = journal
+	d.onClose(func() {
+		if err := journal.Close(); err != nil {
+			d.log.Warn("close the event log", "error", err)
+		}
+	})
+	if r := journal.Recovery(); r.CutBytes > 0 {
+		d.log.Warn("the event log had a torn end, which was cut", "bytes", r.CutBytes, "seq", r.CutSeq, "what", r.CutWhat, "kept", r.CutKept)
+	}
+	return nil
+}
+
+// openBus starts the bus under the engine's id, and lets the stream give back
+// what the log may have lost.
+func (d *daemon) openBus(ctx context.Context) error {
+	id, err := engine.Identity(d.journal)
+	if err == nil && id == "" {
+		id, err = engine.NewUUID(rand.Reader)
+	}
+	if err != nil {
+		return err
+	}
+	d.bus, err = server.Start(server.Config{
+		Node: id, Store: d.root("stream"), Run: d.o.run, ControlGID: d.o.controlGID, ReadGID: d.o.readGID,
+		Events: d.o.events, Credentials: d.root("events.creds"), Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.onClose(d.bus.Close)
+	publisher, found, err := d.bus.OpenStream(ctx, engine.NewJournal(d.journal))
+	if err != nil {
+		return err
+	}
+	d.publisher = publisher
+	d.onClose(publisher.Close)
+	if found.Restored > 0 {
+		d.log.Warn("the stream gave back events that the log had lost", "events", found.Restored)
+	}
+	return nil
+}
+
+func (d *daemon) openEngine(ctx context.Context) error {
+	keys, err := engine.DirKeys(d.root("keys"))
+	if err != nil {
+		return err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	client, err := d.bus.Dial(ctx, bus.RoleEngine, "steps")
+	if err != nil {
+		return err
+	}
+	d.onClose(func() { _ = client.Close() }) // the bus ends next
+	begin, err := d.begin()
+	if err != nil {
+		return err
+	}
+	d.engine, err = engine.Open(engine.Options{
+		Log: d.journal, Keys: keys, Begin: begin, Version: version, BootID: strings.TrimSpace(string(boot)),
+		Hosts:   engine.BusHosts(ctx, client, func() engine.Sendings { return d.engine }),
+		Machine: machine(d.o), Logger: d.log,
+		Committed: func(records []eventlog.Record) {
+			for _, r := range records {
+				d.publisher.Publish(engine.FrameOf(r))
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if d.engine.ID() != d.bus.Subjects().Node {
+		return errors.New("the log was taken back from the stream and is of another engine: start again")
+	}
+	if err := d.bus.Serve(d.handlers()); err != nil {
+		return err
+	}
+	return d.bus.ServeStreams(d.streams())
+}
+
+// begin is how a new log begins.
+func (d *daemon) begin() (engine.Begin, error) {
+	b := engine.Begin{
+		ID: d.bus.Subjects().Node, Name: d.o.name, Pool: d.o.pool,
+		Drivers: core.Choice{Graph: "overlay", Exec: "native", Image: "oci"},
+	}
+	if !b.Pool.IsValid() {
+		pool, err := freePool(d.o.name)
+		if err != nil {
+			return b, err
+		}
+		b.Pool = pool
+	}
+	b.PoolBits = max(b.Pool.Bits(), 24)
+	return b, nil
+}
+
+func (d *daemon) handlers() server.Handlers {
+	return server.Handlers{
+		Command: func(c server.Call, cmd bus.Command, reply server.Reply) { d.engine.Command(c.Actor, cmd, reply) },
+		Finish:  func(_ server.Call, f bus.Finish, reply server.Reply) { d.engine.Finish(f, reply) },
+		Report:  func(_ server.Call, r bus.Report, reply server.Reply) { d.engine.Report(r, reply) },
+		Query:   func(ctx context.Context, _ server.Call, q bus.Query) (any, error) { return d.engine.Query(ctx, q) },
+	}
+}
+
+func (d *daemon) openHost(ctx context.Context) error {
+	client, err := d.bus.Dial(ctx, bus.RoleHost, "driverhost")
+	if err != nil {
+		return err
+	}
+	d.onClose(func() { _ = client.Close() }) // the bus ends next
+	d.host, err = driverhost.Start(driverhost.Options{
+		Bus: client, Path: d.o.driverPath, Log: d.log,
+		Config: driver.Config{
+			EngineID: d.engine.ID(), EngineName: d.o.name, Root: d.root("drivers"), Run: d.o.run, Libexec: d.o.libexec(),
+			Cgroup: "/" + d.o.name, Log: d.log,
+		},
+	})
+	return err
+}
+
+// paths is where the exec driver's things are; the host gives each driver its
+// own directory.
+func (d *daemon) paths() engine.Paths {
+	own := "exec-" + "native"
+	return engine.Paths{
+		Socket: func(id core.ContainerID, run uint64) string {
+			return execdriver.SocketPath(filepath.Join(d.o.run, own), execdriver.Key{Container: string(id), Run: run})
+		},
+		Log: func(id core.ContainerID) string { return d.root("drivers", own, string(id), "output.log") },
+	}
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/errclass"
+)
+
+// lock makes this process the only one that holds path, or says who does. The
+// file is removed by unlock, while it is still held: whoever waited on the old file
+// looks again.
+func lock(path, what string) (unlock func(), err error) {
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("lock %s: %w", what, err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			return nil, errors.Join(held(f, what, err), f.Close())
+		}
+		if same(f, path) {
+			if err := writePID(f); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
+			return func() {
+				_ = os.Remove(path) // left behind, it does no harm
+				_ = f.Close()       // the lock falls with the process anyway
+			}, nil
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// held names the process that has the lock.
+func held(f *os.File, what string, err error) error {
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("lock %s: %w", what, err)
+	}
+	pid, _ := io.ReadAll(io.LimitReader(f, 32)) // best effort: for a message
+	return errclass.WithHint(errclass.Errorf(errdefs.ErrFailedPrecondition, "%s is in use by process %s", what, strings.TrimSpace(string(pid))),
+		"an engine runs there already: use it, end it, or start this one with another --root, --run and --name")
+}
+
+// same reports whether path still names the open file.
+func same(f *os.File, path string) bool {
+	a, errA := f.Stat()
+	b, errB := os.Stat(path)
+	return errA == nil && errB == nil && os.SameFile(a, b)
+}
+
+func writePID(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(fmt.Sprintln(os.Getpid())), 0)
+	return err
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gantryd/gantry/engine"
+	"github.com/gantryd/gantry/eventlog"
+)
+
+// stepsGet is how long steps that run may take to end when gantryd is told to.
+const stepsGet = 5 * time.Second
+
+// serve runs the engine until a signal comes or the log cannot be written.
+func serve(o options) error {
+	d := &daemon{o: o, log: o.logger()}
+	defer d.close()
+	if err := raiseFiles(); err != nil {
+		d.log.Warn("raise the limit of open files", "error", err)
+	}
+	for _, w := range warnings() {
+		d.log.Warn(w)
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := d.build(ctx); err != nil {
+		return err
+	}
+	turning := make(chan error, 1)
+	go func() { turning <- d.engine.Run(ctx) }()
+	var beside sync.WaitGroup
+	beside.Go(func() { engine.Snapshots(ctx, d.journal, d.log) })
+	beside.Go(func() { d.verify(ctx) })
+	d.need()
+	d.ready()
+
+	select {
+	case err := <-turning:
+		d.abandon()
+		cancel()
+		beside.Wait()
+		return err
+	case s := <-signals:
+		d.log.Info("stopping", "signal", s.String())
+		go func() {
+			s := <-signals
+			d.log.Warn("stopping at once", "signal", s.String())
+			os.Exit(1)
+		}()
+	}
+	notify("STOPPING=1")
+	err := d.wind(cancel, turning)
+	beside.Wait()
+	return err
+}
+
+// wind ends everything in order: no new commands, steps get their time, drivers
+// end. Containers stay.
+func (d *daemon) wind(cancel context.CancelFunc, turning chan error) error {
+	d.engine.Refuse()
+	ctx, done := context.WithTimeout(context.Background(), stepsGet)
+	defer done()
+	d.host.Close(ctx)
+	for d.engine.Queued() > 0 && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	err := <-turning
+	if d.journal.Head().Seq > 1000 && err == nil {
+		if _, err := engine.Snapshot(d.journal); err != nil {
+			d.log.Warn("keep a snapshot", "error", err)
+		}
+	}
+	return err
+}
+
+// abandon ends the drivers at once: what they report cannot be recorded.
+func (d *daemon) abandon() {
+	ctx, done := context.WithCancel(context.Background())
+	done()
+	d.engine.Refuse()
+	d.host.Close(ctx)
+}
+
+// need starts those drivers that must see what their charges do.
+func (d *daemon) need() {
+	h, ok := any(d.host).(interface{ Need(kind, name string) })
+	if !ok {
+		return
+	}
+	for _, id := range d.engine.Holders() {
+		kind, name, _ := strings.Cut(id, "/")
+		h.Need(kind, name)
+	}
+}
+
+// verify reads the older part of the log and tells damage. It is not mended here:
+// what is written does not depend on it.
+func (d *daemon) verify(ctx context.Context) {
+	sum, err := d.journal.VerifyOlder(ctx, func(f eventlog.Finding) {
+		d.log.Error("the event log is damaged: see `gantry log verify` and `gantry log repair`", "finding", fmt.Sprintf("%+v", f))
+	})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		d.log.Warn("verify the older part of the event log", "error", err)
+		return
+	}
+	d.log.Debug("verified the older part of the event log", "summary", fmt.Sprintf("%+v", sum))
+}
+
+// ready says that the engine answers.
+func (d *daemon) ready() {
+	fmt.Printf("gantryd: ready on unix://%s\n", d.bus.ControlSocket())
+	notify("READY=1")
+}
+
+// notify tells the service manager (sd_notify(3)); nobody listens without one.
+func notify(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	if strings.HasPrefix(path, "@") {
+		path = "\x00" + path[1:]
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	_, _ = c.Write([]byte(state)) // a manager that does not listen will time out by itself
+}
