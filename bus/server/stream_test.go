@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -273,18 +274,17 @@ func expect(t *testing.T, j *memJournal, s *bus.EventStream, from uint64) {
 }
 
 func TestPublishNeverWaits(t *testing.T) {
-	cfg, j := testConfig(t), &memJournal{}
-	cfg.Log = nil
-	s, p, _ := openStream(t, cfg, j)
-	block := make(chan struct{})
-	// A stream that does not answer: its tailer stands still.
-	stuck := newTailer("stuck", j, s.log, 1)
-	stuck.emit = func(context.Context, bus.Frame) error { <-block; return nil }
+	j, block := &memJournal{text: strings.Repeat("x", 1<<20)}, make(chan struct{})
+	stuck := func(name string) *tailer {
+		tl := newTailer(name, j, slog.New(slog.DiscardHandler), 1)
+		tl.emit = func(context.Context, bus.Frame) error { <-block; return nil }
+		return tl
+	}
+	p := &Publisher{live: stuck("listeners"), replica: stuck("stream")}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { stuck.run(ctx) })
-	p.replica = stuck
-	j.text = strings.Repeat("x", 1<<20)
+	wg.Go(func() { p.live.run(ctx) })
+	wg.Go(func() { p.replica.run(ctx) })
 	var frames []bus.Frame
 	for range 64 {
 		frames = append(frames, j.add(1, "c1", "container.created"))
@@ -294,10 +294,46 @@ func TestPublishNeverWaits(t *testing.T) {
 	if took := time.Since(begin); took > 100*time.Millisecond {
 		t.Errorf("%d frames took %s", len(frames), took)
 	}
-	if n := stuck.queued.Load(); n > tailBytes {
-		t.Errorf("%d bytes wait for a stuck stream", n)
+	for _, tl := range []*tailer{p.live, p.replica} {
+		if n := tl.queued.Load(); n == 0 || n > tailBytes {
+			t.Errorf("%d bytes wait for the %s", n, tl.name)
+		}
 	}
 	cancel()
 	close(block)
+	wg.Wait()
+}
+
+// TestTailerGoesOnWhereItWas: what did not fit, and what could not be taken, is
+// read from the journal; each event is taken once, in order.
+func TestTailerGoesOnWhereItWas(t *testing.T) {
+	j, taken := &memJournal{}, make(chan uint64, 10_000)
+	tl := newTailer("test", j, slog.New(slog.DiscardHandler), 1)
+	refuse := 3
+	tl.emit = func(_ context.Context, f bus.Frame) error {
+		if f.First == 50 && refuse > 0 {
+			refuse--
+			return errdefs.ErrUnavailable
+		}
+		taken <- f.First
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for range 2 * tailFrames {
+		tl.offer(j.add(1, "c1", "container.created"))
+	}
+	wg.Go(func() { tl.run(ctx) })
+	for want := uint64(1); want <= 2*tailFrames; want++ {
+		select {
+		case got := <-taken:
+			if got != want {
+				t.Fatalf("took %d, want %d", got, want)
+			}
+		case <-within(t).Done():
+			t.Fatalf("event %d is not taken", want)
+		}
+	}
+	cancel()
 	wg.Wait()
 }
