@@ -3,14 +3,18 @@ package bridge
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/netdriver"
@@ -24,6 +28,8 @@ type victim struct {
 	Network netdriver.Network
 	First   uint64 // run
 	Stay    bool   // attach once, then wait
+	Confine bool   // give up the capabilities that the driver host takes away
+	UserNS  netdriver.Namespace
 }
 
 // runVictim is the driver process that is killed: it attaches and detaches
@@ -33,6 +39,10 @@ func runVictim(text string) error {
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
 		return err
 	}
+	if v.Confine {
+		v.Confine = false
+		return confined(v)
+	}
 	d, err := New(v.Config)
 	if err != nil {
 		return err
@@ -40,7 +50,10 @@ func runVictim(text string) error {
 	ctx := context.Background()
 	for run := v.First; ; run++ {
 		r := request4(v.Network, "c1", 2)
-		r.Run = run
+		r.Run, r.UserNS = run, v.UserNS
+		if v.Stay {
+			r.MAC = "02:00:00:00:00:55" // announced by a packet socket
+		}
 		ep, err := d.Attach(ctx, r)
 		if err != nil {
 			return err
@@ -55,6 +68,31 @@ func runVictim(text string) error {
 			return err
 		}
 	}
+}
+
+// confined executes the victim again with what a net driver may have.
+func confined(v victim) error {
+	runtime.LockOSThread()
+	keep := map[int]bool{
+		unix.CAP_NET_ADMIN: true, unix.CAP_NET_RAW: true, unix.CAP_SYS_ADMIN: true, unix.CAP_SYS_PTRACE: true,
+		unix.CAP_DAC_OVERRIDE: true, unix.CAP_CHOWN: true, unix.CAP_FOWNER: true, unix.CAP_KILL: true,
+	}
+	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
+		if keep[c] {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if err := os.Setenv(victimVariable, string(data)); err != nil {
+		return err
+	}
+	return unix.Exec("/proc/self/exe", []string{"driver"}, os.Environ())
 }
 
 // start runs a victim and returns once it has attached; before is called with
@@ -72,6 +110,7 @@ func start(t *testing.T, v victim, before func(pid int)) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -187,4 +226,36 @@ func TestHolderLeavesTheCgroup(t *testing.T) {
 		waitFor(t, "cgroup "+dir+" to be empty", func() bool { return os.Remove(filepath.Join(root, dir)) == nil })
 	}
 	e.open(e.cfg)
+}
+
+// The driver host leaves a net driver eight capabilities: they must do.
+func TestConfinedDriver(t *testing.T) {
+	e := newEngine(t, "confined")
+	n := e.network("aa11", "10.82.1.0/24", nil)
+	child, user := userNamespace(t)
+	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
+	for i, owner := range []netdriver.Namespace{{}, user} {
+		if err := e.holder.quit(); err != nil { // the confined one starts it
+			t.Fatal(err)
+		}
+		v := victim{Config: e.cfg, Network: n, First: uint64(i + 1), Stay: true, Confine: true, UserNS: owner}
+		cmd := start(t, v, func(int) {})
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+		if err != nil || !strings.Contains(string(status), "CapEff:\t000000000028302b\n") {
+			t.Errorf("the driver's capabilities: %s, %v", status, err)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		items, err := e.List(t.Context())
+		if err != nil || len(items) != 2 {
+			t.Fatalf("list: %+v, %v", items, err)
+		}
+		last := items[1]
+		ns := netdriver.Namespace{Mode: netdriver.NamespacePath, Path: last.Namespace, Inode: last.Inode}
+		peer := e.attach(n, "c9", 9, nil)
+		listen(t, peer.Namespace)
+		mustReach(t, ns, "10.82.1.9", "10.82.1.2")
+		e.detach(n, "c1", last.Run)
+		e.detach(n, "c9", 1)
+	}
 }

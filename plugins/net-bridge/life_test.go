@@ -241,9 +241,9 @@ func TestHolderKilled(t *testing.T) {
 	mustReach(t, other.Namespace, "10.77.1.2", "10.77.1.3")
 }
 
-func TestUserNamespaceOwnsTheNetwork(t *testing.T) {
-	e := newEngine(t, "owned")
-	n := e.network("aa11", "10.78.1.0/24", nil)
+// userNamespace starts a process in a user namespace of its own.
+func userNamespace(t *testing.T) (*exec.Cmd, netdriver.Namespace) {
+	t.Helper()
 	child := exec.Command("sleep", "60")
 	child.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER,
@@ -253,13 +253,19 @@ func TestUserNamespaceOwnsTheNetwork(t *testing.T) {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
-	var user unix.Stat_t
+	var st unix.Stat_t
 	path := fmt.Sprintf("/proc/%d/ns/user", child.Process.Pid)
-	if err := unix.Stat(path, &user); err != nil {
+	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	owned := netdriver.Namespace{Mode: netdriver.NamespacePath, Path: path, Inode: user.Ino}
+	return child, netdriver.Namespace{Mode: netdriver.NamespacePath, Path: path, Inode: st.Ino}
+}
+
+func TestUserNamespaceOwnsTheNetwork(t *testing.T) {
+	e := newEngine(t, "owned")
+	n := e.network("aa11", "10.78.1.0/24", nil)
+	child, owned := userNamespace(t)
+	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
 	ep := e.attach(n, "c1", 2, func(r *netdriver.Attach) { r.UserNS = owned })
 	fd, err := openNamespace(ep.Namespace, unix.CLONE_NEWNET)
 	if err != nil {
@@ -272,8 +278,8 @@ func TestUserNamespaceOwnsTheNetwork(t *testing.T) {
 	}
 	defer func() { _ = unix.Close(owner) }()
 	var st unix.Stat_t
-	if err := unix.Fstat(owner, &st); err != nil || st.Ino != user.Ino {
-		t.Errorf("owner %d, want %d (%v)", st.Ino, user.Ino, err)
+	if err := unix.Fstat(owner, &st); err != nil || st.Ino != owned.Inode {
+		t.Errorf("owner %d, want %d (%v)", st.Ino, owned.Inode, err)
 	}
 	other := e.attach(n, "c2", 3, nil)
 	listen(t, ep.Namespace)
