@@ -131,19 +131,19 @@ func (s *shim) host(args ...string) *shim {
 // start starts the shim and gives up the files.
 func (s *shim) start() *shim {
 	s.t.Helper()
-	path, err := buildShim()
-	if err != nil {
-		s.t.Fatal(err)
+	path := os.Getenv("GANTRY_TEST_SHIM") // of TestUnderSanitizers
+	if s.program != "" {
+		path = s.program
+	}
+	if path == "" {
+		var err error
+		if path, err = buildShim(); err != nil {
+			s.t.Fatal(err)
+		}
 	}
 	b, err := s.Encode(len(s.files))
 	if err != nil {
 		s.t.Fatal(err)
-	}
-	if p := os.Getenv("GANTRY_TEST_SHIM"); p != "" {
-		path = p // TestUnderSanitizers
-	}
-	if s.program != "" {
-		path = s.program
 	}
 	s.conn, err = Start(s.t.Context(), path, b, s.files)
 	for _, f := range s.files {

@@ -45,6 +45,9 @@ func TestMemoryOfIdleShims(t *testing.T) {
 		if caps := field(t, s.pid, "status", "CapEff:"); caps != "0000000000000000" {
 			t.Errorf("capabilities %s", caps)
 		}
+		if status(t, s.pid, "status", "Seccomp:") != 2 || status(t, s.pid, "status", "NoNewPrivs:") != 1 {
+			t.Error("a shim without a filter of its own")
+		}
 	}
 	t.Logf("%d idle shims: %.1f kB PSS each, %d at most", n, float64(sum)/n, most)
 	if most > maxPSS {

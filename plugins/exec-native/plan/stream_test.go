@@ -119,9 +119,15 @@ func TestExitDoesNotWaitForClient(t *testing.T) {
 		host("/bin/sh", "-c", "head -c 300000 /dev/zero; exit 3")
 	s.start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
+	control, follower := s.attach(stdio.Hello{Control: true}), s.attach(stdio.Hello{Stdout: true})
 	begin := time.Now()
 	if r := s.until(ReportExited); r.Code != 3 || time.Since(begin) > 5*time.Second {
 		t.Fatalf("%+v after %v", r, time.Since(begin))
+	}
+	for name, other := range map[string]*stdio.Conn{"control": control, "follower": follower} {
+		if e, err := collect(other, io.Discard, io.Discard); err != nil || e.Code != 3 {
+			t.Errorf("%s: %+v, %v", name, e, err)
+		}
 	}
 	if out, _ := s.readLog(); len(out) != 300000 {
 		t.Errorf("%d bytes in the log", len(out))

@@ -87,6 +87,28 @@ static void lost_frame(struct client *c, int i)
 	c->lost_from[i] = c->lost_to[i] = 0;
 }
 
+/* Whether this client has had all that it will get: a lossless one the whole
+ * of its streams, a follower what there was; the rest of what is kept for
+ * others it finds in the log, and is told so. Control clients wait for none. */
+static int has_all(struct client *c)
+{
+	for (int i = 0; i < 2; i++) {
+		const struct stream *s = &M.out[i];
+		uint16_t want = i ? HELLO_STDERR : HELLO_STDOUT;
+
+		if (!(c->flags & want) || (s->fd < 0 && s->tail_at == s->tail_len))
+			continue;
+		if (s->fd >= 0 || c->flags & HELLO_LOSSLESS)
+			return 0;
+		c->flags &= (uint16_t)~want;
+		c->lost_from[i] = s->tail_offset + s->tail_at;
+		c->lost_to[i] = s->tail_offset + s->tail_len;
+		lost_frame(c, i);
+		return -1;
+	}
+	return 1;
+}
+
 /* What comes next for this client; 0 when there is nothing. */
 static int begin(struct client *c)
 {
@@ -108,9 +130,12 @@ static int begin(struct client *c)
 			return 1;
 		}
 	}
-	if (c->exit_due && stream_done(&M.out[0]) && stream_done(&M.out[1])) {
-		exit_frame(c);
-		return 1;
+	if (c->exit_due) {
+		int all = has_all(c);
+
+		if (all > 0)
+			exit_frame(c);
+		return all;
 	}
 	return 0;
 }

@@ -47,17 +47,6 @@ static void ignore_signals(void)
 		SYS4(__NR_rt_sigaction, ignored[i], ignore, 0, 8);
 }
 
-/* What the program's run needs no more: all capabilities, and any new ones. */
-static void drop_rights(void)
-{
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[2] = { { 0 } };
-
-	sys_prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0);
-	sys_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0);
-	SYS2(__NR_capset, &head, none);
-}
-
 static void program_runs(void)
 {
 	struct report r = { .kind = REPORT_RUNNING, .pid = M.pid };
@@ -66,7 +55,7 @@ static void program_runs(void)
 	enter_phase(PHASE_RUNNING);
 	write_record(STATE_RUNNING);
 	report_to_driver(&r);
-	drop_rights();
+	confine();
 }
 
 static void let_init_go(void)

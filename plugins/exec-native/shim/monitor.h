@@ -146,7 +146,6 @@ void write_record(uint16_t state);
 void stream_read(struct stream *s);
 void stream_finish(struct stream *s);
 int stream_held(const struct stream *s);
-int stream_done(const struct stream *s);
 void stdin_write(void);
 void stdin_close(void);
 
@@ -162,6 +161,9 @@ int64_t close_silent(void);
 void deliver(struct client *c);
 void deliver_all(void);
 void pass_over(struct client *c, struct stream *s);
+
+/* confine.c */
+void confine(void);
 
 /* log.c */
 int log_open(const struct op *op, const int *files);

@@ -21,11 +21,6 @@ int stream_held(const struct stream *s)
 	return 0;
 }
 
-int stream_done(const struct stream *s)
-{
-	return s->fd < 0 && s->tail_at == s->tail_len && !stream_held(s);
-}
-
 /* Hands the piece to everybody who wants it. */
 static void offer(struct stream *s, uint32_t n)
 {
