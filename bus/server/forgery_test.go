@@ -28,7 +28,7 @@ func spyOn(t *testing.T, s *Server, a account) func(subject string, heard chan<-
 
 func rawConn(t *testing.T, s *Server, role bus.Role, a account) *wire.Conn {
 	t.Helper()
-	nc, err := s.splicer.dial(role, a)
+	nc, err := s.splicer.dial(peer{role: role, account: a})
 	if err != nil {
 		t.Fatal(err)
 	}

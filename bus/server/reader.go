@@ -198,7 +198,7 @@ func (s *Server) serveReaders(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	nc, err := s.splicer.dial(bus.RoleEngine, accountReaders)
+	nc, err := s.splicer.dial(peer{role: bus.RoleEngine, account: accountReaders, actor: ownActor()})
 	if err != nil {
 		return err
 	}

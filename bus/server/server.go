@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -116,9 +117,15 @@ func Start(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Dial connects from within the process.
+// Dial connects from within the process, as the process itself.
 func (s *Server) Dial(ctx context.Context, role bus.Role, name string) (*bus.Client, error) {
-	nc, err := s.splicer.dial(role, accountEngine)
+	return s.DialAs(ctx, role, ownActor(), name)
+}
+
+// DialAs connects from within the process, for somebody else: a gateway has
+// asked the kernel who its own client is.
+func (s *Server) DialAs(ctx context.Context, role bus.Role, actor bus.Actor, name string) (*bus.Client, error) {
+	nc, err := s.splicer.dial(peer{role: role, account: accountEngine, actor: actor})
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +135,10 @@ func (s *Server) Dial(ctx context.Context, role bus.Role, name string) (*bus.Cli
 		return nil, err
 	}
 	return c, nil
+}
+
+func ownActor() bus.Actor {
+	return bus.Actor{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid())}
 }
 
 // Subjects are those of this node.

@@ -111,6 +111,23 @@ func TestCommandAndQueryThereAndBack(t *testing.T) {
 	}
 }
 
+func TestInTheNameOfAnother(t *testing.T) {
+	s := startWith(t, testConfig(t), echo())
+	want := bus.Actor{UID: 1000, GID: 100, PID: 42, Start: 7}
+	c, err := s.DialAs(within(t), bus.RoleControl, want, "gateway")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var out struct{ Call Call }
+	if err := c.Query(within(t), "container.list", nil, &out); err != nil || out.Call.Actor != want {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if _, err := c.Stream(within(t), bus.StreamRequest{Op: "echo"}, nil); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("a stream from within: %v", err)
+	}
+}
+
 func TestReadersCannotCommand(t *testing.T) {
 	s := startWith(t, testConfig(t), echo())
 	c := dial(t, s.ReadSocket())

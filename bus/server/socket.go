@@ -228,10 +228,9 @@ func (i *inside) Close() error {
 	return i.Conn.Close()
 }
 
-// dial opens a connection of a role from within the process.
-func (s *splicer) dial(role bus.Role, a account) (net.Conn, error) {
-	actor := bus.Actor{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid())}
-	in, id, first, err := s.enter(peer{role: role, account: a, actor: actor})
+// dial opens a connection from within the process.
+func (s *splicer) dial(p peer) (net.Conn, error) {
+	in, id, first, err := s.enter(p)
 	if err != nil {
 		return nil, err
 	}

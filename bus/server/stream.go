@@ -45,7 +45,7 @@ func (s *Server) enableStream() error {
 
 // openJetStream connects to the account STREAM.
 func (s *Server) openJetStream(ctx context.Context) (jetStream, error) {
-	nc, err := s.splicer.dial(bus.RoleEngine, accountStream)
+	nc, err := s.splicer.dial(peer{role: bus.RoleEngine, account: accountStream, actor: ownActor()})
 	if err != nil {
 		return jetStream{}, err
 	}
