@@ -237,6 +237,12 @@ func (r *reading) member(h *tar.Header, t io.Reader) error {
 	if len(r.members) >= maxMembers {
 		return fmt.Errorf("more than %d members: %w", maxMembers, errdefs.ErrInvalidArgument)
 	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			// A few bytes could claim to be exbibytes of zeros.
+			return fmt.Errorf("member %q is a sparse file: %w", clip(h.Name), errdefs.ErrInvalidArgument)
+		}
+	}
 	switch h.Typeflag {
 	case tar.TypeReg:
 		m, err := r.write(name, h.Size, t)

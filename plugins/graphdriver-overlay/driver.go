@@ -82,6 +82,7 @@ func (d *Driver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p dri
 			return graphdriver.Layer{}, fmt.Errorf("parent layer %s: %w", r.Parent, errdefs.ErrNotFound)
 		}
 		l.Lowers = append([]string{layerstore.Name(parent.ID)}, parent.Lowers...)
+		l.Hides = parent.Hides
 	}
 	if len(l.Lowers) >= maxLowers-1 { // one more for the skeleton
 		return graphdriver.Layer{}, fmt.Errorf("layer %s is the %dth, overlayfs takes %d: %w", r.ID, len(l.Lowers)+1, maxLowers-1, errdefs.ErrInvalidArgument)
@@ -121,6 +122,7 @@ func (d *Driver) fillLayer(ctx context.Context, stage string, l *layerstore.Laye
 	if err != nil {
 		return fmt.Errorf("unpack layer %s: %w", r.ID, err)
 	}
+	l.Hides = l.Hides || res.Hides
 	if res.OpaqueRoot {
 		l.Lowers = nil
 	}
@@ -198,7 +200,10 @@ func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs)
 	case !isHeld:
 		err = d.makeRootfs(want, lowers)
 	case held.Targets == nil || !slices.Equal(held.Targets, want.Targets):
-		err = d.store.RewriteRootfs(want)
+		want.Made = held.Made
+		if err = d.makeHidden(filepath.Join(d.store.RootfsDir(r.Container), "upper"), &want, lowers); err == nil {
+			err = d.store.RewriteRootfs(want)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -273,6 +278,9 @@ func (d *Driver) makeRootfs(r layerstore.Rootfs, lowers []string) error {
 	}
 	err = d.fillRootfs(stage, lowers)
 	if err == nil {
+		err = d.makeHidden(filepath.Join(stage, "upper"), &r, lowers)
+	}
+	if err == nil {
 		err = d.store.CommitRootfs(stage, r)
 	}
 	if err != nil {
@@ -299,6 +307,35 @@ func (d *Driver) fillRootfs(stage string, lowers []string) error {
 	}
 	defer top.Close()
 	return layertar.CopyAttributes(top, upper)
+}
+
+// makeHidden makes targets in the upper directory that a skeleton cannot show,
+// since the image has deleted them, and remembers them in r.
+func (d *Driver) makeHidden(upper string, r *layerstore.Rootfs, lowers []string) error {
+	if top, ok := d.store.Layer(r.Layer); !ok || !top.Hides || len(r.Targets) == 0 {
+		return nil
+	}
+	var layers []*os.File
+	for _, dir := range append([]string{upper}, lowers...) {
+		f, err := os.Open(dir)
+		if err != nil {
+			return fmt.Errorf("open layer: %w", err)
+		}
+		defer f.Close()
+		layers = append(layers, f)
+	}
+	hidden, err := layertar.HiddenTargets(layers[1:], r.Targets)
+	if err != nil {
+		return err
+	}
+	for _, t := range hidden {
+		made, err := layertar.MakeTarget(layers[0], t, r.IDMap, layers[1:]...)
+		r.Made = append(r.Made, made...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ReleaseRootfs removes what the container has written.
@@ -329,7 +366,8 @@ func (d *Driver) Diff(ctx context.Context, container string, w io.Writer) error 
 	if err != nil {
 		return err
 	}
-	return layertar.WriteOverlayDiff(ctx, w, upper, layertar.DiffOptions{IDMap: r.IDMap, SkipWhiteout: skip})
+	ours := func(path string, size int64) bool { return size == 0 && slices.Contains(r.Made, path) }
+	return layertar.WriteOverlayDiff(ctx, w, upper, layertar.DiffOptions{IDMap: r.IDMap, SkipWhiteout: skip, SkipNew: ours})
 }
 
 // skeletonOnly returns a function that reports whether a path is in the

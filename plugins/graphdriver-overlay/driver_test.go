@@ -150,6 +150,46 @@ proc drwxr-xr-x`)
 	}
 }
 
+func TestTargetsThatTheImageDeleted(t *testing.T) {
+	d := open(t, t.TempDir())
+	apply(t, d,
+		layer(t, "l1", "", "mnt/", "mnt/old=x", "srv/:710", "srv/in/", "opt/", "opt/o=o", "keep/", "was=file"),
+		layer(t, "l2", "l1", ".wh.mnt", "srv/.wh.in", "opt/.wh..wh..opq", ".wh.was"))
+	targets := []driver.Target{{Path: "/mnt/vol/deep"}, {Path: "/srv/in", File: true}, {Path: "/opt/new"}, {Path: "/keep/k"}, {Path: "/was"}, {Path: "/proc"}}
+	m := prepare(t, d, "c1", "l2", targets...)
+	want := `
+keep drwxr-xr-x
+keep/k drwxr-xr-x
+mnt drwxr-xr-x
+mnt/vol drwxr-xr-x
+mnt/vol/deep drwxr-xr-x
+opt drwxr-xr-x
+opt/new drwxr-xr-x
+proc drwxr-xr-x
+srv drwx--x---
+srv/in -rw-r--r-- 
+was drwxr-xr-x`
+	wantListing(t, m, want)
+	var b bytes.Buffer
+	if err := d.Diff(ctx, "c1", &b); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, &b); got != "" {
+		t.Errorf("diff of an untouched root filesystem holds %s", got)
+	}
+	mounted(t, m, func(root string) error { return os.WriteFile(root+"/mnt/vol/mine", nil, 0o600) })
+	b.Reset()
+	if err := d.Diff(ctx, "c1", &b); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, &b); got != "mnt/ mnt/vol/ mnt/vol/mine" {
+		t.Errorf("diff holds %s", got)
+	}
+	if again := prepare(t, d, "c1", "l2", targets...); fmt.Sprint(again) != fmt.Sprint(m) {
+		t.Errorf("other mounts when repeated")
+	}
+}
+
 func names(t *testing.T, r io.Reader) string {
 	t.Helper()
 	var out []string

@@ -56,6 +56,7 @@ type Layer struct {
 	Size    int64    `json:"size"`
 	Digest  string   `json:"digest"`
 	DiffID  string   `json:"diff_id"`
+	Hides   bool     `json:"hides,omitempty"`  // it, or a layer below it, hides something (overlay)
 	Lowers  []string `json:"lowers,omitempty"` // names of the layers it is seen on top of, top first
 }
 

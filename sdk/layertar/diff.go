@@ -112,7 +112,18 @@ func (p *packer) upperEntry(fd int, name, full string, st *unix.Stat_t, depth in
 			}
 		}
 	}
-	if err := p.entry(fd, name, full, st); err != nil || !isDir(st) {
+	ours := p.o.SkipNew != nil && p.o.SkipNew(full, contentSize(st))
+	if ours && !isDir(st) {
+		return nil
+	}
+	if ours {
+		h, err := p.header(fd, name, full, st)
+		if err != nil {
+			return err
+		}
+		p.pending = append(p.pending, pendingDir{h})
+		defer func() { p.pending = p.pending[:len(p.pending)-1] }()
+	} else if err := p.entry(fd, name, full, st); err != nil || !isDir(st) {
 		return err
 	}
 	child, err := openat(fd, name, dirFlags, 0)
@@ -129,6 +140,14 @@ func (p *packer) upperEntry(fd int, name, full string, st *unix.Stat_t, depth in
 		}
 	}
 	return p.upper(child, full, depth+1)
+}
+
+// contentSize is a file's size; directories have none.
+func contentSize(st *unix.Stat_t) int64 {
+	if isDir(st) {
+		return 0
+	}
+	return st.Size
 }
 
 // inEntry names the entry an error is about, once.

@@ -58,6 +58,7 @@ type Result struct {
 	Entries      int64     // of the tar
 	Digest       string    // of the blob
 	DiffID       string    // of the tar
+	Hides        bool      // Overlay: the layer hides something below it
 	OpaqueRoot   bool      // Overlay: the layer hides all below it; overlayfs does not heed this at the root
 	Dropped      []Dropped // the first 32 attributes that were not set
 	DroppedCount int64     // of all of them
@@ -262,6 +263,7 @@ func (u *unpacker) openOrMake(name string) (int, error) {
 	}
 	fd, err := openat(dir, name, dirFlags, 0)
 	if err == nil && hides {
+		u.res.Hides = true
 		if err = unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0); err != nil {
 			unix.Close(fd)
 		}

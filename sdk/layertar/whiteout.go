@@ -92,6 +92,7 @@ func (u *unpacker) hide(dir int, name string) error {
 	if err := unix.Mknodat(dir, name, unix.S_IFCHR, 0); err != nil {
 		return fmt.Errorf("make whiteout: %w", class(err))
 	}
+	u.res.Hides = true
 	return nil
 }
 
@@ -178,6 +179,7 @@ func (u *unpacker) makeOpaque(fd int, root bool) error {
 	if err := dropWhiteouts(fd); err != nil {
 		return class(err)
 	}
+	u.res.Hides = true
 	if root {
 		u.res.OpaqueRoot = true
 		return nil
