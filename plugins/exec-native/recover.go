@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -73,6 +74,9 @@ func (d *native) found(dir string) (*run, error) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, lockFile)); !errors.Is(err, os.ErrNotExist) {
 		return nil, nil // somebody has damaged it: leave it to be looked at
+	}
+	if !strings.Contains(filepath.Base(dir), "-") {
+		return nil, nil // not a run's: the host keeps the driver's own socket beside them
 	}
 	return nil, os.RemoveAll(dir)
 }
