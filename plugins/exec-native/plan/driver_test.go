@@ -3,6 +3,7 @@ package plan
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -200,4 +201,39 @@ func TestJoinUserNamespace(t *testing.T) {
 	if got := s.sh("id -u; id -g; hostname; pwd").output(); got != "3\n4\nmapped\n/\n" {
 		t.Errorf("%q after %v", got, time.Since(begin))
 	}
+}
+
+// TestAbortOfFrozenJoiner: a joiner that hangs in a frozen cgroup keeps
+// neither driver nor shim.
+func TestAbortOfFrozenJoiner(t *testing.T) {
+	dir := fmt.Sprintf("/sys/fs/cgroup/freezer/gantry-plan-test-%d", os.Getpid())
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	state := func(s string) {
+		if err := os.WriteFile(dir+"/freezer.state", []byte(s), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(func() {
+		state("THAWED")
+		eventually(t, "removal of "+dir, func() bool { return os.Remove(dir) == nil })
+	})
+	state("FROZEN")
+	procs, err := os.OpenFile(dir+"/cgroup.procs", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newShim(t, Monitor{}, 0)
+	s.Add(StageJoin, Cgroup{s.add(procs)}, Unshare{unix.CLONE_NEWTIME})
+	s.host("/bin/true").start().until(ReportShim)
+	time.Sleep(50 * time.Millisecond)
+	if err := s.conn.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.next()
+	if err != nil || r.Kind != ReportError || !errors.Is(r.Err(), syscall.ECANCELED) {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	eventually(t, "the shim to leave", func() bool { return !alive(s.pid) })
 }

@@ -27,7 +27,8 @@ type ProcWrite struct {
 }
 
 // Cgroup moves the init into a cgroup: FD is its cgroup.procs opened for
-// writing. Stage 4.
+// writing. Stage 4; stage 1, before the joins, to run something more in a
+// container. If that is frozen, the start hangs until it thaws or Abort.
 type Cgroup struct{ FD FD }
 
 // Rlimit sets a resource limit. Stage 4 or 8.

@@ -112,6 +112,22 @@ static void join_main(struct init *in, const struct op *clone)
 	sys_exit(0);
 }
 
+/* Waits for the joiner's word, which may never come: a joiner of a frozen v1
+ * cgroup hangs, and dies only when that thaws. 0 when the driver gave up. */
+static int joiner_speaks(void)
+{
+	while (M.phase != PHASE_CLOSED) {
+		struct pollfd p[2] = { { M.sync, POLLIN, 0 }, { M.control, POLLIN, 0 } };
+
+		if (SYS5(__NR_ppoll, p, 2, 0, 0, 0) < 0)
+			continue;
+		if (p[0].revents)
+			return 1;
+		driver_says();
+	}
+	return 0;
+}
+
 /* Runs the joiner to its end: the init's pid, or -1 when all was reported. */
 static int through_joiner(struct init *in, const struct op *clone)
 {
@@ -129,6 +145,10 @@ static int through_joiner(struct init *in, const struct op *clone)
 	}
 	sys_close(in->sync); /* so that its death is an end of the socket */
 	in->sync = -1;
+	if (!joiner_speaks()) {
+		SYS2(__NR_kill, joiner, SIG_KILL);
+		return -1;
+	}
 	got = report_receive(M.sync, &r, &passed, 0);
 	while (SYS5(__NR_waitid, P_PID, joiner, &info, WEXITED, 0) == -EINTR)
 		;

@@ -130,6 +130,7 @@ extern struct monitor M;
 int64_t now_ms(void);
 void enter_phase(enum phase phase);
 void report_to_driver(struct report *r);
+void driver_says(void);
 
 /* launch.c: makes the init; monitor_fail when that fails. */
 void launch(const struct plan *plan, const int *files);

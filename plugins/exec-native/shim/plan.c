@@ -24,7 +24,7 @@ static unsigned stages_of(uint16_t kind)
 	case OP_PROC_WRITE:
 		return AT(STAGE_JOIN) | AT(STAGE_PARENT) | AT(STAGE_CHILD);
 	case OP_CGROUP:
-		return AT(STAGE_CHILD);
+		return AT(STAGE_JOIN) | AT(STAGE_CHILD);
 	case OP_RLIMIT:
 		return AT(STAGE_CHILD) | AT(STAGE_IDENTITY);
 	case OP_PROPAGATION ... OP_WRITE_FILE:
