@@ -28,6 +28,7 @@ const emptySkeleton = "empty"
 // Driver is the overlay graph driver.
 type Driver struct {
 	store    *layerstore.Store
+	pool     *pool
 	root     string
 	further  []string // mount options that this kernel's defaults make necessary
 	warnings []string
@@ -48,6 +49,7 @@ func New(cfg driver.Config) (graphdriver.Driver, error) {
 	}
 	return &Driver{
 		store:    store,
+		pool:     newPool(store),
 		root:     cfg.Root,
 		further:  furtherOptions(os.ReadFile),
 		warnings: probe(cfg.Root),
@@ -55,7 +57,10 @@ func New(cfg driver.Config) (graphdriver.Driver, error) {
 }
 
 // Close ends work in the background.
-func (d *Driver) Close() error { return d.store.Close() }
+func (d *Driver) Close() error {
+	d.pool.close()
+	return d.store.Close()
+}
 
 // Info introduces the driver.
 func (d *Driver) Info(context.Context) (driver.Info, error) {
@@ -269,10 +274,10 @@ func fillSkeleton(dir string, entries []driver.Target) error {
 	return layerstore.Class("make skeleton", os.Chmod(dir, 0o755))
 }
 
-// makeRootfs makes upper and work directory. The root of an overlay shows the
+// makeRootfs makes a root filesystem. The root of an overlay shows the
 // attributes of the upper directory, so it gets those of the topmost layer.
 func (d *Driver) makeRootfs(r layerstore.Rootfs, lowers []string) error {
-	stage, err := d.store.Stage()
+	stage, err := d.pool.take()
 	if err != nil {
 		return err
 	}
@@ -289,23 +294,21 @@ func (d *Driver) makeRootfs(r layerstore.Rootfs, lowers []string) error {
 	return nil
 }
 
+// fillRootfs describes the upper directory as the topmost layer's root is.
 func (d *Driver) fillRootfs(stage string, lowers []string) error {
-	if err := os.Mkdir(filepath.Join(stage, "work"), 0o755); err != nil {
-		return layerstore.Class("make work directory", err)
-	}
-	upper, err := makeDir(filepath.Join(stage, "upper"))
-	if err != nil {
-		return err
-	}
-	defer upper.Close()
 	if len(lowers) == 0 {
-		return layerstore.Class("make upper directory", upper.Chmod(0o755))
+		return nil
 	}
 	top, err := os.Open(lowers[0])
 	if err != nil {
 		return fmt.Errorf("open topmost layer: %w", err)
 	}
 	defer top.Close()
+	upper, err := os.Open(filepath.Join(stage, "upper"))
+	if err != nil {
+		return fmt.Errorf("open upper directory: %w", err)
+	}
+	defer upper.Close()
 	return layertar.CopyAttributes(top, upper)
 }
 

@@ -25,7 +25,7 @@ func open(t *testing.T, root string) *Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.(io.Closer).Close() })
+	t.Cleanup(func() { d.(io.Closer).Close() }) // a second Close does nothing
 	return d.(*Driver)
 }
 
@@ -292,6 +292,7 @@ func TestRestartFindsAllAndRemovesLeftovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.store.Wait()
+	d.Close() // what was made ahead goes too
 	for _, dir := range []string{"work", "layers", "rootfs"} {
 		if left, _ := os.ReadDir(filepath.Join(root, dir)); len(left) != 0 {
 			t.Errorf("left in %s: %v", dir, left)

@@ -147,10 +147,14 @@ func firstNumber(leftovers []string) uint64 {
 	return most + 1
 }
 
-// Close ends removal in the background; the next Open goes on with it.
+// Close ends removal in the background; the next Open goes on with it. It may
+// be repeated.
 func (s *Store) Close() error {
 	s.stop()
-	return s.work.Close()
+	if err := s.work.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // load reads what is held.
