@@ -9,7 +9,11 @@
 // succeeds.
 package driver
 
-import "log/slog"
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+)
 
 // The kinds of drivers. A program named gantry-<kind>-<name> is of that kind.
 const (
@@ -60,6 +64,26 @@ type Item struct {
 	Namespace string // of an endpoint: where its network namespace is now (netdriver.Namespace.Path)
 	Inode     uint64 // of an endpoint: inode of that namespace in nsfs
 	PID       int    // of a running process: as the host sees it
+}
+
+// String is the item in a line, without what it has not.
+func (i Item) String() string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "{%s %s", i.Kind, i.Key)
+	if i.Run != 0 {
+		fmt.Fprintf(&out, " run %d", i.Run)
+	}
+	if i.Network != "" {
+		fmt.Fprintf(&out, " on network %s", i.Network)
+	}
+	fmt.Fprintf(&out, " %s", i.State)
+	if i.Namespace != "" || i.Inode != 0 {
+		fmt.Fprintf(&out, " namespace %s inode %d", i.Namespace, i.Inode)
+	}
+	if i.PID != 0 {
+		fmt.Fprintf(&out, " pid %d", i.PID)
+	}
+	return out.String() + "}"
 }
 
 // Progress tells how far a long method has come. It may be called often: it is

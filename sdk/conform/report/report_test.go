@@ -75,7 +75,7 @@ func TestBrokenDriver(t *testing.T) {
 	for _, want := range []string{
 		"ok    start ",
 		"FAIL  program-name ", `Info tells the name "perfect", the program's name "broken"`,
-		"FAIL  create-network ", "List lacks {Kind:network", "CreateNetwork repeated: network net-",
+		"FAIL  create-network ", "List lacks {network ", "CreateNetwork repeated: network net-",
 		"FAIL  unknown-option ", "got success (<nil>), want invalid-argument",
 		"FAIL  remove-network ", "RemoveNetwork of a network that is not held: no such network",
 		"FAIL  attach ", "panic: attach is not written yet",
