@@ -38,7 +38,10 @@ const (
 )
 
 // Noun names one thing that events are about.
-type Noun struct{ Kind, ID string }
+type Noun struct {
+	Kind string `json:"kind"`
+	ID   string `json:"id"`
+}
 
 // String is kind and id with a slash between.
 func (n Noun) String() string { return n.Kind + "/" + n.ID }
