@@ -161,10 +161,13 @@ func bridgeOf(l netlink.Link) bridgeState {
 		Up: a.Flags&net.FlagUp != 0, Runs: a.OperState == netlink.OperUp}
 }
 
-// readBridge adds what takes further messages: addresses, and the number of
-// ports.
+// readBridge adds what takes further questions: addresses, the number of ports,
+// and whether it speaks IPv6.
 func (d *Driver) readBridge(l netlink.Link, all []netlink.Link) (bridgeState, error) {
 	a, b := l.Attrs(), bridgeOf(l)
+	if off, err := os.ReadFile(ipv6Switch(a.Name)); err == nil {
+		b.IPv6 = strings.TrimSpace(string(off)) == "0"
+	}
 	for _, p := range all {
 		if p.Attrs().MasterIndex == a.Index {
 			b.Ports++

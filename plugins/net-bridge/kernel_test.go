@@ -141,6 +141,52 @@ func outside(t *testing.T, e *engine) {
 	})
 }
 
+// Router advertisements of a container must reach neither the machine nor its
+// neighbours.
+func TestNobodySpeaksIPv6(t *testing.T) {
+	e := newEngine(t, "six")
+	n := e.network("aa11", "10.83.1.0/24", nil)
+	c := e.attach(n, "c1", 2, nil)
+	six := func(link string) (found []string) {
+		l, err := net.InterfaceByName(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs, err := l.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			if strings.Contains(a.String(), ":") {
+				found = append(found, a.String())
+			}
+		}
+		return found
+	}
+	if got := six(bridgeName("six", n.ID)); got != nil {
+		t.Errorf("the bridge has %v", got)
+	}
+	in(t, c.Namespace, func() error {
+		if got := six("eth0"); got != nil {
+			t.Errorf("eth0 has %v", got)
+		}
+		if got := six("lo"); len(got) != 1 {
+			t.Errorf("loopback has %v", got)
+		}
+		return nil
+	})
+	path := ipv6Switch(bridgeName("six", n.ID))
+	if err := os.WriteFile(path, []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.CreateNetwork(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "1\n" {
+		t.Errorf("switched on by somebody, asked again: %q, %v", got, err)
+	}
+}
+
 func TestTheWayOut(t *testing.T) {
 	if err := os.WriteFile(forwardSwitch, []byte("0"), 0); err != nil && os.Geteuid() == 0 {
 		t.Fatal(err)

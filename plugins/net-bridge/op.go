@@ -3,8 +3,10 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -26,6 +28,8 @@ type (
 		Name, MAC string
 		MTU       int // 0 for the kernel's default
 	}
+	// noIPv6 keeps IPv6 off a link of the machine, before it is up.
+	noIPv6 struct{ Link string }
 	// setAlias marks a link.
 	setAlias struct{ Name, Alias string }
 	// setMTU changes a link's largest packet.
@@ -136,6 +140,20 @@ func (o addBridge) do(k *kernel) error {
 	attrs.Name, attrs.HardwareAddr, attrs.MTU = o.Name, mac, o.MTU
 	return k.host.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
 }
+
+// The networks have no IPv6. A bridge that spoke it would take the machine's
+// routes from any container that sends router advertisements (CVE-2020-13401).
+func (o noIPv6) do(*kernel) error {
+	err := os.WriteFile(ipv6Switch(o.Link), []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
+		return nil
+	}
+	return err
+}
+
+// ipv6Switch is 1 where a link speaks no IPv6. It is that of the calling
+// thread's namespace.
+func ipv6Switch(link string) string { return "/proc/sys/net/ipv6/conf/" + link + "/disable_ipv6" }
 
 func (o setAlias) do(k *kernel) error {
 	l, err := k.link(false, o.Name)

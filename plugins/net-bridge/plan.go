@@ -21,6 +21,7 @@ type bridgeState struct {
 	Runs  bool // has carrier: some port is up
 	Addrs []netip.Prefix
 	Ports int
+	IPv6  bool // it speaks IPv6
 }
 
 func (b bridgeState) hasAddr(p netip.Prefix) bool {
@@ -95,8 +96,11 @@ func planNetwork(engineID, engineName string, n netdriver.Network, found bridgeS
 	}
 	var ops []op
 	if found.Index == 0 {
-		ops = append(ops, addBridge{Name: name, MAC: bridgeMAC(name).String(), MTU: set.MTU})
-	} else if set.MTU != 0 && set.MTU != found.MTU {
+		ops = append(ops, addBridge{Name: name, MAC: bridgeMAC(name).String(), MTU: set.MTU}, noIPv6{Link: name})
+	} else if found.IPv6 {
+		ops = append(ops, noIPv6{Link: name})
+	}
+	if found.Index != 0 && set.MTU != 0 && set.MTU != found.MTU {
 		ops = append(ops, setMTU{Name: name, MTU: set.MTU})
 	}
 	if found.Alias != want.String() {

@@ -38,7 +38,7 @@ func TestPlanNetwork(t *testing.T) {
 		want   []op
 	}{
 		{"nothing there", web(nil), bridgeState{}, nil, []op{
-			addBridge{Name: name, MAC: mac}, setAlias{Name: name, Alias: aMark},
+			addBridge{Name: name, MAC: mac}, noIPv6{Link: name}, setAlias{Name: name, Alias: aMark},
 			addAddr{Link: name, Addr: gateway}, setUp{Link: name},
 		}},
 		{"all there", web(nil), whole, []route{{Prefix: gateway.Masked(), Index: 7}}, nil},
@@ -47,6 +47,7 @@ func TestPlanNetwork(t *testing.T) {
 		{"crashed before the mark", web(nil), bridgeState{Index: 7, Name: name, MTU: 1500}, nil, []op{
 			setAlias{Name: name, Alias: aMark}, addAddr{Link: name, Addr: gateway}, setUp{Link: name},
 		}},
+		{"IPv6 switched on", web(nil), changed(func(b *bridgeState) { b.IPv6 = true }), nil, []op{noIPv6{Link: name}}},
 		{"became internal", web(func(n *netdriver.Network) { n.Internal = true }), whole, nil,
 			[]op{setAlias{Name: name, Alias: aMark + " internal"}}},
 		{"options", web(func(n *netdriver.Network) {

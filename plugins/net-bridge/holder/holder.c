@@ -123,6 +123,19 @@ static int loopback_up(void)
 	return err;
 }
 
+/* no_ipv6 keeps IPv6 off all links to come, loopback excepted: the networks
+ * have none, and a link that listens to router advertisements takes them from
+ * any neighbour (CVE-2020-13401). A kernel without IPv6 has no such file. */
+static int no_ipv6(void)
+{
+	int f = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC);
+	if (f < 0)
+		return errno == ENOENT ? 0 : -errno;
+	int err = write(f, "1", 1) == 1 ? 0 : -errno;
+	close(f);
+	return err;
+}
+
 /* enter_new puts the caller into a new network namespace with loopback up and
  * returns a descriptor of it. */
 static int enter_new(void)
@@ -130,6 +143,8 @@ static int enter_new(void)
 	if (unshare(CLONE_NEWNET))
 		return -errno;
 	int err = loopback_up();
+	if (!err)
+		err = no_ipv6();
 	if (err)
 		return err;
 	int fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
