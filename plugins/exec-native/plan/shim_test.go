@@ -29,11 +29,7 @@ var buildShim = sync.OnceValues(func() (string, error) {
 			line = strings.TrimSpace(l)
 		}
 	}
-	dir, err := os.MkdirTemp("", "shim")
-	if err != nil {
-		return "", err
-	}
-	out := filepath.Join(dir, "gantry-shim")
+	out := filepath.Join(os.Getenv("GANTRY_TEST_BUILD"), "gantry-shim")
 	line = strings.ReplaceAll(line, "bin/gantry-shim", out)
 	line = strings.ReplaceAll(line, "plugins/exec-native/shim/", "../shim/")
 	msg, err := exec.Command("sh", "-c", line).CombinedOutput()
@@ -43,11 +39,19 @@ var buildShim = sync.OnceValues(func() (string, error) {
 	return out, nil
 })
 
+// TestMain gives the built shim a place. The process that TestDriverIsKilled
+// starts finds it there and cannot clean up.
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := buildShim(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	if os.Getenv("GANTRY_TEST_BUILD") != "" {
+		os.Exit(m.Run())
 	}
+	dir, err := os.MkdirTemp("", "shim")
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv("GANTRY_TEST_BUILD", dir)
+	code := m.Run()
+	os.RemoveAll(dir)
 	os.Exit(code)
 }
 
