@@ -19,6 +19,9 @@ import (
 // stepsGet is how long steps that run may take to end when gantryd is told to.
 const stepsGet = 5 * time.Second
 
+// driversGet is how long drivers may then take to end.
+const driversGet = 2 * time.Second
+
 // serve runs the engine until a signal comes or the log cannot be written.
 func serve(o options) error {
 	d := &daemon{o: o, log: o.logger()}
@@ -70,7 +73,16 @@ func (d *daemon) wind(cancel context.CancelFunc, turning chan error) error {
 	d.engine.Refuse()
 	ctx, done := context.WithTimeout(context.Background(), stepsGet)
 	defer done()
-	d.host.Close(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.host.Close(ctx)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(stepsGet + driversGet):
+		d.log.Warn("some drivers have not ended; the next start ends them")
+	}
 	for d.engine.Queued() > 0 && ctx.Err() == nil {
 		time.Sleep(time.Millisecond)
 	}
