@@ -26,6 +26,9 @@ import (
 //	    iifname @bridges oifname @bridges drop
 //	    iifname @internal drop
 //	    oifname @internal drop
+//	    oifname @bridges ct state established,related accept
+//	    oifname @bridges ct status dnat accept  # published ports
+//	    oifname @bridges drop                   # neighbours with a route to here
 //	  }
 //	  chain postrouting {
 //	    type nat hook postrouting priority srcnat; policy accept;
@@ -98,6 +101,10 @@ func (r ruleset) addRules(c *nftables.Conn, table *nftables.Table) error {
 	add(forward, in, lookup(bridges, false), out, lookup(bridges, false), verdict(expr.VerdictDrop))
 	add(forward, in, lookup(internal, false), verdict(expr.VerdictDrop))
 	add(forward, out, lookup(internal, false), verdict(expr.VerdictDrop))
+	answers := uint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	add(forward, append(append([]expr.Any{out, lookup(bridges, false)}, ctHas(expr.CtKeySTATE, answers)...), verdict(expr.VerdictAccept))...)
+	add(forward, append(append([]expr.Any{out, lookup(bridges, false)}, ctHas(expr.CtKeySTATUS, statusDNAT)...), verdict(expr.VerdictAccept))...)
+	add(forward, out, lookup(bridges, false), verdict(expr.VerdictDrop))
 	add(postrouting,
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{unix.NFPROTO_IPV4}},
@@ -109,6 +116,20 @@ func (r ruleset) addRules(c *nftables.Conn, table *nftables.Table) error {
 // lookup matches what is in register 1 (and on) against a set.
 func lookup(s *nftables.Set, invert bool) expr.Any {
 	return &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Name, SetID: s.ID, Invert: invert}
+}
+
+// statusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h: the
+// connection's first packet was sent elsewhere by a rule.
+const statusDNAT = 1 << 5
+
+// ctHas matches connections of which a bit is set in a field.
+func ctHas(key expr.CtKey, bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: key, Register: unix.NFT_REG_1},
+		&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: make([]byte, 4)},
+	}
 }
 
 // ifname is a link's name as the kernel compares it: 16 bytes, filled with 0.
