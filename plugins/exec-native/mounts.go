@@ -60,11 +60,33 @@ func openBind(source string, options []string) (linux.Detached, error) {
 	if err != nil {
 		return m, classify(err)
 	}
+	if err := checkPropagation(source, b.propagation); err != nil {
+		m.Close()
+		return m, err
+	}
 	if err := m.SetAttr(b.set, 0, b.propagation, true); err != nil {
 		m.Close()
 		return m, classify(err)
 	}
 	return m, nil
+}
+
+// checkPropagation refuses what cannot come true: mounts travel only to and from
+// a source whose mount is shared, or a slave of one.
+func checkPropagation(source string, propagation uint64) error {
+	if propagation == unix.MS_PRIVATE {
+		return nil
+	}
+	shared, slave, err := linux.MountPropagation(source)
+	switch {
+	case err != nil:
+		return classify(err)
+	case propagation == unix.MS_SHARED && !shared:
+		return fmt.Errorf("path %s is mounted on a mount that is not shared: %w", source, errdefs.ErrInvalidArgument)
+	case propagation == unix.MS_SLAVE && !shared && !slave:
+		return fmt.Errorf("path %s is mounted on a mount that is neither shared nor slave: %w", source, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // openOverlay mounts an overlay from the graph driver's data.
