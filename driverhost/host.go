@@ -69,8 +69,8 @@ func Start(o Options) (*Host, error) {
 	return h, nil
 }
 
-// Close lets running steps end for as long as ctx lasts, then ends the drivers.
-// Containers go on.
+// Close takes no more steps, lets the running ones end for as long as ctx lasts,
+// then ends the drivers. Containers go on.
 func (h *Host) Close(ctx context.Context) {
 	h.mu.Lock()
 	all := make([]*hosted, 0, len(h.drivers))
@@ -78,19 +78,28 @@ func (h *Host) Close(ctx context.Context) {
 		all = append(all, d)
 	}
 	h.mu.Unlock()
+	for _, d := range all {
+		d.refuse()
+	}
+	for ctx.Err() == nil && slices.ContainsFunc(all, (*hosted).busy) {
+		time.Sleep(closePoll)
+	}
+	h.stop() // whatever still runs, starts or waits for a start
 	var wg sync.WaitGroup
 	for _, d := range all {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			d.close(ctx)
+			d.stop(context.WithoutCancel(ctx))
 		}()
 	}
 	wg.Wait()
-	h.stop()
 	h.wg.Wait()
 	h.cage.remove()
 }
+
+// closePoll is how often Close looks whether steps still run.
+const closePoll = 2 * time.Millisecond
 
 func (h *Host) rescan() {
 	defer h.wg.Done()

@@ -209,17 +209,12 @@ func (d *hosted) stop(ctx context.Context) {
 	d.log.Info("driver stopped", "pid", p.pid)
 }
 
-// close takes no more steps and ends the instance when ctx ends, or earlier
-// when nothing runs any more.
-func (d *hosted) close(ctx context.Context) {
+// refuse takes no more steps.
+func (d *hosted) refuse() {
 	d.serving.Close()
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()
-	for d.busy() && ctx.Err() == nil {
-		time.Sleep(5 * time.Millisecond)
-	}
-	d.stop(ctx)
 }
 
 func (d *hosted) busy() bool {
