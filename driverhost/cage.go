@@ -17,48 +17,56 @@ import (
 // cgroup v2 (also in a hybrid layout, beside v1 controllers) that is one write;
 // on v1 alone, the pids hierarchy lists them.
 type cage struct {
-	root string // the hierarchy's mount
-	dir  string // <root>/<engine's parent>/drivers
-	v2   bool
+	dir   string   // <a hierarchy's mount>/<engine's parent>/drivers
+	v2    bool     // that hierarchy is cgroup v2
+	swept []string // <mount>/<engine's parent> in every hierarchy
 }
 
 // newCage finds a hierarchy and makes the engine's directory in it.
 func newCage(parent string) (*cage, error) {
-	root, v2, err := hierarchy()
+	mounts, err := hierarchies()
 	if err != nil {
 		return nil, err
 	}
-	c := &cage{root: root, dir: filepath.Join(root, parent, "drivers"), v2: v2}
+	c := &cage{}
+	for _, m := range mounts {
+		dir := filepath.Join(m.dir, parent)
+		c.swept = append(c.swept, dir)
+		if m.v2 || m.pids && !c.v2 {
+			c.dir, c.v2 = filepath.Join(dir, "drivers"), m.v2
+		}
+	}
+	if c.dir == "" {
+		return nil, errors.New("no cgroup hierarchy is mounted that drivers can be kept in: mount cgroup2, or v1 with the pids controller")
+	}
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the drivers' cgroup: %w", err)
 	}
 	return c, nil
 }
 
-// hierarchy is the cgroup2 mount, or the v1 mount with the pids controller.
-func hierarchy() (root string, v2 bool, err error) {
+// mount is a mounted cgroup hierarchy.
+type mount struct {
+	dir  string
+	v2   bool
+	pids bool // v1, with the pids controller
+}
+
+func hierarchies() ([]mount, error) {
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return "", false, err
+		return nil, err
 	}
-	var v1 string
+	var all []mount
 	for line := range strings.Lines(string(data)) {
 		left, right, ok := strings.Cut(line, " - ")
 		f, g := strings.Fields(left), strings.Fields(right)
-		if !ok || len(f) < 5 || len(g) < 3 {
+		if !ok || len(f) < 5 || len(g) < 3 || g[0] != "cgroup" && g[0] != "cgroup2" {
 			continue
 		}
-		switch {
-		case g[0] == "cgroup2":
-			return f[4], true, nil
-		case g[0] == "cgroup" && strings.Contains(","+g[2]+",", ",pids,"):
-			v1 = f[4]
-		}
+		all = append(all, mount{dir: f[4], v2: g[0] == "cgroup2", pids: strings.Contains(","+g[2]+",", ",pids,")})
 	}
-	if v1 == "" {
-		return "", false, errors.New("no cgroup hierarchy is mounted that drivers can be kept in: mount cgroup2, or v1 with the pids controller")
-	}
-	return v1, false, nil
+	return all, nil
 }
 
 // make makes the cgroup of an instance, empty.
@@ -120,16 +128,33 @@ func (c *cage) drop(name string) {
 	}
 }
 
-// remove removes the drivers' cgroup when it is empty.
+// remove removes the cgroups of drivers that have ended and, where no container
+// and no shim is left either, the engine's own in every hierarchy.
 func (c *cage) remove() {
 	entries, err := os.ReadDir(c.dir)
+	if err == nil {
+		for _, e := range entries {
+			if e.IsDir() {
+				c.drop(e.Name())
+			}
+		}
+	}
+	for _, dir := range c.swept {
+		removeEmpty(dir)
+	}
+}
+
+// removeEmpty removes a cgroup and those below, as far as nobody is in them:
+// rmdir of one in use fails, and is right to.
+func removeEmpty(dir string) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			c.drop(e.Name())
+			removeEmpty(filepath.Join(dir, e.Name()))
 		}
 	}
-	_ = os.Remove(c.dir) // not empty: the next host ends what is left
+	_ = unix.Rmdir(dir)
 }
