@@ -1,0 +1,145 @@
+package layerstore
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/sdk/driver"
+)
+
+func openStore(t *testing.T, root string) *Store {
+	t.Helper()
+	s, err := Open(root, "e1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func addLayer(t *testing.T, s *Store, id, parent string) {
+	t.Helper()
+	stage, err := s.Stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CommitLayer(stage, Layer{ID: id, Parent: parent}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKeysNeverBecomePaths(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	s := openStore(t, root)
+	for _, key := range []string{"../../up", "/abs", "", ".", "..", "a/b", "sha256:abc"} {
+		addLayer(t, s, "layer "+key, "")
+		stage, err := s.Stage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.CommitRootfs(stage, Rootfs{Container: key, Targets: []driver.Target{}}); err != nil {
+			t.Fatal(err)
+		}
+		if dir := filepath.Dir(s.RootfsDir(key)); dir != filepath.Join(root, "rootfs") {
+			t.Errorf("%q lies in %s", key, dir)
+		}
+	}
+	s.Close()
+	s = openStore(t, root)
+	if got := len(s.List()); got != 14 {
+		t.Errorf("%d items after opening again, want 14", got)
+	}
+	if beside, _ := os.ReadDir(filepath.Dir(root)); len(beside) != 1 {
+		t.Errorf("beside the store: %v", beside)
+	}
+}
+
+func TestRefusesALaterVersionAndForeignMarks(t *testing.T) {
+	root := t.TempDir()
+	s := openStore(t, root)
+	addLayer(t, s, "l1", "")
+	s.Close()
+	other, err := Open(root, "another engine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if items := other.List(); len(items) != 0 {
+		t.Errorf("another engine's list has %v", items)
+	}
+	other.Close()
+	file := filepath.Join(s.LayerDir(Name("l1")), "layer.json")
+	if err := os.WriteFile(file, []byte(`{"version":2,"id":"l1"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(root, "e1"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("a later version: %v", err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(root, "e1"); !errdefs.IsDataLoss(err) {
+		t.Errorf("a damaged layer: %v", err)
+	}
+}
+
+func TestSharedDirectoriesStayWhileUsed(t *testing.T) {
+	root := t.TempDir()
+	s := openStore(t, root)
+	made := 0
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := s.Share(context.Background(), "used", func(string) error { made++; return nil }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := s.Share(context.Background(), "unused", func(string) error { return nil }); err != nil || made != 1 {
+		t.Errorf("made %d times, %v", made, err)
+	}
+	if err := s.Share(context.Background(), "bad", func(string) error { return errors.New("no") }); err == nil {
+		t.Errorf("a failed fill counts")
+	}
+	stage, _ := s.Stage()
+	if err := s.CommitRootfs(stage, Rootfs{Container: "c", Shared: "used", Targets: []driver.Target{}}); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = openStore(t, root)
+	s.Wait()
+	if left, _ := os.ReadDir(filepath.Join(root, "shared")); len(left) != 1 || left[0].Name() != "used" {
+		t.Errorf("shared holds %v", left)
+	}
+}
+
+func TestLockEndsWithItsContext(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	unlock, err := s.Lock(context.Background(), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := s.Lock(short, "k"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if other, err := s.Lock(context.Background(), "other"); err != nil {
+		t.Errorf("another key waits: %v", err)
+	} else {
+		other()
+	}
+	unlock()
+	if again, err := s.Lock(context.Background(), "k"); err != nil {
+		t.Error(err)
+	} else {
+		again()
+	}
+}
