@@ -19,6 +19,8 @@ const (
 	logName         = "output.log"
 	defaultLogBytes = 20 << 20
 	defaultLogFiles = 5
+	leastLogBytes   = 4096
+	mostLogFiles    = 99
 )
 
 // prepareNetwork opens the network namespace to join, and makes sure that it is
@@ -49,30 +51,35 @@ func (d *native) prepareNetwork(r execdriver.Start, b *bundle, h *handles) error
 	return nil
 }
 
-// prepareLog opens the directory of the container's log.
-func (d *native) prepareLog(one *run, r execdriver.Start, b *bundle, h *handles) error {
-	c := r.Stdio.Log
+// logOf reads how output is to be kept; nil for not at all.
+func logOf(c execdriver.LogConfig) (*plan.Log, error) {
 	switch c.Driver {
 	case "none":
-		return nil
+		return nil, nil
 	case "", "local":
 	default:
-		return fmt.Errorf("Stdio.Log.Driver %q: want local or none: %w", c.Driver, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("Stdio.Log.Driver %q: want local or none: %w", c.Driver, errdefs.ErrInvalidArgument)
 	}
-	log := plan.Log{Name: logName, MaxBytes: defaultLogBytes, MaxFiles: defaultLogFiles}
+	log := &plan.Log{Name: logName, MaxBytes: defaultLogBytes, MaxFiles: defaultLogFiles}
 	if c.MaxBytes != 0 {
 		log.MaxBytes = uint64(c.MaxBytes)
 	}
 	if c.MaxFiles != 0 {
 		log.MaxFiles = uint32(c.MaxFiles)
 	}
-	if c.MaxBytes < 0 || log.MaxBytes < 4096 || c.MaxFiles < 0 || c.MaxFiles > 99 {
-		return fmt.Errorf("Stdio.Log of %d files of %d bytes: want 1 to 99 of at least 4096: %w", c.MaxFiles, c.MaxBytes, errdefs.ErrInvalidArgument)
+	if c.MaxBytes < 0 || log.MaxBytes < leastLogBytes || c.MaxFiles < 0 || c.MaxFiles > mostLogFiles {
+		return nil, fmt.Errorf("Stdio.Log of %d files of %d bytes: want 1 to %d of at least %d: %w",
+			c.MaxFiles, c.MaxBytes, mostLogFiles, leastLogBytes, errdefs.ErrInvalidArgument)
 	}
-	dir := d.logDir(r.Container)
-	one.log = filepath.Join(dir, logName)
+	return log, nil
+}
+
+// prepareLog opens the directory of the container's log, and finds the offset
+// where an earlier run has ended.
+func (d *native) prepareLog(one *run, b *bundle, log *plan.Log) error {
+	dir := filepath.Dir(one.log)
 	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, os.ErrExist) { // of an earlier run: go on behind it
+	if errors.Is(err, os.ErrExist) {
 		log.Offset, err = stdio.RepairLog(one.log)
 	}
 	if err != nil {
@@ -83,6 +90,5 @@ func (d *native) prepareLog(one *run, r execdriver.Start, b *bundle, h *handles)
 		return fmt.Errorf("prepare log: %w", err)
 	}
 	log.Dir = b.add(f)
-	h.Log = &log
 	return nil
 }

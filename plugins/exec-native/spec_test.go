@@ -107,3 +107,17 @@ func TestProgramPaths(t *testing.T) {
 		t.Errorf("a PATH of 65 directories: %v", err)
 	}
 }
+
+func TestLogConfiguration(t *testing.T) {
+	if log, err := logOf(execdriver.LogConfig{Driver: "none"}); log != nil || err != nil {
+		t.Errorf("none: %+v %v", log, err)
+	}
+	if log, err := logOf(execdriver.LogConfig{}); err != nil || log.MaxBytes != 20<<20 || log.MaxFiles != 5 {
+		t.Errorf("default: %+v %v", log, err)
+	}
+	for _, c := range []execdriver.LogConfig{{Driver: "syslog"}, {MaxBytes: 1}, {MaxBytes: -1}, {MaxFiles: 100}, {MaxFiles: -1}} {
+		if _, err := logOf(c); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}

@@ -157,7 +157,7 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 	defer b.close()
 	spec, h, err := d.prepare(one, r, b)
 	if err != nil {
-		return nil, err
+		return nil, exhausted(err)
 	}
 	p, err := planOf(spec, h)
 	if err != nil {
@@ -228,18 +228,25 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 	if r.Stdio.OpenStdin {
 		h.Flags |= plan.OpenStdin
 	}
-	if err := d.prepareLog(one, r, b, &h); err != nil {
+	log, err := logOf(r.Stdio.Log)
+	if err != nil {
 		return nil, h, err
 	}
-	if err := d.prepareRunDir(one, r, b, &h); err != nil {
-		return nil, h, err
+	if log != nil {
+		one.log = filepath.Join(d.logDir(r.Container), logName)
 	}
 	resources, err := resourcesOf(r, d.facts)
 	if err != nil {
 		return nil, h, err
 	}
+	if err := d.prepareRunDir(one, r, b, &h); err != nil {
+		return nil, h, err
+	}
 	groups := d.prepareCgroups(one, resources)
 	spec, err := d.prepareRoot(one, r, b, &h)
+	if err == nil && log != nil {
+		h.Log, err = log, d.prepareLog(one, b, log)
+	}
 	g := <-groups // also after an error: its files must be closed
 	h.Cgroups, h.ShimCgroups, h.OOMCounter = b.addAll(g.attach), b.lend(d.shimAttach), b.add(g.oom)
 	if err := errors.Join(g.err, err); err != nil {

@@ -86,6 +86,17 @@ func classOf(errno error) error {
 	return errdefs.ErrInternal
 }
 
+// exhausted gives errors about space and tables their class, where the code that
+// met them gave none.
+func exhausted(err error) error {
+	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
+		if errors.Is(err, errno) && !errors.Is(err, errdefs.ErrResourceExhausted) && !errors.Is(err, errdefs.ErrInvalidArgument) {
+			return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+		}
+	}
+	return err
+}
+
 // programError says why the program was not executed. NotFound becomes exit
 // code 127, PermissionDenied 126.
 func programError(errno unix.Errno, program string, root *os.File) error {
