@@ -58,7 +58,6 @@ func TestGoExample(t *testing.T) {
 // The Python example needs python3-grpcio, python3-protobuf and iproute2 of
 // Debian.
 func TestPythonExample(t *testing.T) {
-	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
 	program, err := filepath.Abs("../../../examples/gantry-net-island/gantry-net-island")
 	if err != nil {
 		t.Fatal(err)
