@@ -96,6 +96,8 @@ type Engine struct {
 	head *core.State
 	// asked is when finished jobs were last looked through.
 	asked time.Time
+	// opening is set until Open returns: nothing is handed out before.
+	opening bool
 
 	// mu guards durable, what queries see. Turn alone changes it, and never
 	// holds mu across a write.
@@ -122,7 +124,7 @@ func Open(o Options) (*Engine, error) {
 	e := &Engine{
 		o: o, log: o.Logger, began: o.Now(),
 		queue: newQueue(o.Limits.Commands, o.Limits.Reports),
-		vault: newVault(o.Keys, o.Random),
+		vault: newVault(o.Keys, o.Random), opening: true,
 	}
 	durable, err := Fold(o.Log)
 	if err != nil {
@@ -137,7 +139,7 @@ func Open(o Options) (*Engine, error) {
 		e.log.Warn("keys of containers that are gone could not be destroyed", "error", err)
 	}
 	e.dispatch.epoch = e.durable.Engine.Epoch
-	e.pending = e.durable.Nouns()
+	e.pending, e.opening = e.durable.Nouns(), false
 	return e, nil
 }
 

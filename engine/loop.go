@@ -78,7 +78,7 @@ func (e *Engine) Wake() time.Time {
 func (e *Engine) Turn() error {
 	now := e.o.Now()
 	e.handOut(e.durable, e.take(), now)
-	batch := append(e.due(now), e.tryAgain(e.queue.take(e.o.Limits.Batch), now)...)
+	batch := append(e.due(now), e.queue.take(e.o.Limits.Batch)...)
 	if len(batch) == 0 {
 		return nil
 	}
@@ -108,29 +108,24 @@ func (e *Engine) due(now time.Time) []request {
 	return batch
 }
 
-// tryAgain takes those failures out of batch that are not recorded, because the
-// step is handed out again later.
-func (e *Engine) tryAgain(batch []request, now time.Time) []request {
-	kept := batch[:0]
-	for _, r := range batch {
-		f, ok := r.command.(*core.FinishStep)
-		if ok && f.Fault != nil {
-			if limit, late := e.dispatch.isLate(f.Step); late {
-				f.Fault = &core.Fault{Class: "deadline-exceeded", Message: "it did not end within " + limit.String() + ": " + f.Fault.Message}
-			}
-		}
-		if ok && f.Fault != nil && e.stopping.Load() {
-			r.reply(bus.Receipt{Seq: e.head.Seq}, nil)
-			continue
-		}
-		if ok && f.Fault != nil && e.checkFence(r, e.head) == nil && e.dispatch.retry(f.Step, r.try(), f.Fault, r.fence != nil, now) {
-			e.log.Info("step failed, it is tried again", "step", f.Step, "class", f.Fault.Class, "error", f.Fault.Message)
-			r.reply(bus.Receipt{Seq: e.head.Seq}, nil)
-			continue
-		}
-		kept = append(kept, r)
+// tryAgain reports whether a failure is not recorded, because the step is handed
+// out again later. One that was cancelled for taking too long says so.
+func (e *Engine) tryAgain(r request, now time.Time) bool {
+	f, ok := r.command.(*core.FinishStep)
+	if !ok || f.Fault == nil {
+		return false
 	}
-	return kept
+	if e.stopping.Load() {
+		return true
+	}
+	if limit, late := e.dispatch.isLate(f.Step); late && f.Fault.Class != "deadline-exceeded" {
+		f.Fault = &core.Fault{Class: "deadline-exceeded", Message: "it did not end within " + limit.String() + ": " + f.Fault.Message}
+	}
+	if !e.dispatch.retry(f.Step, r.try(), f.Fault, r.fence != nil, now) {
+		return false
+	}
+	e.log.Info("step failed, it is tried again", "step", f.Step, "class", f.Fault.Class, "error", f.Fault.Message)
+	return true
 }
 
 // verdict is what became of a request.
@@ -140,6 +135,7 @@ type verdict struct {
 	frame   eventlog.Frame
 	receipt bus.Receipt
 	err     error
+	again   bool // a failure that is not recorded: the step is tried again
 }
 
 // commit decides on the batch, records it and lets everybody know.
@@ -152,7 +148,7 @@ func (e *Engine) commit(batch []request) error {
 	if errdefs.IsResourceExhausted(err) && !eventlog.IsFatal(err) {
 		e.log.Warn("the log has no room", "error", err)
 		e.head = e.durable.Clone()
-		verdicts, _ = e.decideAll(batch, true)
+		verdicts = e.decideAgain(verdicts)
 		if records, err = e.record(verdicts); err != nil && !eventlog.IsFatal(err) {
 			full := err
 			e.head, records, err = e.durable.Clone(), nil, nil
@@ -168,6 +164,22 @@ func (e *Engine) commit(batch []request) error {
 	}
 	e.settle(verdicts, records)
 	return nil
+}
+
+// decideAgain decides anew on the requests of a batch for which the log had no
+// room.
+func (e *Engine) decideAgain(verdicts []verdict) []verdict {
+	var settled []verdict
+	var batch []request
+	for _, v := range verdicts {
+		if v.again {
+			settled = append(settled, v)
+		} else {
+			batch = append(batch, v.request)
+		}
+	}
+	verdicts, _ = e.decideAll(batch, true)
+	return append(settled, verdicts...)
 }
 
 func refuseAll(verdicts []verdict, err error) {
@@ -207,6 +219,10 @@ func (e *Engine) decideAll(batch []request, essentialOnly bool) ([]verdict, []co
 // decide finds out what follows from v's request.
 func (e *Engine) decide(v *verdict, s *core.State, essentialOnly bool) {
 	if v.err = e.checkFence(v.request, s); v.err != nil {
+		return
+	}
+	if v.again = e.tryAgain(v.request, e.o.Now()); v.again {
+		v.receipt.Seq = s.Seq
 		return
 	}
 	known := s.Jobs[v.job]
@@ -301,7 +317,7 @@ func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
 	now := e.o.Now()
 	gone := e.fold(verdicts)
 	for _, v := range verdicts {
-		if f, ok := v.command.(*core.FinishStep); ok && v.err == nil {
+		if f, ok := v.command.(*core.FinishStep); ok && v.err == nil && !v.again {
 			e.dispatch.ended(f.Step, v.try(), f.Fault, now)
 			e.pending = append(e.pending, f.Step.Noun())
 		}
@@ -312,7 +328,9 @@ func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
 	if e.o.Committed != nil && len(records) > 0 {
 		e.o.Committed(records)
 	}
-	e.handOut(e.durable, e.take(), now)
+	if !e.opening {
+		e.handOut(e.durable, e.take(), now)
+	}
 	for _, n := range gone {
 		if n.Kind == core.KindContainer {
 			if err := e.vault.destroy(core.ContainerID(n.ID)); err != nil {

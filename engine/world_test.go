@@ -14,6 +14,7 @@ import (
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/eventlog"
 	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/internal/query"
 )
 
 // world is a log, keys and a fake host that outlive the engine, and a clock that
@@ -89,11 +90,15 @@ func (w *world) sayJob(job, name string, c any) *outcome {
 // settle takes turns and lets the host answer until nothing moves.
 func (w *world) settle() {
 	w.t.Helper()
+	quiet := 0
 	for range 1000 {
 		if err := w.e.Turn(); err != nil {
 			w.t.Fatalf("turn: %v", err)
 		}
-		if !w.host.work() && w.e.Queued() == 0 {
+		if quiet++; w.host.work() || w.e.Queued() > 0 {
+			quiet = 0
+		}
+		if quiet == 2 {
 			return
 		}
 	}
@@ -284,6 +289,21 @@ func (w *world) atRest() {
 		w.t.Fatalf("at %d the folds differ: head %.12s, durable %.12s, log %.12s", w.e.head.Seq, head, durable, log)
 	}
 	if n := w.e.Busy(); n != 0 {
-		w.t.Fatalf("%d steps are in flight at rest", n)
+		steps, err := ask[query.Steps](w, query.StepList, nil)
+		w.t.Fatalf("%d steps are in flight at rest: %+v %v", n, steps, err)
 	}
+}
+
+// ask answers a query of the world's engine.
+func ask[Out any](w *world, name string, in any) (Out, error) {
+	var out Out
+	body, err := json.Marshal(in)
+	if err != nil {
+		return out, err
+	}
+	data, err := w.e.Query(w.t.Context(), bus.Query{Name: name, Body: body})
+	if err != nil {
+		return out, err
+	}
+	return out, json.Unmarshal(data, &out)
 }
