@@ -11,15 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The two generations of a driver: one serves; the other is only for the
-// moment of a replacement, when both run.
-const generations = 2
-
 // fenceTimeout bounds the wait for the last process of an instance that was
 // killed. One in an uninterruptible sleep outlives it and is told by name.
 const fenceTimeout = 10 * time.Second
 
-// lockPath is the lock of a generation.
+// lockPath is the lock of a generation. There are two, 0 and 1: one serves, the
+// other is there for the moment of a replacement only, when both run.
 func (d *hosted) lockPath(generation int) string {
 	return filepath.Join(d.runDir(), fmt.Sprintf("lock.%d", generation))
 }

@@ -58,11 +58,13 @@ func (d *hosted) runDir() string {
 }
 
 // instance is the process that serves; it is started if there is none. path
-// names another program than the one found, or is empty.
+// names another program than the one found, or is empty. The caller says
+// calls.Done when it is done with the process.
 func (d *hosted) instance(ctx context.Context, path string) (*process, error) {
 	d.starting.Lock()
 	defer d.starting.Unlock()
 	if p := d.current(); p != nil {
+		p.calls.Add(1)
 		return p, nil
 	}
 	if err := d.pause(ctx); err != nil {
@@ -72,7 +74,7 @@ func (d *hosted) instance(ctx context.Context, path string) (*process, error) {
 		path = d.found
 	}
 	d.born = time.Now()
-	p, err := d.start(ctx, path, 0)
+	p, err := d.start(ctx, path, nil)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -80,6 +82,7 @@ func (d *hosted) instance(ctx context.Context, path string) (*process, error) {
 		d.end(p)
 		return nil, unavailable(err)
 	}
+	p.calls.Add(1)
 	d.begin(p)
 	return p, nil
 }
@@ -176,11 +179,12 @@ func (d *hosted) watch(p *process) {
 		d.log.Warn("report the end of a driver", "error", err)
 	}
 	for !closed && d.host.ctx.Err() == nil {
-		if _, err := d.instance(d.host.ctx, p.path); err == nil {
+		again, err := d.instance(d.host.ctx, p.path)
+		if err == nil {
+			again.calls.Done()
 			return
-		} else {
-			d.log.Warn("start a driver again", "error", err)
 		}
+		d.log.Warn("start a driver again", "error", err)
 		d.mu.Lock()
 		closed = d.closed
 		d.mu.Unlock()
@@ -199,12 +203,7 @@ func (d *hosted) stop(ctx context.Context) {
 	if p == nil {
 		return
 	}
-	drain, cancel := context.WithTimeout(ctx, drainTimeout)
-	defer cancel()
-	if err := p.drainer.Drain(drain); err != nil {
-		d.log.Info("calls of a driver were cut", "error", err)
-	}
-	d.end(p)
+	d.retire(ctx, p)
 	d.backoff, d.born = 0, time.Time{}
 	d.log.Info("driver stopped", "pid", p.pid)
 }
@@ -224,17 +223,17 @@ func (d *hosted) busy() bool {
 }
 
 // replace puts the program at path in the place of the one that serves. Steps
-// that come meanwhile wait. If the new one does not shake hands, say who it is
+// that come meanwhile wait; those that run against the old one end first, or
+// are cut and asked for again. If the new one does not shake hands, say who it is
 // and what it holds, the old one serves on.
 func (d *hosted) replace(ctx context.Context, path string) (*process, error) {
 	d.starting.Lock()
 	defer d.starting.Unlock()
 	old := d.current()
-	generation := 0
 	if old != nil {
-		generation = (old.generation + 1) % generations
+		old.drain(ctx, drainTimeout)
 	}
-	p, err := d.start(ctx, path, generation)
+	p, err := d.start(ctx, path, old)
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +249,7 @@ func (d *hosted) replace(ctx context.Context, path string) (*process, error) {
 	d.now = nil
 	d.mu.Unlock()
 	if old != nil {
-		d.end(old)
+		d.retire(ctx, old)
 	}
 	if err := d.introduce(ctx, p); err != nil {
 		d.end(p)

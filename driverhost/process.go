@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-plugin"
@@ -32,7 +33,8 @@ type process struct {
 	drainer    interface{ Drain(context.Context) error }
 	info       driver.Info
 	pid        int
-	died       chan struct{} // closed when the process is gone
+	died       chan struct{}  // closed when the process is gone
+	calls      sync.WaitGroup // steps that run against it; Add under hosted.starting
 }
 
 // pluginOf is the go-plugin side of a kind's contract.
@@ -50,11 +52,16 @@ func pluginOf(kind string) (plugin.Plugin, error) {
 	return nil, fmt.Errorf("there is no kind of driver %q", kind)
 }
 
-// start runs the program at path as a new instance, and asks it who it is.
-func (d *hosted) start(ctx context.Context, path string, generation int) (*process, error) {
+// start runs the program at path as a new instance, and asks it who it is. All
+// earlier instances are ended first, except the one that it is to replace.
+func (d *hosted) start(ctx context.Context, path string, replaces *process) (*process, error) {
 	plug, err := pluginOf(d.kind)
 	if err != nil {
 		return nil, err
+	}
+	generation := 0
+	if replaces != nil {
+		generation = 1 - replaces.generation
 	}
 	cfg, sockets, err := d.directories(generation)
 	if err != nil {
@@ -65,6 +72,13 @@ func (d *hosted) start(ctx context.Context, path string, generation int) (*proce
 		return nil, err
 	}
 	defer lock.Close()
+	if replaces == nil {
+		other, err := d.fence(ctx, 1-generation)
+		if err != nil {
+			return nil, err
+		}
+		defer other.Close()
+	}
 	cmd, closeFiles, err := d.command(path, cfg, sockets, lock, generation)
 	if err != nil {
 		return nil, err
@@ -172,6 +186,32 @@ func (p *process) watch() {
 			return
 		}
 	}
+}
+
+// drain waits for the steps that run against the instance, for so long at most.
+func (p *process) drain(ctx context.Context, length time.Duration) {
+	idle := make(chan struct{})
+	go func() {
+		p.calls.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-time.After(length):
+	case <-p.died:
+	case <-ctx.Done():
+	}
+}
+
+// retire lets the instance end by itself, then sees to it that it has.
+func (d *hosted) retire(ctx context.Context, p *process) {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if err := p.drainer.Drain(ctx); err != nil {
+		d.log.Info("calls of a driver were cut", "error", err)
+	}
+	p.client.Kill() // asks first, then kills
+	d.end(p)
 }
 
 // end ends the instance, all of it, and what is left of it on the machine.

@@ -144,6 +144,7 @@ func (d *hosted) run(ctx context.Context, r *running, st core.Step) (core.Result
 	if err != nil {
 		return core.Result{}, "", err
 	}
+	defer p.calls.Done()
 	ctx, watchdog := d.deadline(ctx, r.step, p)
 	defer watchdog.stop()
 	result, err := d.dispatch(ctx, p, st, d.progress(r, watchdog))
