@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -34,8 +35,10 @@ func TestLogRotates(t *testing.T) {
 		done <- err
 	}()
 	var logged, errs strings.Builder
-	for errs.String() != "end\n" {
-		rec, err := r.Follow(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for errs.String() != "end\n" || logged.Len() < size {
+		rec, err := r.Follow(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
