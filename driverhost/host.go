@@ -154,6 +154,30 @@ func (h *Host) serve(kind, name, path string) error {
 	return nil
 }
 
+// Need starts a driver before its first step: one that must watch what it holds,
+// as the exec driver does when containers run.
+func (h *Host) Need(kind, name string) {
+	h.mu.Lock()
+	d := h.drivers[kind+"/"+name]
+	h.mu.Unlock()
+	if d == nil {
+		h.o.Log.Warn("a driver that holds something is not on the driver path", "driver", kind+"/"+name)
+		return
+	}
+	h.wg.Add(1)
+	go func() {
+		defer h.wg.Done()
+		for h.ctx.Err() == nil {
+			p, err := d.instance(h.ctx, "")
+			if err == nil {
+				p.calls.Done()
+				return
+			}
+			d.log.Warn("start a driver", "error", err)
+		}
+	}()
+}
+
 // current reports whether epoch is that of the engine that runs now.
 func (h *Host) current(epoch uint64) bool {
 	h.mu.Lock()
