@@ -2,9 +2,9 @@
 // from. A layer is a directory with a copy of the layer below and the layer
 // unpacked over it; a root filesystem is a copy of its topmost layer.
 //
-//	Root/layers/HEX/{fs,layer.json}   a layer; complete, because it was renamed
-//	Root/rootfs/ID/{fs,layer.json}    what a container writes to
-//	Root/tmp/                         what is being made; void after a crash
+//	Root/layer/=ID/{fs,meta.json}    a layer; complete, because it was renamed
+//	Root/rootfs/=ID/{fs,meta.json}   what a container writes to
+//	Root/tmp/                        what is being made; void after a crash
 package main
 
 import (
@@ -34,8 +34,8 @@ type copyDriver struct {
 	mu   sync.Mutex // held by every method that changes something
 }
 
-// meta is what layer.json says of the directory it lies in: of a layer itself,
-// of a root filesystem the container and, as parent, its topmost layer.
+// meta is what meta.json says of its directory. The parent of a root
+// filesystem is its topmost layer.
 type meta struct {
 	ID, Parent string
 	Size       int64
@@ -43,61 +43,46 @@ type meta struct {
 
 func open(c driver.Config) (graphdriver.Driver, error) {
 	d := &copyDriver{root: c.Root}
-	if err := os.RemoveAll(d.path("tmp")); err != nil {
-		return nil, err
+	err := os.RemoveAll(d.dir("tmp"))
+	for _, kind := range []string{"layer", "rootfs", "tmp"} {
+		err = errors.Join(err, os.MkdirAll(d.dir(kind), 0o700))
 	}
-	for _, dir := range []string{"layers", "rootfs", "tmp"} {
-		if err := os.MkdirAll(d.path(dir), 0o700); err != nil {
-			return nil, err
-		}
-	}
-	return d, nil
+	return d, err
 }
 
-func (d *copyDriver) path(parts ...string) string {
-	return filepath.Join(append([]string{d.root}, parts...)...)
+// dir is where everything of a kind stands; path is the place of one of it. Ids
+// are the engine's, but after "=" and without "/" none could lead elsewhere.
+func (d *copyDriver) dir(kind string) string { return filepath.Join(d.root, kind) }
+func (d *copyDriver) path(kind, id string) string {
+	return filepath.Join(d.root, kind, "="+strings.ReplaceAll(id, "/", "_"))
 }
 
-// at is the directory of a layer or root filesystem. Ids are the engine's, but
-// a name that is a path is refused all the same.
-func (d *copyDriver) at(kind, id string) (string, error) {
-	name := strings.TrimPrefix(id, "sha256:")
-	if name == "" || strings.ContainsAny(name, "/.") {
-		return "", driver.Errorf(errdefs.ErrInvalidArgument, "the id %q cannot be the name of a directory", id)
-	}
-	return d.path(kind, name), nil
-}
-
+// read tells what is held. NotFound: nothing of that kind under that id.
 func (d *copyDriver) read(kind, id string) (m meta, err error) {
-	dir, err := d.at(kind, id)
-	if err != nil {
-		return m, err
-	}
-	raw, err := os.ReadFile(filepath.Join(dir, "layer.json"))
+	raw, err := os.ReadFile(filepath.Join(d.path(kind, id), "meta.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, driver.Errorf(errdefs.ErrNotFound, "%s %s is not held", kind, id)
 	}
-	if err != nil {
-		return m, err
+	if err == nil {
+		err = json.Unmarshal(raw, &m)
 	}
-	return m, json.Unmarshal(raw, &m)
+	return m, err
 }
 
+// Info introduces the driver.
 func (d *copyDriver) Info(context.Context) (driver.Info, error) {
 	return driver.Info{Name: "copy", Version: "1.0"}, nil
 }
 
-// create makes a directory of a kind: a copy of the parent's files, changed by
-// fill, then renamed to its place in one step.
-func (d *copyDriver) create(ctx context.Context, kind string, m meta, fill func(dir string, m *meta) error) (meta, error) {
-	to, err := d.at(kind, m.ID)
-	if err != nil {
-		return m, err
+// create makes something: a copy of the parent's files, changed by fill, then
+// renamed to its place in one step. What is there stays as it is.
+func (d *copyDriver) create(ctx context.Context, kind string, m meta, fill func(files string, m *meta) error) (meta, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if there, err := d.read(kind, m.ID); !errdefs.IsNotFound(err) {
+		return there, err
 	}
-	if done, err := d.read(kind, m.ID); !errdefs.IsNotFound(err) {
-		return done, err // it is there, with what it was when it was made
-	}
-	tmp, err := os.MkdirTemp(d.path("tmp"), "")
+	tmp, err := os.MkdirTemp(d.dir("tmp"), "")
 	if err != nil {
 		return m, err
 	}
@@ -105,53 +90,47 @@ func (d *copyDriver) create(ctx context.Context, kind string, m meta, fill func(
 	files := filepath.Join(tmp, "fs")
 	if m.Parent == "" {
 		err = os.Mkdir(files, 0o755)
-	} else if _, err = d.read("layers", m.Parent); err == nil {
-		below, _ := d.at("layers", m.Parent)
-		err = exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", filepath.Join(below, "fs"), files).Run()
+	} else if _, err = d.read("layer", m.Parent); err == nil {
+		err = exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", d.path("layer", m.Parent)+"/fs", files).Run()
+	}
+	if err == nil {
+		err = fill(files, &m)
 	}
 	if err != nil {
-		return m, err
-	}
-	if err := fill(files, &m); err != nil {
 		return m, err
 	}
 	raw, err := json.Marshal(m)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(tmp, "meta.json"), raw, 0o600)
+	}
 	if err != nil {
 		return m, err
 	}
-	if err := os.WriteFile(filepath.Join(tmp, "layer.json"), raw, 0o600); err != nil {
-		return m, err
-	}
-	syscall.Sync() // what is renamed into place must be complete, also after a power cut
-	return m, os.Rename(tmp, to)
+	syscall.Sync() // what stands in its place is complete, also after a power cut
+	return m, os.Rename(tmp, d.path(kind, m.ID))
 }
 
-// remove takes a directory out of its place in one step, then removes it.
+// remove takes something out of its place in one step, then removes it.
 func (d *copyDriver) remove(kind, id string) error {
-	from, err := d.at(kind, id)
+	tmp, err := os.MkdirTemp(d.dir("tmp"), "")
 	if err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(d.path("tmp"), "")
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(from, filepath.Join(tmp, "x")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Rename(d.path(kind, id), tmp+"/gone"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return os.RemoveAll(tmp)
 }
 
+// ApplyLayer unpacks a layer over a copy of its parent.
 func (d *copyDriver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p driver.Progress) (graphdriver.Layer, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	m, err := d.create(ctx, "layers", meta{ID: r.ID, Parent: r.Parent}, func(dir string, m *meta) error {
+	m, err := d.create(ctx, "layer", meta{ID: r.ID, Parent: r.Parent}, func(files string, m *meta) error {
 		blob, size, err := layertar.OpenBlob(r.Archive)
 		if err != nil {
 			return err
 		}
 		defer blob.Close()
-		into, err := os.Open(dir)
+		into, err := os.Open(files)
 		if err != nil {
 			return err
 		}
@@ -165,43 +144,38 @@ func (d *copyDriver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p
 	return graphdriver.Layer{ID: m.ID, Size: m.Size}, err
 }
 
-func (d *copyDriver) RemoveLayer(ctx context.Context, id string) error {
+// RemoveLayer removes a layer on which nothing stands.
+func (d *copyDriver) RemoveLayer(_ context.Context, id string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, kind := range []string{"layers", "rootfs"} {
-		held, err := d.all(kind)
-		if err != nil {
-			return err
+	err := d.each(func(kind string, m meta) error {
+		if m.Parent == id {
+			return driver.Errorf(errdefs.ErrFailedPrecondition, "layer %s: %s %s stands on it", id, kind, m.ID)
 		}
-		for _, m := range held {
-			if m.Parent == id {
-				return driver.Errorf(errdefs.ErrFailedPrecondition, "layer %s: %s stands on it", id, m.ID)
-			}
-		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	return d.remove("layers", id)
+	return d.remove("layer", id)
 }
 
+// PrepareRootfs copies the topmost layer for a container.
 func (d *copyDriver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs) ([]driver.Mount, error) {
 	if !r.IDMap.IsZero() {
 		return nil, driver.Errorf(errdefs.ErrNotImplemented, "this driver serves no id maps")
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_, err := d.create(ctx, "rootfs", meta{ID: r.Container, Parent: r.Layer}, func(dir string, _ *meta) error {
-		return makeTargets(dir, r.Targets)
+	_, err := d.create(ctx, "rootfs", meta{ID: r.Container, Parent: r.Layer}, func(files string, _ *meta) error {
+		return makeTargets(files, r.Targets)
 	})
-	if err != nil {
-		return nil, err
-	}
-	dir, err := d.at("rootfs", r.Container)
-	return []driver.Mount{{Type: "bind", Source: filepath.Join(dir, "fs"), Target: "/", Options: []string{"rbind"}}}, err
+	source := d.path("rootfs", r.Container) + "/fs"
+	return []driver.Mount{{Type: "bind", Source: source, Target: "/", Options: []string{"rbind"}}}, err
 }
 
 // makeTargets makes mount points. The image is a stranger's: os.Root follows
-// none of its links out of dir.
-func makeTargets(dir string, targets []driver.Target) error {
-	root, err := os.OpenRoot(dir)
+// none of its links out of the directory.
+func makeTargets(files string, targets []driver.Target) error {
+	root, err := os.OpenRoot(files)
 	if err != nil {
 		return err
 	}
@@ -211,9 +185,12 @@ func makeTargets(dir string, targets []driver.Target) error {
 		if _, err := root.Stat(name); err == nil {
 			continue
 		}
-		if !t.File {
-			err = root.MkdirAll(name, 0o755)
-		} else if err = root.MkdirAll(filepath.Dir(name), 0o755); err == nil {
+		dir := name
+		if t.File {
+			dir = filepath.Dir(name)
+		}
+		err := root.MkdirAll(dir, 0o755)
+		if err == nil && t.File {
 			err = root.WriteFile(name, nil, 0o644)
 		}
 		if err != nil {
@@ -223,42 +200,38 @@ func makeTargets(dir string, targets []driver.Target) error {
 	return nil
 }
 
+// ReleaseRootfs removes what a container has written.
 func (d *copyDriver) ReleaseRootfs(_ context.Context, container string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.remove("rootfs", container)
 }
 
-// all reads what is held of a kind. Whatever is in place is complete.
-func (d *copyDriver) all(kind string) ([]meta, error) {
-	entries, err := os.ReadDir(d.path(kind))
-	if err != nil {
-		return nil, err
-	}
-	var held []meta
-	for _, e := range entries {
-		m, err := d.read(kind, e.Name())
-		if errdefs.IsNotFound(err) {
-			continue // removed meanwhile
+// each calls f for everything held. Whatever stands in its place is complete.
+func (d *copyDriver) each(f func(kind string, m meta) error) error {
+	for _, kind := range []string{"layer", "rootfs"} {
+		entries, err := os.ReadDir(d.dir(kind))
+		for _, e := range entries {
+			m, readErr := d.read(kind, e.Name()[1:])
+			if errdefs.IsNotFound(readErr) {
+				continue // removed meanwhile
+			}
+			if err = errors.Join(err, readErr); err == nil {
+				err = f(kind, m)
+			}
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		held = append(held, m)
 	}
-	return held, nil
+	return nil
 }
 
-func (d *copyDriver) List(context.Context) ([]driver.Item, error) {
-	var items []driver.Item
-	for kind, name := range map[string]string{"layers": "layer", "rootfs": "rootfs"} {
-		held, err := d.all(kind)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range held {
-			items = append(items, driver.Item{Kind: name, Key: m.ID, State: "held"})
-		}
-	}
-	return items, nil
+// List tells everything held.
+func (d *copyDriver) List(context.Context) (items []driver.Item, err error) {
+	err = d.each(func(kind string, m meta) error {
+		items = append(items, driver.Item{Kind: kind, Key: m.ID, State: "held"})
+		return nil
+	})
+	return items, err
 }

@@ -77,9 +77,6 @@ func start(ctx context.Context, b *bench, r execdriver.Start) execdriver.Started
 	return s
 }
 
-// errEnough ends Exits.
-var errEnough = errors.New("enough")
-
 // awaitExit waits for the end of a run.
 func awaitExit(ctx context.Context, b *bench, k execdriver.Key) execdriver.Exit {
 	b.Helper()
@@ -97,6 +94,7 @@ func awaitExits(ctx context.Context, b *bench, keys ...execdriver.Key) []execdri
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	var told []execdriver.Exit
+	enough := errors.New("enough")
 	err := b.Driver().Exits(ctx, func(e execdriver.Exit) error {
 		told = append(told, e)
 		for _, k := range keys {
@@ -104,9 +102,9 @@ func awaitExits(ctx context.Context, b *bench, keys ...execdriver.Key) []execdri
 				return nil
 			}
 		}
-		return errEnough
+		return enough
 	})
-	if !errors.Is(err, errEnough) {
+	if !errors.Is(err, enough) {
 		b.Fatalf("Exits told %+v in 20 s (%v), want the end of %+v", told, err, keys)
 	}
 	return told

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,7 +99,7 @@ func unpacks(check, what string, options func(graphdriver.ApplyLayer) layertar.O
 func TestSuite(t *testing.T) {
 	w := &world{}
 	good := conform.Value(func(c driver.Config) (graphdriver.Driver, error) { return w.open(c), nil })
-	conform.Prove(t, Suite(), good, append(layerFlaws(), rootfsFlaws()...))
+	conform.Prove(t, Suite(), good, slices.Concat(layerFlaws(), refusalFlaws(), rootfsFlaws(), writtenFlaws()))
 }
 
 func TestOverGRPC(t *testing.T) {
@@ -166,6 +167,11 @@ func layerFlaws() []conform.Flaw[graphdriver.Driver] {
 				return os.RemoveAll(a.dir(id))
 			}
 		}),
+	}
+}
+
+func refusalFlaws() []conform.Flaw[graphdriver.Driver] {
+	return []conform.Flaw[graphdriver.Driver]{
 		unpacks("apply-wrong-digest", "does not compare digests", func(r graphdriver.ApplyLayer) layertar.Options {
 			return layertar.Options{Whiteouts: layertar.Apply, DiffID: r.DiffID}
 		}),
@@ -282,6 +288,11 @@ func rootfsFlaws() []conform.Flaw[graphdriver.Driver] {
 				return a.reference.PrepareRootfs(ctx, r)
 			}
 		}),
+	}
+}
+
+func writtenFlaws() []conform.Flaw[graphdriver.Driver] {
+	return []conform.Flaw[graphdriver.Driver]{
 		flaw("rootfs-apart", "gives out the layer itself", func(a *altered) {
 			a.prepare = func(ctx context.Context, r graphdriver.PrepareRootfs) ([]driver.Mount, error) {
 				mounts, err := a.reference.PrepareRootfs(ctx, r)
