@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
@@ -324,7 +325,25 @@ func (r *reading) copy(file string, h hash.Hash, t io.Reader) (int64, error) {
 	if err != nil {
 		return n, err
 	}
-	return n, errors.Join(f.Sync(), f.Close())
+	return n, errors.Join(r.sync(f), f.Close())
+}
+
+// sync writes a file to the disk; meanwhile it says that it is alive.
+func (r *reading) sync(f *os.File) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Sync() }()
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			if r.progress != nil {
+				r.progress(r.done, r.total, "sync")
+			}
+		}
+	}
 }
 
 // digestOfName is the digest that a layout names a member by; empty for others.

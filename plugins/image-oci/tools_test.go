@@ -22,36 +22,8 @@ func TestOtherTools(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	run := func(name string, args ...string) string {
-		t.Helper()
-		cmd := exec.Command(name, args...)
-		cmd.Dir = dir
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-		}
-		return string(out)
-	}
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		busybox = []byte("not a program, but a file")
-	}
-	run("umoci", "init", "--layout", "made")
-	run("umoci", "new", "--image", "made:latest")
-	run("umoci", "unpack", "--image", "made:latest", "bundle")
-	for name, data := range map[string][]byte{"busybox": busybox, "sh": nil} {
-		file := filepath.Join(dir, "bundle/rootfs/bin", name)
-		os.MkdirAll(filepath.Dir(file), 0o755)
-		if err := os.WriteFile(file, data, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	run("umoci", "repack", "--image", "made:latest", "bundle")
-	run("umoci", "config", "--image", "made:latest", "--config.cmd", "/bin/sh", "--config.env", "PATH=/bin")
-	run("skopeo", "copy", "oci:made:latest", "docker-archive:docker.tar:busybox:1")
-	run("skopeo", "copy", "oci:made:latest", "oci-archive:oci.tar:docker.io/library/busybox:2")
-	run("tar", "-C", "made", "-czf", "layout.tar.gz", ".")
-
+	run := func(name string, args ...string) string { return runIn(t, dir, name, args...) }
+	busybox := makeArchives(t, dir)
 	d, err := New(driver.Config{EngineID: "e1", Root: filepath.Join(dir, "root")})
 	if err != nil {
 		t.Fatal(err)
@@ -93,4 +65,42 @@ func TestOtherTools(t *testing.T) {
 	if list := run("umoci", "list", "--layout", "root/layout"); !strings.Contains(list, "docker.io/library/other:3") {
 		t.Errorf("umoci lists %s", list)
 	}
+}
+
+func runIn(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// makeArchives has the tools make an image in three forms, and returns the
+// program in it.
+func makeArchives(t *testing.T, dir string) []byte {
+	t.Helper()
+	run := func(name string, args ...string) { runIn(t, dir, name, args...) }
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		busybox = []byte("not a program, but a file")
+	}
+	run("umoci", "init", "--layout", "made")
+	run("umoci", "new", "--image", "made:latest")
+	run("umoci", "unpack", "--image", "made:latest", "bundle")
+	for name, data := range map[string][]byte{"busybox": busybox, "sh": nil} {
+		file := filepath.Join(dir, "bundle/rootfs/bin", name)
+		os.MkdirAll(filepath.Dir(file), 0o755)
+		if err := os.WriteFile(file, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run("umoci", "repack", "--image", "made:latest", "bundle")
+	run("umoci", "config", "--image", "made:latest", "--config.cmd", "/bin/sh", "--config.env", "PATH=/bin")
+	run("skopeo", "copy", "oci:made:latest", "docker-archive:docker.tar:busybox:1")
+	run("skopeo", "copy", "oci:made:latest", "oci-archive:oci.tar:docker.io/library/busybox:2")
+	run("tar", "-C", "made", "-czf", "layout.tar.gz", ".")
+	return busybox
 }

@@ -97,6 +97,12 @@ func randomLayer(r *rand.Rand, n int) []ent {
 			}
 		}
 	}
+	slices.SortStableFunc(out, func(a, b ent) int { // outer ones before inner ones
+		if !strings.HasSuffix(a.Name, opaqueName) || !strings.HasSuffix(b.Name, opaqueName) {
+			return 0
+		}
+		return len(a.Name) - len(b.Name)
+	})
 	// Whiteouts below what the layer itself deletes make no sense, and in an
 	// overlay leave an empty directory.
 	for _, name := range names {

@@ -78,6 +78,7 @@ func (u *unpacker) fill(fd int, r io.Reader, sparse bool, size int64) error {
 		n, err := fill(r, u.buf)
 		if n > 0 {
 			u.res.Size += int64(n)
+			u.tell()
 			if writeErr := writeChunk(fd, u.buf[:n], sparse); writeErr != nil {
 				return fmt.Errorf("write: %w", class(writeErr))
 			}

@@ -9,13 +9,12 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
-
-	"github.com/gantryd/gantry/sdk/driver"
 )
 
 const (
@@ -50,23 +49,16 @@ type stream struct {
 
 // countingReader hashes and counts what is read of the blob.
 type countingReader struct {
-	r        io.Reader
-	h        hash.Hash
-	n        int64
-	total    int64
-	told     int64
-	progress driver.Progress
-	err      error // the first that is not io.EOF
+	r   io.Reader
+	h   hash.Hash
+	n   atomic.Int64 // read by whoever tells progress
+	err error        // the first that is not io.EOF
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.h.Write(p[:n])
-	c.n += int64(n)
-	if c.progress != nil && (c.n-c.told >= 1<<20 || err != nil) {
-		c.told = c.n
-		c.progress(c.n, c.total, "unpack")
-	}
+	c.n.Add(int64(n))
 	if err != nil && !errors.Is(err, io.EOF) && c.err == nil {
 		c.err = err
 	}
@@ -102,7 +94,7 @@ func openStream(ctx context.Context, blob io.Reader, o Options) (*stream, error)
 		full:     make(chan []byte, chunkCount),
 		free:     make(chan []byte, chunkCount),
 		done:     make(chan struct{}),
-		source:   &countingReader{r: blob, h: blobHash.Hash(), total: o.Size, progress: o.Progress},
+		source:   &countingReader{r: blob, h: blobHash.Hash()},
 		blobHash: blobHash,
 		tarHash:  tarHash,
 	}
@@ -251,7 +243,7 @@ func (s *stream) verify(o Options, parseErr error) error {
 		if errdefs.IsInvalidArgument(err) {
 			return fmt.Errorf("read layer: %w", err)
 		}
-		return fmt.Errorf("decompress layer after %d bytes: %w: %w", s.source.n, err, errdefs.ErrDataLoss)
+		return fmt.Errorf("decompress layer after %d bytes: %w: %w", s.source.n.Load(), err, errdefs.ErrDataLoss)
 	}
 	if o.DiffID != "" && diff != o.DiffID {
 		return fmt.Errorf("tar of the layer has digest %s, not %s: %w", diff, o.DiffID, errdefs.ErrDataLoss)

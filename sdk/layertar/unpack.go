@@ -80,6 +80,7 @@ func Unpack(ctx context.Context, dir *os.File, blob io.Reader, o Options) (Resul
 		o:        o,
 		cur:      cursor{root: int(dir.Fd())},
 		dirTimes: make(map[string]time.Time),
+		done:     s.source.n.Load,
 		buf:      make([]byte, 128<<10),
 	}
 	defer u.cur.cut(0)
@@ -105,7 +106,20 @@ type unpacker struct {
 	dirTimes map[string]time.Time // set at the end: making entries changes them
 	made     map[uint64]struct{}  // Apply: inodes of this layer's entries
 	buf      []byte
+	done     func() int64 // bytes of the blob read so far
+	told     time.Time    // when progress was told last
 	res      Result
+}
+
+// tell tells progress, a few times a second: a file of zeros may be long on
+// the disk and short in the blob, so bytes read are no measure of when.
+func (u *unpacker) tell() {
+	const pause = 200 * time.Millisecond
+	if u.o.Progress == nil || time.Since(u.told) < pause {
+		return
+	}
+	u.told = time.Now()
+	u.o.Progress(u.done(), u.o.Size, "unpack")
 }
 
 // all makes every entry, then verifies the blob.
@@ -122,6 +136,7 @@ func (u *unpacker) all(s *stream, r *tar.Reader) error {
 			return s.verify(u.o, broken(u.res.Entries, "", err))
 		}
 		u.res.Entries++
+		u.tell()
 		err = u.entry(h, r)
 		var read *readError
 		if errors.As(err, &read) {
