@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -167,5 +169,50 @@ func TestHolderGivesNothingAway(t *testing.T) {
 	session, err := unix.Getsid(e.holder.pid)
 	if err != nil || session != e.holder.pid {
 		t.Errorf("session %d of process %d, %v", session, e.holder.pid, err)
+	}
+}
+
+// Somebody removes an engine's directories and leaves the processes.
+func TestHolderThatNobodyCanFindLeaves(t *testing.T) {
+	e := newEngine(t, "orphan")
+	dir := t.TempDir()
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	listener, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	lock, err := os.Create(filepath.Join(dir, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Close() }()
+	cmd := exec.Command(filepath.Join(e.cfg.Libexec, holderProgram), "0", "1")
+	cmd.ExtraFiles = []*os.File{listener, lock}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		t.Fatalf("it left while its lock file was there: %v", err)
+	case <-time.After(1500 * time.Millisecond):
+	}
+	if err := os.Remove(lock.Name()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		_ = cmd.Process.Kill()
+		t.Error("it stays although its lock file is gone")
 	}
 }

@@ -7,13 +7,14 @@
  * namespace is found at /proc/<pid>/fd/<n>; dropping the descriptor is the
  * cheapest way to end it (some microseconds, where RTM_DELLINK takes 30 ms).
  *
- *   gantry-netns SPARES      started by the net-bridge driver, with
+ *   gantry-netns SPARES SECONDS      started by the net-bridge driver, with
  *     fd 3   a listening SOCK_SEQPACKET unix socket (mode 0600, directory 0700)
  *     fd 4   the lock file: locked for as long as this process lives
  *
  * One engine has one holder. It parses nothing but the fixed header below,
  * allocates nothing at run time, and serves one request at a time. While it is
- * idle it makes up to SPARES namespaces ahead.
+ * idle it makes up to SPARES namespaces ahead, and every SECONDS it looks whether
+ * its lock file was deleted: then nobody can find it any more, and it leaves.
  *
  * Build: cc -std=gnu11 -Os -static -Wall -Wextra -Werror -o gantry-netns holder.c
  */
@@ -88,6 +89,7 @@ static struct entry entries[KEYS_MAX]; /* compact: the first `used` are in use *
 static uint32_t used;
 static int spares[SPARES_MAX];
 static int spare_count, spare_want;
+static int look_ms; /* how often to look for the lock file */
 static int made_one; /* spares are made only after the first was asked for */
 static int home_ns;
 static struct pollfd polls[1 + CLIENTS_MAX];
@@ -447,10 +449,26 @@ static void spare(void)
 		spare_want = spare_count; /* no more room here: never mind */
 }
 
+/* idle is called when nothing has come for as long as patience says. */
+static void idle(void)
+{
+	struct stat st;
+	if (made_one && spare_count < spare_want)
+		spare();
+	else if (!clients && !fstat(LOCK_FD, &st) && st.st_nlink == 0)
+		_exit(0);
+}
+
+static int patience(void)
+{
+	return made_one && spare_count < spare_want ? SPARE_AFTER_MS : look_ms;
+}
+
 int main(int argc, char **argv)
 {
-	spare_want = argc > 1 ? atoi(argv[1]) : 0;
-	if (spare_want < 0 || spare_want > SPARES_MAX)
+	spare_want = argc == 3 ? atoi(argv[1]) : -1;
+	look_ms = argc == 3 ? atoi(argv[2]) * 1000 : 0;
+	if (spare_want < 0 || spare_want > SPARES_MAX || look_ms <= 0)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
@@ -463,10 +481,9 @@ int main(int argc, char **argv)
 		return 4;
 	polls[0] = (struct pollfd){ .fd = LISTEN_FD, .events = POLLIN };
 	for (;;) {
-		int idle = made_one && spare_count < spare_want ? SPARE_AFTER_MS : -1;
-		int n = poll(polls, 1 + clients, idle);
+		int n = poll(polls, 1 + clients, patience());
 		if (n == 0)
-			spare();
+			idle();
 		if (n <= 0)
 			continue;
 		for (int i = clients; i >= 1; i--) {
