@@ -300,7 +300,7 @@ func (c *Container) doubt(before verbs) {
 	}
 	for i, was := range before.nets {
 		n := &c.Nets[i]
-		if was == "attach" && n.State == Absent && c.netVerb(i) == "" || was == "detach" && n.State == Held {
+		if was == "attach" && n.State == Absent && c.netVerb(i) == "" && !plantedForgetNetwork || was == "detach" && n.State == Held {
 			n.State = Unsure
 		}
 	}

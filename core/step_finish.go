@@ -18,7 +18,7 @@ type finisher interface {
 
 func (f *FinishStep) decide(s *State, r Request) ([]Event, error) {
 	for _, st := range Next(s, f.Step.Noun()) {
-		if st.ID() != f.Step {
+		if st.ID() != f.Step && !(plantedLateFinish && st.ID().Slot() == f.Step.Slot()) {
 			continue
 		}
 		events := st.(finisher).finish(s, f)

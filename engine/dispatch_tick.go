@@ -115,3 +115,18 @@ func (d *dispatch) driverOf(id core.StepID) (kind, name string) {
 	}
 	return "", ""
 }
+
+// idle reports whether no driver has anything to do.
+func (d *dispatch) idle() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, slots := range d.nouns {
+		for _, sl := range slots {
+			_, wait := sl.owed.(core.Wait)
+			if sl.flight != nil && sl.flight.lane != "" || sl.owed != nil && !wait {
+				return false
+			}
+		}
+	}
+	return true
+}

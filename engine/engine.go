@@ -105,7 +105,8 @@ type Engine struct {
 	durable *core.State
 
 	dispatch *dispatch
-	stopping atomic.Bool // see Refuse
+	stopping atomic.Bool // see Halt
+	turning  atomic.Bool // Turn is at work
 }
 
 // Open folds the log, records that an engine has started and finds out what is

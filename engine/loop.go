@@ -45,15 +45,25 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// Refuse takes no further commands from clients; those that wait are refused.
-// Results and reports are still taken, but nothing is handed out any more, and no
-// failure is recorded: drivers are being ended, and what is owed stays owed.
+// Refuse takes no further commands from clients; those that wait are refused. It
+// records that the engine is about to end, and what follows from that is still
+// handed out. Results and reports are taken as before.
 func (e *Engine) Refuse() {
-	e.stopping.Store(true)
 	for _, r := range e.queue.close() {
 		r.reply(bus.Receipt{}, errclass.Errorf(errdefs.ErrUnavailable, "the engine is stopping"))
 	}
+	stop := request{command: &core.StopEngine{}, actor: core.Actor{Engine: true}, essential: true, reply: func(bus.Receipt, error) {}}
+	if err := e.queue.putReport(stop); err != nil {
+		e.log.Debug("stop", "error", err) // nothing is lost but the note
+	}
 }
+
+// Halt hands out nothing any more and records no failure: drivers are being
+// ended, and what is owed stays owed.
+func (e *Engine) Halt() { e.stopping.Store(true) }
+
+// Idle reports whether nothing is queued and nothing is owed but waits.
+func (e *Engine) Idle() bool { return e.queue.length() == 0 && !e.turning.Load() && e.dispatch.idle() }
 
 // Busy reports how many steps drivers have in flight.
 func (e *Engine) Busy() int { return e.dispatch.busy() }
@@ -76,6 +86,8 @@ func (e *Engine) Wake() time.Time {
 // Turn decides on one batch of what is queued, makes it durable and acts on it.
 // An error means that the log takes nothing more.
 func (e *Engine) Turn() error {
+	e.turning.Store(true)
+	defer e.turning.Store(false)
 	now := e.o.Now()
 	e.handOut(e.durable, e.take(), now)
 	batch := append(e.due(now), e.queue.take(e.o.Limits.Batch)...)
@@ -203,7 +215,7 @@ func (e *Engine) decideAll(batch []request, essentialOnly bool) ([]verdict, []co
 		}
 		v := verdict{request: r}
 		s := e.head
-		if plantedStaleFold {
+		if plantedStaleFold && r.job != "" {
 			s = e.durable.Clone()
 			s.Seq = e.head.Seq
 		}

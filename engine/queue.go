@@ -42,7 +42,8 @@ func newRequest(actor bus.Actor, c bus.Command) (request, error) {
 		return request{}, err
 	}
 	switch command.(type) {
-	case *core.FinishStep, *core.ReportExit, *core.ReportInventory, *core.ReportDriver, *core.StartEngine, *core.ForgetJobs:
+	case *core.FinishStep, *core.ReportExit, *core.ReportInventory, *core.ReportDriver,
+		*core.StartEngine, *core.StopEngine, *core.ForgetJobs:
 		return request{}, errclass.Errorf(errdefs.ErrPermissionDenied, "%s is for the engine itself", c.Name)
 	}
 	if err := refuseSealed(command); err != nil {

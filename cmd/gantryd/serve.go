@@ -71,7 +71,11 @@ func serve(o options) error {
 // end. Containers stay.
 func (d *daemon) wind(cancel context.CancelFunc, turning chan error) error {
 	d.engine.Refuse()
-	ctx, done := context.WithTimeout(context.Background(), stepsGet)
+	for begun := time.Now(); !d.engine.Idle() && time.Since(begun) < stepsGet; {
+		time.Sleep(2 * time.Millisecond)
+	}
+	d.engine.Halt()
+	ctx, done := context.WithTimeout(context.Background(), driversGet)
 	defer done()
 	ended := make(chan struct{})
 	go func() {
@@ -80,7 +84,7 @@ func (d *daemon) wind(cancel context.CancelFunc, turning chan error) error {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(stepsGet + driversGet):
+	case <-time.After(2 * driversGet):
 		d.log.Warn("some drivers have not ended; the next start ends them")
 	}
 	for d.engine.Queued() > 0 && ctx.Err() == nil {
@@ -100,7 +104,7 @@ func (d *daemon) wind(cancel context.CancelFunc, turning chan error) error {
 func (d *daemon) abandon() {
 	ctx, done := context.WithCancel(context.Background())
 	done()
-	d.engine.Refuse()
+	d.engine.Halt()
 	d.host.Close(ctx)
 }
 

@@ -1,0 +1,8 @@
+//go:build planted_late_finish
+
+package core
+
+const (
+	plantedForgetNetwork = false
+	plantedLateFinish    = true
+)
