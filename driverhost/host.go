@@ -28,6 +28,8 @@ type Options struct {
 	// Config is the engine's part of every driver's configuration: its Root
 	// and Run are the directories below which each driver gets its own.
 	Config driver.Config
+	// Epoch is the sequence of the engine's start; reports carry it.
+	Epoch uint64
 	// Path lists directories of driver programs; the first that has one wins.
 	Path []string
 	// Log takes what drivers and host have to say.
@@ -58,7 +60,7 @@ func Start(o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{o: o, cage: c, drivers: make(map[string]*hosted)}
+	h := &Host{o: o, cage: c, drivers: make(map[string]*hosted), epoch: o.Epoch}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	if err := h.find(); err != nil {
 		h.stop()
