@@ -56,8 +56,9 @@ func New(cfg driver.Config) (graphdriver.Driver, error) {
 	}, nil
 }
 
-// Close ends work in the background.
+// Close waits for what runs and ends work in the background.
 func (d *Driver) Close() error {
+	d.store.Drain()
 	d.pool.close()
 	return d.store.Close()
 }

@@ -58,7 +58,7 @@ func New(cfg driver.Config) (graphdriver.Driver, error) {
 	return &Driver{store: store, root: cfg.Root}, nil
 }
 
-// Close ends work in the background.
+// Close waits for what runs and ends work in the background.
 func (d *Driver) Close() error { return d.store.Close() }
 
 // Info introduces the driver.

@@ -84,6 +84,7 @@ type Store struct {
 	shared map[string]bool          // names in shared/; guarded by mu
 	busy   map[string]chan struct{} // keys in use; guarded by mu; closed when free
 	next   uint64                   // number of the next directory in work/; guarded by mu
+	closed bool                     // nothing new may begin; guarded by mu
 
 	trash    []string       // directories in work/ to be removed; guarded by mu
 	wake     chan struct{}  // tells the janitor that there is trash
@@ -147,9 +148,28 @@ func firstNumber(leftovers []string) uint64 {
 	return most + 1
 }
 
-// Close ends removal in the background; the next Open goes on with it. It may
-// be repeated.
+// Drain lets no new work under a key begin and waits for what runs. Whoever
+// runs it should have been cancelled.
+func (s *Store) Drain() {
+	for {
+		s.mu.Lock()
+		s.closed = true
+		var running chan struct{}
+		for _, running = range s.busy {
+			break
+		}
+		s.mu.Unlock()
+		if running == nil {
+			return
+		}
+		<-running
+	}
+}
+
+// Close drains the store and ends removal in the background; the next Open
+// goes on with it. It may be repeated.
 func (s *Store) Close() error {
+	s.Drain()
 	s.stop()
 	if err := s.work.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		return err
@@ -256,9 +276,14 @@ func Class(act string, err error) error {
 
 // Lock waits until nobody else works under key. A step asked again while it
 // runs so joins the running one: it waits, then finds it done.
+// Unavailable: the store is being closed.
 func (s *Store) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	for {
 		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return nil, fmt.Errorf("the driver is ending: %w", errdefs.ErrUnavailable)
+		}
 		taken, ok := s.busy[key]
 		if !ok {
 			free := make(chan struct{})

@@ -143,3 +143,25 @@ func TestLockEndsWithItsContext(t *testing.T) {
 		again()
 	}
 }
+
+func TestCloseWaitsForWhatRuns(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	unlock, err := s.Lock(context.Background(), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	select {
+	case <-closed:
+		t.Errorf("closed under running work")
+	case <-time.After(20 * time.Millisecond):
+	}
+	if _, err := s.Lock(context.Background(), "k"); !errdefs.IsUnavailable(err) {
+		t.Errorf("new work while closing: %v", err)
+	}
+	unlock()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
