@@ -202,7 +202,7 @@ func (d *daemon) openHost(ctx context.Context) error {
 	}
 	d.onClose(func() { _ = client.Close() }) // the bus ends next
 	d.host, err = driverhost.Start(driverhost.Options{
-		Bus: client, Path: d.o.driverPath, Log: d.log,
+		Bus: client, Path: d.o.driverPath, Log: d.log, Epoch: d.engine.Epoch(),
 		Config: driver.Config{
 			EngineID: d.engine.ID(), EngineName: d.o.name, Root: d.root("drivers"), Run: d.o.run, Libexec: d.o.libexec(),
 			Cgroup: "/" + d.o.name, Log: d.log,

@@ -110,13 +110,9 @@ func (d *daemon) abandon() {
 
 // need starts those drivers that must see what their charges do.
 func (d *daemon) need() {
-	h, ok := any(d.host).(interface{ Need(kind, name string) })
-	if !ok {
-		return
-	}
 	for _, id := range d.engine.Holders() {
 		kind, name, _ := strings.Cut(id, "/")
-		h.Need(kind, name)
+		d.host.Need(kind, name)
 	}
 }
 
