@@ -157,8 +157,9 @@ func (h *Host) serve(kind, name, path string) error {
 }
 
 // Need starts a driver before its first step: one that must watch what it holds,
-// as the exec driver does when containers run.
-func (h *Host) Need(kind, name string) {
+// as the exec driver does when containers run. path is its program if that was
+// replaced, else empty.
+func (h *Host) Need(kind, name, path string) {
 	h.mu.Lock()
 	d := h.drivers[kind+"/"+name]
 	h.mu.Unlock()
@@ -170,7 +171,7 @@ func (h *Host) Need(kind, name string) {
 	go func() {
 		defer h.wg.Done()
 		for h.ctx.Err() == nil {
-			p, err := d.instance(h.ctx, "")
+			p, err := d.instance(h.ctx, path)
 			if err == nil {
 				p.calls.Done()
 				return

@@ -180,14 +180,20 @@ func (e *Engine) start() error {
 // ID is the engine's own id, the log's word.
 func (e *Engine) ID() string { return e.durable.Engine.ID }
 
-// Holders are the drivers, as "kind/name", that hold something which may end by
-// itself: they must run for anybody to see that.
-func (e *Engine) Holders() []string {
+// Holders are the drivers, by "kind/name", that hold something which may end by
+// itself: they must run for anybody to see that. The value is the program's path
+// if the driver was replaced, else empty.
+func (e *Engine) Holders() map[string]string {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for _, c := range e.durable.Containers {
 		if c.Process.State != core.Absent {
-			return []string{"exec/" + e.durable.Engine.Drivers.Exec}
+			id := "exec/" + e.durable.Engine.Drivers.Exec
+			path := ""
+			if d := e.durable.Drivers[id]; d != nil {
+				path = d.Path
+			}
+			return map[string]string{id: path}
 		}
 	}
 	return nil

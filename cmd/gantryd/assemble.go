@@ -205,7 +205,7 @@ func (d *daemon) openHost(ctx context.Context) error {
 		Bus: client, Path: d.o.driverPath, Log: d.log, Epoch: d.engine.Epoch(),
 		Config: driver.Config{
 			EngineID: d.engine.ID(), EngineName: d.o.name, Root: d.root("drivers"), Run: d.o.run, Libexec: d.o.libexec(),
-			Cgroup: "/" + d.o.name, Log: d.log,
+			Cgroup: d.o.cgroup(), Log: d.log,
 		},
 	})
 	return err

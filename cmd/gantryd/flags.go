@@ -156,3 +156,11 @@ func report(w io.Writer, err error) {
 		fmt.Fprintf(w, "hint: %s\n", hint)
 	}
 }
+
+// cgroup is the parent of all cgroups of the engine, in every hierarchy.
+func (o *options) cgroup() string {
+	if o.name == "gantry" {
+		return "/gantry"
+	}
+	return "/gantry-" + o.name
+}

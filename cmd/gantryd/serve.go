@@ -110,9 +110,9 @@ func (d *daemon) abandon() {
 
 // need starts those drivers that must see what their charges do.
 func (d *daemon) need() {
-	for _, id := range d.engine.Holders() {
+	for id, path := range d.engine.Holders() {
 		kind, name, _ := strings.Cut(id, "/")
-		d.host.Need(kind, name)
+		d.host.Need(kind, name, path)
 	}
 }
 
