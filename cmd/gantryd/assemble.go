@@ -16,6 +16,7 @@ import (
 	"github.com/gantryd/gantry/driverhost"
 	"github.com/gantryd/gantry/engine"
 	"github.com/gantryd/gantry/eventlog"
+	"github.com/gantryd/gantry/internal/hello"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 )
@@ -78,6 +79,11 @@ func (d *daemon) directories(context.Context) error {
 			return err
 		}
 		d.onClose(unlock)
+	}
+	// The image that every engine brings along, for a first container without
+	// a registry: gantry load -i <run>/hello.tar.
+	if err := os.WriteFile(filepath.Join(d.o.run, "hello.tar"), []byte(hello.Archive()), 0o644); err != nil {
+		return fmt.Errorf("put the image hello into the run directory: %w", err)
 	}
 	return engine.SweepUploads(d.root("spool"))
 }
