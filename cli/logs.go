@@ -1,0 +1,130 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gantryd/gantry/internal/query"
+	"github.com/gantryd/gantry/internal/stdio"
+)
+
+func (a *app) logsCmd() *cobra.Command {
+	var in query.LogsIn
+	var tail, since, until string
+	c := &cobra.Command{
+		Use: "logs [flags] CONTAINER", Short: "Show what a container has written", Args: exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			in.Ref = args[0]
+			if err := readLogFlags(&in, tail, since, until); err != nil {
+				return &usageError{err, c.CommandPath()}
+			}
+			return a.showLogs(c.Context(), in)
+		},
+	}
+	c.Flags().BoolVarP(&in.Follow, "follow", "f", false, "go on until the container ends")
+	c.Flags().StringVarP(&tail, "tail", "n", "all", "only so many lines of the end")
+	c.Flags().StringVar(&since, "since", "", "only what was written since: a time, or how long ago, e.g. 10m")
+	c.Flags().StringVar(&until, "until", "", "only what was written until then")
+	c.Flags().BoolVarP(&in.Timestamps, "timestamps", "t", false, "put the time before each line")
+	return c
+}
+
+func readLogFlags(in *query.LogsIn, tail, since, until string) error {
+	if tail != "all" {
+		n, err := strconv.Atoi(tail)
+		if err != nil {
+			return fmt.Errorf("tail %q: want a number of lines, or all", tail)
+		}
+		if n >= 0 {
+			in.Tail = &n
+		}
+	}
+	var err error
+	now := time.Now()
+	if since != "" {
+		if in.Since, err = parseTime(since, now); err != nil {
+			return err
+		}
+	}
+	if until != "" {
+		in.Until, err = parseTime(until, now)
+	}
+	return err
+}
+
+// showLogs copies the frames of a log to where they belong.
+func (a *app) showLogs(ctx context.Context, in query.LogsIn) error {
+	st, err := a.stream(ctx, query.OpLogs, in)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	out := &stamper{w: a.Stdout, on: in.Timestamps, fresh: true}
+	errs := &stamper{w: a.Stderr, on: in.Timestamps, fresh: true}
+	buf := make([]byte, stdio.MaxFrame)
+	for {
+		f, err := stdio.ReadFrame(st, buf)
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		switch f.Type {
+		case stdio.FrameStdout:
+			err = out.write(f.Payload)
+		case stdio.FrameStderr:
+			err = errs.write(f.Payload)
+		case stdio.FrameLost:
+			if l, bad := stdio.ParseLost(f.Payload); bad == nil {
+				a.complain(fmt.Sprintf("%d bytes are missing here", l.To-l.From), "")
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("write the log: %w", err)
+		}
+	}
+}
+
+// stamper writes one stream; with on, each payload begins with its time, which
+// is put before every line.
+type stamper struct {
+	w     io.Writer
+	on    bool
+	fresh bool // the next byte begins a line
+	buf   bytes.Buffer
+}
+
+func (s *stamper) write(p []byte) error {
+	if !s.on {
+		_, err := s.w.Write(p)
+		return err
+	}
+	if len(p) < 8 {
+		return fmt.Errorf("a payload of %d bytes has no time", len(p))
+	}
+	stamp := time.Unix(0, int64(binary.BigEndian.Uint64(p))).UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
+	s.buf.Reset()
+	for rest := p[8:]; len(rest) > 0; {
+		if s.fresh {
+			s.buf.WriteString(stamp)
+			s.buf.WriteByte(' ')
+		}
+		end := bytes.IndexByte(rest, '\n') + 1
+		if s.fresh = end > 0; !s.fresh {
+			end = len(rest)
+		}
+		s.buf.Write(rest[:end])
+		rest = rest[end:]
+	}
+	_, err := s.w.Write(s.buf.Bytes())
+	return err
+}

@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/query"
+)
+
+func (a *app) psCmd() *cobra.Command {
+	var all, latest bool
+	var last int
+	var filters []string
+	l := listing{
+		id: "ID",
+		columns: []column{
+			{"CONTAINER ID", "ID"}, {"IMAGE", "Image"}, {"COMMAND", "Command"}, {"CREATED", "RunningFor"},
+			{"STATUS", "Status"}, {"PORTS", "Ports"}, {"NAMES", "Names"},
+		},
+		more: []column{{"CREATED AT", "CreatedAt"}, {"STATE", "State"}, {"NETWORKS", "Networks"}, {"LABELS", "Labels"}, {"PID", "PID"}},
+	}
+	c := &cobra.Command{
+		Use: "ps [flags]", Short: "List containers", Args: exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			keep, err := a.containerFilter(c.Context(), filters)
+			if err != nil {
+				return &usageError{err, c.CommandPath()}
+			}
+			if latest {
+				last = 1
+			}
+			every := all || last > 0 || keep.states
+			var out query.Containers
+			if err := a.query(c.Context(), query.ContainerList, query.ListIn{All: every}, &out); err != nil {
+				return err
+			}
+			list := slices.DeleteFunc(out.Containers, func(q query.Container) bool { return !keep.fits(&q) })
+			if last > 0 {
+				list = list[:min(last, len(list))]
+			}
+			now := time.Now()
+			var rows []row
+			for i := range list {
+				rows = append(rows, l.container(&list[i], now))
+			}
+			return l.write(a.Stdout, rows)
+		},
+	}
+	l.register(c)
+	c.Flags().BoolVarP(&all, "all", "a", false, "also those that do not run")
+	c.Flags().BoolVarP(&latest, "latest", "l", false, "only the one made last")
+	c.Flags().IntVarP(&last, "last", "n", -1, "only so many, those made last")
+	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only some: status=, name=, id=, label=, ancestor=, network=, exited=")
+	return c
+}
+
+// container is a container as a row.
+func (l *listing) container(q *query.Container, now time.Time) row {
+	command := strings.Join(q.Command, " ")
+	if !l.noTrunc {
+		command = clip(command, 20)
+	}
+	var networks, labels []string
+	for _, n := range q.Networks {
+		networks = append(networks, n.NetworkName)
+	}
+	for k, v := range q.Labels {
+		labels = append(labels, k+"="+v)
+	}
+	slices.Sort(labels)
+	return row{
+		"ID": l.idOf(string(q.ID)), "Image": familiar(q.Image), "Command": strconv.Quote(command),
+		"RunningFor": ago(q.Created, now), "CreatedAt": q.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"),
+		"Status": l.status(q, now), "State": q.Status, "Ports": "", "Names": q.Name,
+		"Networks": strings.Join(networks, ","), "Labels": strings.Join(labels, ","), "PID": strconv.Itoa(q.PID),
+	}
+}
+
+// status says how a container is, in Docker's words. A start that failed is told
+// with its reason.
+func (l *listing) status(q *query.Container, now time.Time) string {
+	switch {
+	case q.Status == "removing":
+		return "Removal In Progress"
+	case q.Running:
+		return "Up " + humanTime(now.Sub(q.Started))
+	case q.Want == core.Running:
+		return "Starting"
+	case q.Fault != nil:
+		why := q.Fault.Message
+		if !l.noTrunc {
+			why = clip(why, 50)
+		}
+		return fmt.Sprintf("Failed (%d) %s", faultCode(q.Fault), why)
+	case q.Exit != nil:
+		return fmt.Sprintf("Exited (%d) %s", q.Exit.Code, ago(q.Exit.Time, now))
+	}
+	return "Created"
+}
+
+// containerFilter chooses containers: of each key given one value must fit.
+type containerFilter struct {
+	by     map[string][]string
+	states bool // asks for those that do not run, too
+}
+
+func (a *app) containerFilter(ctx context.Context, list []string) (*containerFilter, error) {
+	f := &containerFilter{by: make(map[string][]string)}
+	for _, e := range list {
+		key, value, ok := strings.Cut(e, "=")
+		if !ok {
+			return nil, fmt.Errorf("filter %q: want NAME=VALUE", e)
+		}
+		switch key {
+		case "status", "exited":
+			f.states = true
+		case "name", "id", "label", "network":
+		case "ancestor":
+			ref, err := a.imageRef(ctx, value)
+			if err != nil {
+				return nil, err
+			}
+			value = ref
+		default:
+			return nil, errors.New("filter " + key + " is not supported yet")
+		}
+		f.by[key] = append(f.by[key], value)
+	}
+	return f, nil
+}
+
+func (f *containerFilter) fits(q *query.Container) bool {
+	for key, values := range f.by {
+		if !slices.ContainsFunc(values, func(v string) bool { return containerFits(q, key, v) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func containerFits(q *query.Container, key, v string) bool {
+	switch key {
+	case "status":
+		return q.Status == v
+	case "exited":
+		return q.Exit != nil && !q.Running && strconv.Itoa(q.Exit.Code) == v
+	case "name":
+		hit, err := regexp.MatchString(v, q.Name)
+		return err == nil && hit
+	case "id":
+		return strings.HasPrefix(string(q.ID), v)
+	case "label":
+		name, value, exact := strings.Cut(v, "=")
+		has, ok := q.Labels[name]
+		return ok && (!exact || has == value)
+	case "network":
+		return slices.ContainsFunc(q.Networks, func(n query.Attachment) bool {
+			return n.NetworkName == v || strings.HasPrefix(string(n.Network), v)
+		})
+	case "ancestor":
+		return q.Image == v || string(q.ImageID) == v || strings.HasPrefix(string(q.ImageID), digestMark+strings.TrimPrefix(v, digestMark))
+	}
+	return false
+}

@@ -1,0 +1,229 @@
+// Package cli is the gantry command: one file for each verb, which parses what
+// a person typed and shows what the engine says. It decides nothing.
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gantryd/gantry/bus"
+)
+
+// Env is what the command gets from outside.
+type Env struct {
+	Args      []string // without the program's name
+	Stdin     *os.File
+	Stdout    io.Writer
+	Stderr    io.Writer
+	LookupEnv func(string) (string, bool)
+	Version   string
+}
+
+// app is one invocation.
+type app struct {
+	Env
+	host string // --host
+
+	mu     sync.Mutex  // guards client
+	client *bus.Client // nil until dial
+}
+
+// verb is a command by its names. It is built only when it is asked for: to
+// build all of them would take longer than most of them run.
+type verb struct {
+	names []string
+	build func(*app) *cobra.Command
+}
+
+// verbs are all commands: one line each.
+func verbs() []verb {
+	return []verb{
+		{[]string{"run"}, (*app).runCmd},
+		{[]string{"create"}, (*app).createCmd},
+		{[]string{"start"}, (*app).startCmd},
+		{[]string{"stop"}, (*app).stopCmd},
+		{[]string{"kill"}, (*app).killCmd},
+		{[]string{"rm"}, (*app).rmCmd},
+		{[]string{"rename"}, (*app).renameCmd},
+		{[]string{"ps"}, (*app).psCmd},
+		{[]string{"logs"}, (*app).logsCmd},
+		{[]string{"wait"}, (*app).waitCmd},
+		{[]string{"inspect"}, (*app).inspectCmd},
+		{[]string{"load"}, (*app).loadCmd},
+		{[]string{"images"}, (*app).imagesCmd},
+		{[]string{"tag"}, (*app).tagCmd},
+		{[]string{"rmi"}, (*app).rmiCmd},
+		{[]string{"container"}, (*app).containerCmd},
+		{[]string{"image"}, (*app).imageCmd},
+		{[]string{"network"}, (*app).networkCmd},
+		{[]string{"driver"}, (*app).driverCmd},
+		{[]string{"log"}, (*app).logCmd},
+		{[]string{"job"}, (*app).jobCmd},
+		{[]string{"why"}, (*app).whyCmd},
+		{[]string{"events"}, (*app).eventsCmd},
+		{[]string{"info"}, (*app).infoCmd},
+		{[]string{"version"}, (*app).versionCmd},
+	}
+}
+
+// Main runs the command and returns its exit code.
+func Main(e Env) int {
+	a := &app{Env: e}
+	root := a.root()
+	root.SetArgs(e.Args)
+	root.SetOut(e.Stdout)
+	root.SetErr(e.Stderr)
+	root.SetIn(e.Stdin)
+	err := root.ExecuteContext(context.Background())
+	if a.client != nil {
+		_ = a.client.Close() // nothing is lost with it
+	}
+	return a.exitCode(err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "gantry", Short: "Run containers; ask what happened, who did it and why",
+		SilenceUsage: true, SilenceErrors: true, Version: a.Version,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return a.unknownVerb(c, args[0])
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.PersistentFlags().StringVarP(&a.host, "host", "H", "", "engine to talk to, unix://PATH (default $GANTRY_HOST, or "+bus.DefaultHost+")")
+	root.SetFlagErrorFunc(flagError)
+	word := firstWord(a.Args)
+	all := verbs()
+	for _, v := range all {
+		if slices.Contains(v.names, word) {
+			root.AddCommand(v.build(a))
+			return root
+		}
+	}
+	for _, v := range all {
+		root.AddCommand(v.build(a))
+	}
+	return root
+}
+
+// firstWord is the verb: the first argument that is no global flag.
+func firstWord(args []string) string {
+	for i := 0; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "-H", arg == "--host":
+			i++
+		case !strings.HasPrefix(arg, "-"):
+			return arg
+		}
+	}
+	return ""
+}
+
+func (a *app) unknownVerb(c *cobra.Command, word string) error {
+	hint := "see 'gantry --help'"
+	c.SuggestionsMinimumDistance = 2
+	if near := c.SuggestionsFor(word); len(near) > 0 {
+		hint = "did you mean " + near[0] + "?"
+	}
+	return &statusError{code: exitFailure, text: "no such command: " + word, hint: hint}
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return &usageError{errors.New("no such command: " + c.Name() + " " + args[0]), c.CommandPath()}
+		},
+	}
+	c.AddCommand(commands...)
+	return c
+}
+
+// renamed is a command under another name.
+func renamed(c *cobra.Command, name string, aliases ...string) *cobra.Command {
+	_, rest, _ := strings.Cut(c.Use, " ")
+	c.Use, c.Aliases = strings.TrimSpace(name+" "+rest), aliases
+	return c
+}
+
+// dial connects to the engine, once.
+func (a *app) dial(ctx context.Context) (*bus.Client, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.client != nil {
+		return a.client, nil
+	}
+	host := a.host
+	if host == "" {
+		host, _ = a.LookupEnv("GANTRY_HOST")
+	}
+	c, err := bus.Dial(ctx, bus.Options{Host: host, Name: "gantry/" + a.Version})
+	if err != nil {
+		return nil, err
+	}
+	a.client = c
+	return c, nil
+}
+
+// redial lets a lost connection go and connects anew.
+func (a *app) redial(ctx context.Context) (*bus.Client, error) {
+	a.mu.Lock()
+	if a.client != nil {
+		_ = a.client.Close() // it is lost already
+		a.client = nil
+	}
+	a.mu.Unlock()
+	return a.dial(ctx)
+}
+
+// query asks the engine. in may be nil.
+func (a *app) query(ctx context.Context, name string, in, out any) error {
+	client, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	return client.Query(ctx, name, in, out)
+}
+
+// usageError is a wrong command line.
+type usageError struct {
+	err     error
+	command string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// minArgs refuses a command line with too few arguments.
+func minArgs(n int) cobra.PositionalArgs { return rangeArgs(n, -1) }
+
+// exactArgs refuses a command line with another number of arguments.
+func exactArgs(n int) cobra.PositionalArgs { return rangeArgs(n, n) }
+
+// rangeArgs refuses fewer arguments than least and more than most; -1 is no bound.
+func rangeArgs(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return &usageError{errors.New("too few arguments: want " + c.UseLine()), c.CommandPath()}
+		case most >= 0 && len(args) > most:
+			return &usageError{errors.New("too many arguments: want " + c.UseLine()), c.CommandPath()}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,385 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/stdio"
+)
+
+const (
+	// factsWithin is how long a failed attachment waits for the event that says why.
+	factsWithin = 2 * time.Second
+	// engineWithin is how long a lost engine may take to come back.
+	engineWithin = time.Minute
+	// patience is how many SIGINT or SIGTERM one sends until run leaves.
+	patience = 3
+)
+
+// session is one command that stays with a container's run. One goroutine, that
+// of attached and started, has all of it; others send to its channels.
+type session struct {
+	a  *app
+	id core.ContainerID
+
+	stdin      bool
+	proxy      bool // hand signals on
+	autoRemove bool
+
+	signals chan os.Signal
+	facts   chan fact
+	output  chan outputEnd
+	moves   chan stdio.RunState
+	stop    context.CancelFunc
+
+	// What is known of the run.
+	job      core.JobID
+	running  bool        // its program runs, or has run
+	trailer  *stdio.Exit // the last frame of its output
+	quiet    bool        // no output comes any more
+	broken   error       // why, if not by the trailer
+	exit     *core.Exit  // the event
+	fault    *core.Fault // its start failed
+	turned   string      // the event by which its start was taken back
+	removed  bool
+	lost     error // no events come any more
+	asked    int   // how often one has asked to end
+	deadline <-chan time.Time
+}
+
+// fact is an event about the container, or that no more can be had.
+type fact struct {
+	event bus.Event
+	err   error
+}
+
+// outputEnd is how the output ended: by the trailer, or by an error.
+type outputEnd struct {
+	exit *stdio.Exit
+	err  error
+}
+
+// outputError is a failure to write the output on.
+type outputError struct{ error }
+
+func (e outputError) Unwrap() error { return e.error }
+
+// newSession begins to take signals: from here on none ends the command by itself.
+func newSession(a *app, id core.ContainerID) *session {
+	s := &session{
+		a: a, id: id, signals: make(chan os.Signal, 16), facts: make(chan fact, 16),
+		output: make(chan outputEnd, 1), moves: make(chan stdio.RunState, 4), stop: func() {},
+	}
+	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2,
+		unix.SIGALRM, unix.SIGCONT, unix.SIGTSTP)
+	return s
+}
+
+// end lets everything go. The container stays as it is.
+func (s *session) end() {
+	signal.Stop(s.signals)
+	s.stop()
+}
+
+// attached shows the output of the run that was asked for, until its end.
+func (s *session) attached(ctx context.Context, accepted sent) error {
+	ctx = s.begin(ctx, accepted)
+	go func() {
+		exit, err := s.copyOutput(ctx)
+		s.output <- outputEnd{exit, err}
+	}()
+	return s.stay(ctx, s.verdict)
+}
+
+// started waits until the program runs.
+func (s *session) started(ctx context.Context, accepted sent) error {
+	return s.stay(s.begin(ctx, accepted), func() (bool, error) {
+		if s.running {
+			return true, nil
+		}
+		return s.notStarted()
+	})
+}
+
+func (s *session) begin(ctx context.Context, accepted sent) context.Context {
+	ctx, s.stop = context.WithCancel(ctx)
+	s.job = accepted.job
+	go s.watch(ctx, accepted.seq)
+	return ctx
+}
+
+// stay takes in what happens until verdict says that it is over.
+func (s *session) stay(ctx context.Context, verdict func() (bool, error)) error {
+	for {
+		if over, err := verdict(); over {
+			return err
+		}
+		select {
+		case sig := <-s.signals:
+			if err := s.signal(ctx, sig.(unix.Signal)); err != nil {
+				return err
+			}
+		case f := <-s.facts:
+			if err := s.learn(f); err != nil {
+				return err
+			}
+		case <-s.moves:
+			s.running = true
+		case end := <-s.output:
+			if errors.As(end.err, new(outputError)) {
+				return end.err
+			}
+			s.quiet, s.trailer, s.broken = true, end.exit, end.err
+			if s.trailer == nil && s.deadline == nil && !s.running {
+				s.deadline = time.After(factsWithin)
+			}
+		case <-s.deadline:
+			// The program is held until somebody attaches: nobody will.
+			_, _ = s.a.send(ctx, &core.CancelJob{Target: s.job}) // the first error is the one that matters
+			return s.broken
+		}
+	}
+}
+
+// verdict says whether the run is over, and how the command ends then.
+func (s *session) verdict() (bool, error) {
+	if over, err := s.notStarted(); over {
+		return true, err
+	}
+	code := 0
+	switch {
+	case s.trailer != nil && !s.trailer.Failed:
+		code = s.trailer.Code
+	case s.quiet && s.exit != nil:
+		code = s.exit.Code
+		if s.running && s.trailer == nil {
+			s.a.complain("the connection to the container's output was lost", "what is missing is in: gantry logs "+string(s.id[:12]))
+			s.trailer = &stdio.Exit{Code: code} // said once
+		}
+	default:
+		return s.noEngine(s.quiet)
+	}
+	if s.autoRemove && !s.removed {
+		return s.noEngine(true)
+	}
+	if code == 0 {
+		return true, nil
+	}
+	return true, &statusError{code: code}
+}
+
+// notStarted says whether the start has come to nothing, and what then to say.
+func (s *session) notStarted() (bool, error) {
+	if s.running || s.fault == nil && s.turned == "" && !s.removed {
+		return s.noEngine(s.lost != nil && !s.running)
+	}
+	if s.autoRemove && !s.removed {
+		return s.noEngine(true)
+	}
+	switch {
+	case s.fault != nil:
+		return true, faultError(s.fault)
+	case s.asked > 0:
+		return true, &statusError{code: exitInterrupted}
+	}
+	return true, &statusError{code: exitEngine, text: "the container was taken back before its program ran: somebody else has stopped or removed it",
+		hint: "gantry log --container " + string(s.id[:12]) + " tells who"}
+}
+
+// noEngine ends the command if something is still needed of an engine that is gone.
+func (s *session) noEngine(needed bool) (bool, error) {
+	if needed && s.lost != nil {
+		return true, s.lost
+	}
+	return false, nil
+}
+
+// learn takes in an event.
+func (s *session) learn(f fact) error {
+	if f.err != nil {
+		s.lost = f.err
+		return nil
+	}
+	switch f.event.Name {
+	case "container.started":
+		s.running = true
+	case "container.start-failed":
+		var e core.StartFailed
+		if err := decode(f.event, &e); err != nil {
+			return err
+		}
+		s.fault = &e.Fault
+	case "container.start-cancelled", "container.stop-wanted", "container.remove-wanted":
+		if !s.running {
+			s.turned = f.event.Name
+		}
+	case "container.exited":
+		var e core.ProcessExited
+		if err := decode(f.event, &e); err != nil {
+			return err
+		}
+		s.exit, s.running = &e.Exit, true
+	case "container.removed":
+		s.removed = true
+	}
+	return nil
+}
+
+func decode(e bus.Event, into any) error {
+	if err := json.Unmarshal(e.Line, into); err != nil {
+		return fmt.Errorf("read event %d: %w", e.Seq, err)
+	}
+	return nil
+}
+
+// watch tells the events about the container from a sequence on. When the engine
+// is lost it waits for the next one: the container lives on.
+func (s *session) watch(ctx context.Context, from uint64) {
+	client, err := s.a.dial(ctx)
+	for {
+		if err == nil {
+			from, err = s.watchOn(ctx, client, from)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if client, err = s.a.comeBack(ctx, err); err != nil {
+			s.tell(ctx, fact{err: err})
+			return
+		}
+	}
+}
+
+// watchOn is watch on one connection; it returns the sequence to go on with.
+func (s *session) watchOn(ctx context.Context, client *bus.Client, from uint64) (uint64, error) {
+	events, err := client.Events(ctx, max(from, 1), bus.Filter{Noun: core.KindContainer, ID: string(s.id)})
+	if err != nil {
+		return from, err
+	}
+	defer events.Close()
+	for {
+		e, err := events.Next(ctx)
+		if err != nil {
+			return from, err
+		}
+		s.tell(ctx, fact{event: e})
+		from = e.Seq + 1
+	}
+}
+
+func (s *session) tell(ctx context.Context, f fact) {
+	select {
+	case s.facts <- f:
+	case <-ctx.Done():
+	}
+}
+
+// comeBack dials until an engine answers again.
+func (a *app) comeBack(ctx context.Context, why error) (*bus.Client, error) {
+	a.complain("the engine is gone: "+why.Error(), "waiting for it; containers live on")
+	end := time.Now().Add(engineWithin)
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		client, err := a.redial(ctx)
+		if err == nil || ctx.Err() != nil || time.Now().After(end) {
+			return client, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// signal does what a signal to the command means: before the program runs it
+// takes the start back, afterwards it is the program's.
+func (s *session) signal(ctx context.Context, sig unix.Signal) error {
+	toEnd := sig == unix.SIGINT || sig == unix.SIGTERM || sig == unix.SIGHUP || sig == unix.SIGQUIT
+	if toEnd {
+		if s.asked++; s.asked >= patience && sig != unix.SIGHUP && sig != unix.SIGQUIT {
+			return &statusError{code: exitInterrupted, text: fmt.Sprintf("%d signals to end, and it has not ended: leaving it as it is", patience),
+				hint: "gantry kill " + string(s.id[:12]) + " ends it"}
+		}
+	}
+	if !s.running && toEnd {
+		go func() {
+			_, err := s.a.send(ctx, &core.CancelJob{Target: s.job})
+			if errdefs.IsFailedPrecondition(err) { // it runs by now
+				s.forward(ctx, sig)
+			}
+		}()
+		return nil
+	}
+	if s.running && s.proxy {
+		go s.forward(ctx, sig)
+	}
+	if toEnd && s.running && !s.proxy {
+		return &statusError{code: 128 + int(sig)}
+	}
+	return nil
+}
+
+// forward gives a signal to the program. One that has ended needs none.
+func (s *session) forward(ctx context.Context, sig unix.Signal) {
+	_, err := s.a.send(ctx, &core.KillContainer{ID: s.id, Signal: int(sig)})
+	if err != nil && ctx.Err() == nil && !errdefs.IsFailedPrecondition(err) && !errdefs.IsNotFound(err) {
+		s.a.complain(fmt.Sprintf("hand on %s: %v", signalName(int(sig)), err), "")
+	}
+}
+
+// copyOutput attaches and copies until the trailer.
+func (s *session) copyOutput(ctx context.Context) (*stdio.Exit, error) {
+	conn, state, err := s.attach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // wakes whatever waits
+	defer stop()
+	if s.stdin {
+		go s.copyInput(conn)
+	}
+	if state.State == stdio.StateRunning {
+		s.moves <- state.State
+	}
+	for {
+		f, err := conn.Next()
+		if err != nil {
+			return nil, fmt.Errorf("read the container's output: %w", err)
+		}
+		switch f.Type {
+		case stdio.FrameStdout:
+			_, err = s.a.Stdout.Write(f.Payload)
+		case stdio.FrameStderr:
+			_, err = s.a.Stderr.Write(f.Payload)
+		case stdio.FrameState:
+			if st, bad := stdio.ParseState(f.Payload); bad == nil && st.State == stdio.StateRunning {
+				s.moves <- st.State
+			}
+		case stdio.FrameExit:
+			exit, err := stdio.ParseExit(f.Payload)
+			return &exit, err
+		}
+		if err != nil {
+			return nil, outputError{fmt.Errorf("write the container's output: %w", err)}
+		}
+	}
+}
+
+// copyInput gives the command's input to the program, and its end.
+func (s *session) copyInput(conn *stdio.Conn) {
+	if _, err := io.Copy(conn, s.a.Stdin); err != nil && errors.Is(err, os.ErrClosed) {
+		return
+	}
+	_ = conn.CloseInput() // the connection is over then, and its reader says so
+}
