@@ -79,7 +79,10 @@ func findContainer(s *core.State, ref string) (*core.Container, error) {
 
 func findImage(s *core.State, ref string) (*core.Image, error) {
 	i, err := s.FindImage(ref)
-	if errdefs.IsNotFound(err) {
+	if errdefs.IsNotFound(err) && ref != "" {
+		if full, err := s.FindImage(fullReference(ref)); err == nil {
+			return full, nil
+		}
 		var names []string
 		for _, k := range s.Images {
 			names = append(names, k.Names...)
@@ -87,6 +90,22 @@ func findImage(s *core.State, ref string) (*core.Image, error) {
 		err = hinted(err, ref, names)
 	}
 	return i, err
+}
+
+// fullReference is a short image name in full, as people are used to it: docker.io
+// and library/ in front, :latest behind.
+func fullReference(ref string) string {
+	host, _, ok := strings.Cut(ref, "/")
+	switch {
+	case !ok:
+		ref = "docker.io/library/" + ref
+	case !strings.ContainsAny(host, ".:") && host != "localhost":
+		ref = "docker.io/" + ref
+	}
+	if last := ref[strings.LastIndexByte(ref, '/')+1:]; !strings.ContainsAny(last, ":@") {
+		ref += ":latest"
+	}
+	return ref
 }
 
 func findNetwork(s *core.State, ref string) (*core.Network, error) {
