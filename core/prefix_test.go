@@ -1,7 +1,6 @@
 package core
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -126,7 +125,7 @@ func TestEveryFailure(t *testing.T) {
 					e.atRest()
 					e.removeAll()
 					if t.Failed() {
-						t.Fatal(fmt.Sprintf("step %s failed after event %d", st.ID(), n))
+						t.Fatalf("step %s failed after event %d", st.ID(), n)
 					}
 				}
 			}

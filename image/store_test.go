@@ -187,7 +187,7 @@ func TestPlatformIsPicked(t *testing.T) {
 		t.Errorf("arm64: %v", err)
 	}
 	held := s.Images()
-	if len(held) != 2 || held[0].Names != nil && len(held[0].Names) != 0 || !slices.Equal(held[1].Names, []string{"docker.io/library/multi:latest"}) {
+	if len(held) != 2 || len(held[0].Names) != 0 || !slices.Equal(held[1].Names, []string{"docker.io/library/multi:latest"}) {
 		t.Errorf("a name was not moved: %+v", held)
 	}
 }

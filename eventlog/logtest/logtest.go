@@ -220,11 +220,10 @@ func restore(t *testing.T, o Opened) {
 func restoreRefuses(t *testing.T, o Opened) {
 	records := replica(t, 1)
 	Append(t, o.Log, Frame(0, 2), Frame(50, 1))
-	head := o.Log.Head()
 	wantClass(t, "gap", o.Log.Restore(records[3:]), errdefs.IsFailedPrecondition)
 	wantClass(t, "repeat", o.Log.Restore(records[1:]), errdefs.IsFailedPrecondition)
 	Append(t, o.Log, Frame(77, 2))
-	head = o.Log.Head()
+	head := o.Log.Head()
 	wantClass(t, "another history", o.Log.Restore(records[3:]), errdefs.IsFailedPrecondition)
 	if o.Log.Head() != head {
 		t.Fatal("a refused restore moved the head")

@@ -19,7 +19,6 @@ type writer struct {
 	t      *testing.T
 	path   string
 	f      *os.File
-	size   int
 	offset uint64
 }
 

@@ -34,6 +34,7 @@ func refuse(r *specs.LinuxResources) error {
 		name = "rdma"
 	case len(r.Unified) > 0:
 		name = "unified"
+	//lint:ignore SA1019 a deprecated field must be refused, so it must be read
 	case r.Memory != nil && (r.Memory.Kernel != nil || r.Memory.KernelTCP != nil):
 		name = "memory.kernel" // accepted by the kernel, but ignored
 	case r.CPU != nil && (r.CPU.RealtimePeriod != nil || r.CPU.RealtimeRuntime != nil):

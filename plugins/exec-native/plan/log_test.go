@@ -69,7 +69,6 @@ func TestLogRotates(t *testing.T) {
 // slowWriter slows a lossless client down, and the program with it.
 type slowWriter struct {
 	w io.Writer
-	n int
 }
 
 func (w *slowWriter) Write(p []byte) (int, error) {

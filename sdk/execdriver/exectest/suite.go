@@ -67,13 +67,13 @@ type fixture struct{ rootfs string }
 func sweep(ctx context.Context, d execdriver.Driver) error {
 	items, err := d.List(ctx)
 	if err != nil {
-		return fmt.Errorf("List: %w", err)
+		return fmt.Errorf("list: %w", err)
 	}
 	var errs []error
 	for _, i := range items {
 		k := execdriver.Key{Container: i.Key, Run: i.Run}
 		if err := d.Release(ctx, k); err != nil {
-			errs = append(errs, fmt.Errorf("Release %+v: %w", k, err))
+			errs = append(errs, fmt.Errorf("release %+v: %w", k, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -61,14 +61,14 @@ func sweep(ctx context.Context, d graphdriver.Driver) error {
 	for {
 		items, err := d.List(ctx)
 		if err != nil {
-			return fmt.Errorf("List: %w", err)
+			return fmt.Errorf("list: %w", err)
 		}
 		var last error
 		given := 0
 		for _, i := range items {
 			if i.Kind == "rootfs" {
 				if err := d.ReleaseRootfs(ctx, i.Key); err != nil {
-					return fmt.Errorf("ReleaseRootfs %s: %w", i.Key, err)
+					return fmt.Errorf("release rootfs %s: %w", i.Key, err)
 				}
 			}
 		}
@@ -77,7 +77,7 @@ func sweep(ctx context.Context, d graphdriver.Driver) error {
 				continue
 			}
 			if err := d.RemoveLayer(ctx, i.Key); err != nil {
-				last = fmt.Errorf("RemoveLayer %s: %w", i.Key, err)
+				last = fmt.Errorf("remove layer %s: %w", i.Key, err)
 				continue
 			}
 			given++

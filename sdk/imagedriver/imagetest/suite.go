@@ -57,12 +57,12 @@ func Suite() conform.Suite[imagedriver.Driver] {
 func sweep(ctx context.Context, d imagedriver.Driver) error {
 	items, err := d.List(ctx)
 	if err != nil {
-		return fmt.Errorf("List: %w", err)
+		return fmt.Errorf("list: %w", err)
 	}
 	var errs []error
 	for _, i := range items {
 		if err := d.Remove(ctx, i.Key); err != nil {
-			errs = append(errs, fmt.Errorf("Remove %s: %w", i.Key, err))
+			errs = append(errs, fmt.Errorf("remove %s: %w", i.Key, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -63,21 +63,21 @@ func Suite() conform.Suite[netdriver.Driver] {
 func sweep(ctx context.Context, d netdriver.Driver) error {
 	items, err := d.List(ctx)
 	if err != nil {
-		return fmt.Errorf("List: %w", err)
+		return fmt.Errorf("list: %w", err)
 	}
 	var errs []error
 	for _, i := range items {
 		if i.Kind == "endpoint" {
 			k := netdriver.EndpointKey{Network: i.Network, Container: i.Key, Run: i.Run}
 			if err := d.Detach(ctx, k); err != nil {
-				errs = append(errs, fmt.Errorf("Detach %+v: %w", k, err))
+				errs = append(errs, fmt.Errorf("detach %+v: %w", k, err))
 			}
 		}
 	}
 	for _, i := range items {
 		if i.Kind == "network" {
 			if err := d.RemoveNetwork(ctx, i.Key); err != nil {
-				errs = append(errs, fmt.Errorf("RemoveNetwork %s: %w", i.Key, err))
+				errs = append(errs, fmt.Errorf("remove network %s: %w", i.Key, err))
 			}
 		}
 	}
