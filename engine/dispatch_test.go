@@ -290,3 +290,29 @@ func settled(w *world, o *outcome) error {
 	}
 	return o.err
 }
+
+func TestWhatIsOwedStaysOwedWhenTheEngineEnds(t *testing.T) {
+	w := held(t, "container.start-process")
+	s := w.only()
+	w.e.Refuse()
+	w.settle()
+	if w.e.Idle() {
+		t.Error("it is idle with a step in flight")
+	}
+	w.e.Halt()
+	before := w.log.Head().Seq
+	delete(w.host.running, s.ID)
+	o := w.host.tell(s, core.Result{}, bus.NewError(errclass.Errorf(errdefs.ErrAborted, "the driver was ended")))
+	w.settle()
+	w.pass(time.Minute)
+	if !o.done || w.log.Head().Seq != before || len(w.host.steps) != 0 {
+		t.Errorf("answered %v, %d events, %d steps sent", o.done, w.log.Head().Seq-before, len(w.host.steps))
+	}
+	w.host.hold = func(bus.Step) bool { return false }
+	w.open()
+	w.settle()
+	if !w.container(1).Running() {
+		t.Error("the next engine did not go on")
+	}
+	w.atRest()
+}

@@ -116,14 +116,19 @@ func (d *dispatch) driverOf(id core.StepID) (kind, name string) {
 	return "", ""
 }
 
-// idle reports whether no driver has anything to do.
-func (d *dispatch) idle() bool {
+// idle reports whether no driver has anything to do: what nobody has taken, and
+// what is to be tried later, does not count.
+func (d *dispatch) idle(now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, slots := range d.nouns {
 		for _, sl := range slots {
+			f := sl.flight
 			_, wait := sl.owed.(core.Wait)
-			if sl.flight != nil && sl.flight.lane != "" || sl.owed != nil && !wait {
+			switch {
+			case f != nil && f.lane != "" && (!f.heard.IsZero() || now.Sub(f.began) < askAgain):
+				return false
+			case f == nil && sl.owed != nil && !wait && !sl.after.After(now):
 				return false
 			}
 		}

@@ -50,7 +50,7 @@ type Options struct {
 	// Committed is told of every record once it is durable, in order. It must
 	// not block. Nil: nobody is told.
 	Committed func([]eventlog.Record)
-	// Removed is told of nouns and jobs that have ended, after that is durable:
+	// Ended is told of containers and jobs that have ended, after that is durable:
 	// whoever keeps something for one lets it go. Nil: nobody is told.
 	Ended func(core.Noun)
 
@@ -244,7 +244,7 @@ func (e *Engine) Finish(f bus.Finish, reply func(bus.Receipt, error)) {
 			return
 		}
 	}
-	e.report(c, fence{f.Epoch, f.Kind, f.Driver, f.Instance, f.Try}, reply)
+	e.report(c, fence{f.Epoch, f.Kind, f.Driver, f.Instance, f.Try}, len(f.Result), reply)
 }
 
 // Report takes what a driver's host has seen: its name is that of a report in
@@ -254,7 +254,7 @@ func (e *Engine) Report(p bus.Report, reply func(bus.Receipt, error)) {
 	if err == nil {
 		switch c.(type) {
 		case *core.ReportExit, *core.ReportInventory, *core.ReportDriver:
-			e.report(c, fence{p.Epoch, p.Kind, p.Driver, p.Instance, 0}, reply)
+			e.report(c, fence{p.Epoch, p.Kind, p.Driver, p.Instance, 0}, len(p.Body), reply)
 			return
 		}
 		err = errclass.Errorf(errdefs.ErrPermissionDenied, "%s is not a report", p.Name)
@@ -262,8 +262,8 @@ func (e *Engine) Report(p bus.Report, reply func(bus.Receipt, error)) {
 	reply(bus.Receipt{}, err)
 }
 
-func (e *Engine) report(c core.Command, f fence, reply func(bus.Receipt, error)) {
-	r := request{command: c, actor: core.Actor{Engine: true}, fence: &f, essential: true, reply: reply}
+func (e *Engine) report(c core.Command, f fence, size int, reply func(bus.Receipt, error)) {
+	r := request{command: c, actor: core.Actor{Engine: true}, fence: &f, size: size, essential: true, reply: reply}
 	if err := e.queue.putReport(r); err != nil {
 		reply(bus.Receipt{}, err)
 	}

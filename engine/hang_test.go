@@ -208,3 +208,40 @@ func TestBoundsOfTheQueues(t *testing.T) {
 		t.Errorf("a command after the end got %v", o.err)
 	}
 }
+
+func TestABatchIsNoLongerThanAWrite(t *testing.T) {
+	q := newQueue(100, 100)
+	for _, size := range []int{maxBatchBytes - 10, 5, 20, 30} {
+		if err := q.putCommand(request{size: size}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := q.putReport(request{size: 2 * maxBatchBytes}); err != nil {
+		t.Fatal(err)
+	}
+	var batches []int
+	for q.length() > 0 {
+		batches = append(batches, len(q.take(10)))
+	}
+	if len(batches) != 3 || batches[0] != 1 || batches[1] != 2 || batches[2] != 2 {
+		t.Errorf("taken in batches of %v", batches)
+	}
+}
+
+func TestNeitherQueueStarvesTheOther(t *testing.T) {
+	q := newQueue(1000, 1000)
+	for range 500 {
+		if q.putCommand(request{job: "c"}) != nil || q.putReport(request{}) != nil {
+			t.Fatal("refused")
+		}
+	}
+	commands := 0
+	for _, r := range q.take(100) {
+		if r.job != "" {
+			commands++
+		}
+	}
+	if commands != 25 {
+		t.Errorf("%d of 100 are commands", commands)
+	}
+}

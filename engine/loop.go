@@ -62,8 +62,8 @@ func (e *Engine) Refuse() {
 // ended, and what is owed stays owed.
 func (e *Engine) Halt() { e.stopping.Store(true) }
 
-// Idle reports whether nothing is queued and nothing is owed but waits.
-func (e *Engine) Idle() bool { return e.queue.length() == 0 && !e.turning.Load() && e.dispatch.idle() }
+// Idle reports whether nothing is queued and no driver has anything to do.
+func (e *Engine) Idle() bool { return e.queue.length() == 0 && !e.turning.Load() && e.dispatch.idle(e.o.Now()) }
 
 // Busy reports how many steps drivers have in flight.
 func (e *Engine) Busy() int { return e.dispatch.busy() }

@@ -22,6 +22,7 @@ type request struct {
 	fence   *fence // of results and reports that came over the bus
 	own     int    // of a failure that the engine itself found: which handing-out of the step
 
+	size      int  // of what was sent, in bytes
 	essential bool // may use the log's reserve
 	reply     func(bus.Receipt, error)
 }
@@ -53,7 +54,7 @@ func newRequest(actor bus.Actor, c bus.Command) (request, error) {
 	return request{
 		command: command, job: core.JobID(c.Job), digest: hex.EncodeToString(sum[:16]),
 		actor:  core.Actor{UID: actor.UID, GID: actor.GID, PID: actor.PID},
-		client: c.Client, reason: c.Reason, essential: isEssential(command),
+		client: c.Client, reason: c.Reason, size: len(c.Body), essential: isEssential(command),
 	}, nil
 }
 
@@ -118,15 +119,17 @@ func (q *queue) poke() {
 	}
 }
 
-// take gives at most n requests: results and reports first, but never without
-// room for commands, so that neither starves the other.
+// take gives at most n requests, and no more than fit into one write: results
+// and reports first, but never without room for commands, so that neither
+// starves the other.
 func (q *queue) take(n int) []request {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	reports := min(len(q.reports), max(n-len(q.commands), n*3/4))
-	batch := append([]request(nil), q.reports[:reports]...)
-	commands := min(len(q.commands), n-reports)
-	batch = append(batch, q.commands[:commands]...)
+	size := 0
+	reports := fitting(q.reports, max(n-len(q.commands), n*3/4), &size)
+	commands := fitting(q.commands, n-reports, &size)
+	batch := make([]request, 0, reports+commands)
+	batch = append(append(batch, q.reports[:reports]...), q.commands[:commands]...)
 	q.reports, q.commands = rest(q.reports, reports), rest(q.commands, commands)
 	if len(q.reports)+len(q.commands) > 0 {
 		q.poke()
@@ -134,12 +137,25 @@ func (q *queue) take(n int) []request {
 	return batch
 }
 
-// rest is s without its first n; the memory of what was taken can go.
+// fitting is how many of the first n requests fit into what is left of a write;
+// the first of all always does.
+func fitting(s []request, n int, size *int) int {
+	for i := range min(n, len(s)) {
+		if *size > 0 && *size+s[i].size > maxBatchBytes {
+			return i
+		}
+		*size += s[i].size + 1
+	}
+	return min(n, len(s))
+}
+
+// rest is s without its first n, whose memory can go.
 func rest(s []request, n int) []request {
 	if n == len(s) {
 		return nil
 	}
-	return append([]request(nil), s[n:]...)
+	clear(s[:n])
+	return s[n:]
 }
 
 func (q *queue) length() int {

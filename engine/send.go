@@ -26,7 +26,7 @@ func (e *Engine) send(p parcel) {
 	kind, name := p.step.Driver()
 	id := p.step.ID()
 	if p.cancel {
-		e.log.Info("cancel step", "step", id, "driver", kind+"/"+name)
+		e.log.Debug("cancel step", "step", id, "driver", kind+"/"+name)
 		if err := e.o.Hosts.Cancel(bus.Cancel{Epoch: e.dispatch.epoch, ID: string(id), Kind: kind, Driver: name}); err != nil {
 			e.log.Debug("cancel step", "step", id, "error", err)
 		}
@@ -41,7 +41,7 @@ func (e *Engine) send(p parcel) {
 		e.giveUp(id, p.try, err)
 		return
 	}
-	e.log.Info("send step", "step", id, "job", p.job, "driver", kind+"/"+name)
+	e.log.Debug("send step", "step", id, "job", p.job, "driver", kind+"/"+name)
 	err = e.o.Hosts.Send(bus.Step{
 		Epoch: e.dispatch.epoch, ID: string(id), Try: p.try, Kind: kind, Driver: name, Path: p.path,
 		Verb: core.StepName(p.step), Job: p.job, Deadline: bus.Seconds(deadline(p.step)), Body: body,

@@ -131,6 +131,33 @@ func TestLifeOfADaemon(t *testing.T) {
 	}
 }
 
+func TestADriverThatIsNotThere(t *testing.T) {
+	p := newPlace(t)
+	p.start(t)
+	c := p.dial(t)
+	job := "018f0000-0000-7000-8000-000000000001"
+	receipt, err := c.Command(t.Context(), bus.Command{Job: job, Name: "image.load", Body: []byte(`{"archive":"/nowhere.tar"}`)})
+	if err != nil || receipt.Job != job {
+		t.Fatalf("receipt %+v, %v", receipt, err)
+	}
+	var d query.JobDetail
+	for begun := time.Now(); time.Since(begun) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
+		if err := c.Query(t.Context(), query.JobInspect, query.RefIn{Ref: job}, &d); err != nil {
+			t.Fatal(err)
+		}
+		if !d.Job.Open() {
+			break
+		}
+	}
+	if d.Job.Fault == nil || d.Job.Fault.Class != "unavailable" || !strings.Contains(d.Job.Fault.Message, "gantry-image-oci") {
+		t.Errorf("the job is %s: %+v", d.Job.State, d.Job.Fault)
+	}
+	_, err = c.Command(t.Context(), bus.Command{Job: "018f0000-0000-7000-8000-000000000002", Name: "step.finish", Body: []byte(`{}`)})
+	if !errdefs.IsPermissionDenied(err) {
+		t.Errorf("a client that tells a result: %v", err)
+	}
+}
+
 func TestOneEngineForEachRootAndName(t *testing.T) {
 	p := newPlace(t)
 	first := p.start(t)
