@@ -55,7 +55,7 @@ func TestWrites(t *testing.T) {
 
 func TestRefusedLimits(t *testing.T) {
 	for want, r := range map[string]specs.LinuxResources{
-		"blockIO":       {BlockIO: &specs.LinuxBlockIO{}},
+		"blockIO": {BlockIO: &specs.LinuxBlockIO{}},
 		//lint:ignore SA1019 a deprecated field must be refused
 		"memory.kernel": {Memory: &specs.LinuxMemory{Kernel: ptr[int64](1)}},
 		"cpu.realtime":  {CPU: &specs.LinuxCPU{RealtimeRuntime: ptr[int64](1)}},
