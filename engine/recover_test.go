@@ -167,3 +167,54 @@ func BenchmarkTurn(b *testing.B) {
 		}
 	}
 }
+
+// A log of many events behind a snapshot, and 10,000 after it, on a disk.
+func BenchmarkOpenBehindASnapshot(b *testing.B) {
+	dir := b.TempDir() + "/log"
+	mem := longLog(b, 120_000)
+	journal, err := eventlog.Open(dir, eventlog.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var frames []eventlog.Frame
+	flush := func() {
+		if _, err := journal.Append(frames); err != nil {
+			b.Fatal(err)
+		}
+		frames = nil
+	}
+	kept := false
+	if err := mem.Read(1, func(r eventlog.Record) error {
+		frames = append(frames, eventlog.Frame{First: r.First, Count: r.Count, Time: r.Time, Schema: r.Schema, Payload: r.Payload})
+		if len(frames) == 1000 {
+			flush()
+		}
+		if r.Last() >= 110_000 && !kept {
+			kept = true
+			flush()
+			if _, err := Snapshot(journal); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return nil
+	}); err != nil {
+		b.Fatal(err)
+	}
+	flush()
+	b.ResetTimer()
+	for range b.N {
+		if err := journal.Close(); err != nil {
+			b.Fatal(err)
+		}
+		if journal, err = eventlog.Open(dir, eventlog.Options{}); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := Fold(journal); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(journal.Head().Seq), "events")
+	if err := journal.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
