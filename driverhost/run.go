@@ -75,9 +75,11 @@ func (d *hosted) take(s bus.Step) error {
 func (d *hosted) cancel(c bus.Cancel) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r := d.running[c.ID]; r != nil {
-		r.cancel()
+	r := d.running[c.ID]
+	if r == nil {
+		return errclass.Errorf(errdefs.ErrNotFound, "step %s does not run here", c.ID)
 	}
+	r.cancel()
 	return nil
 }
 
