@@ -259,7 +259,7 @@ func (a *app) explain(ctx context.Context, cmd *core.CreateContainer, err error)
 		if hint == "" {
 			hint = "images come from archives: gantry load -i FILE"
 		}
-		return &unknownImage{errclass.WithHint(near, hint), familiar(cmd.Image)}
+		return &unknownImage{errclass.WithHint(near, hint), cmd.Image}
 	}
 	network := cmd.Spec.Network.Network
 	if _, near := a.resolve(ctx, core.KindNetwork, network); network != "" && errdefs.IsNotFound(near) {

@@ -56,7 +56,7 @@ func (p *linePrinter) print(line json.RawMessage) error {
 		p.day = day
 		fmt.Fprintf(p.w, "-- %s --\n", day)
 	}
-	_, err = fmt.Fprintf(p.w, "%6d  %s  %-22s %-26s %s\n", e.Seq, t.Format("15:04:05.000"), nounOf(e.Noun, e.ID), e.Name, e.tail())
+	_, err = fmt.Fprintf(p.w, "%6d  %s  %-27s %-26s %s\n", e.Seq, t.Format("15:04:05.000"), nounOf(e.Noun, e.ID), e.Name, e.tail())
 	return err
 }
 
@@ -180,8 +180,8 @@ func (e *logged) accepted() string {
 	command, _ := e.fields["command"].(string)
 	s := command
 	if subject, ok := e.fields["subject"].(map[string]any); ok {
-		kind, _ := subject["Kind"].(string)
-		if id, _ := subject["ID"].(string); id != "" && kind != core.KindJob {
+		kind, _ := subject["kind"].(string)
+		if id, _ := subject["id"].(string); id != "" && kind != core.KindJob {
 			s += " " + nounOf(kind, id)
 		}
 	}

@@ -50,7 +50,7 @@ func normalReference(ref string) (string, error) {
 			return bad("the repository's name must be of lower-case letters and digits, with single . _ or - between them")
 		}
 	}
-	if len(domain)+1+len(path) > maxRepository {
+	if len(path) > maxRepository {
 		return bad("it is too long")
 	}
 	if isHex(rest) && len(rest) == 64 {

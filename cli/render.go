@@ -149,12 +149,14 @@ func parseTemplate(text string) (*template.Template, error) {
 			data, err := json.Marshal(v)
 			return string(data), err
 		},
-		"join":     strings.Join,
-		"split":    strings.Split,
-		"lower":    strings.ToLower,
-		"upper":    strings.ToUpper,
-		"println":  fmt.Sprintln,
-		"pad":      func(s string, before, after int) string { return strings.Repeat(" ", before) + s + strings.Repeat(" ", after) },
+		"join":    strings.Join,
+		"split":   strings.Split,
+		"lower":   strings.ToLower,
+		"upper":   strings.ToUpper,
+		"println": fmt.Sprintln,
+		"pad": func(s string, before, after int) string {
+			return strings.Repeat(" ", before) + s + strings.Repeat(" ", after)
+		},
 		"truncate": func(s string, n int) string { return string([]rune(s)[:min(n, utf8.RuneCountInString(s))]) },
 	})
 	t, err := t.Parse(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text))

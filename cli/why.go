@@ -67,7 +67,7 @@ func stepTail(st *query.Step, now time.Time) string {
 		s += " at driver " + st.Driver
 	}
 	if !st.Since.IsZero() {
-		s += ", since " + strings.ToLower(humanTime(now.Sub(st.Since)))
+		s += ", for " + strings.ToLower(humanTime(now.Sub(st.Since)))
 	}
 	if st.Last != "" {
 		s += fmt.Sprintf(", tried %d times: %s", st.Tries, st.Last)
@@ -83,7 +83,7 @@ func nowWords(c *query.Container, now time.Time) string {
 	case c.Running && c.Want == core.Stopped:
 		return "being stopped"
 	case c.Running:
-		return "running since " + strings.ToLower(humanTime(now.Sub(c.Started)))
+		return "running for " + strings.ToLower(humanTime(now.Sub(c.Started)))
 	case c.Want == core.Running:
 		return "being started"
 	case c.Fault != nil:
@@ -178,7 +178,7 @@ func (e *logged) askedFor(job *core.Job) string {
 	return s
 }
 
-// eventFields are an event's fields as Docker's events show them.
+// attributes are an event's fields as Docker's events show them.
 func (e *logged) attributes(names map[string]string) map[string]string {
 	m := make(map[string]string)
 	if name := names[e.ID]; name != "" {
@@ -203,4 +203,3 @@ func (e *logged) attributes(names map[string]string) map[string]string {
 	delete(m, "layer")
 	return m
 }
-

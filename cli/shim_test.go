@@ -1,0 +1,210 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/internal/stdio"
+)
+
+func (h *fakeHost) socket(id core.ContainerID, run uint64) string {
+	return h.w.path("run", fmt.Sprintf("%.12s-%d", id, run))
+}
+
+func (h *fakeHost) logPath(id core.ContainerID) string { return h.w.path("root", string(id)+".log") }
+
+// fakeShim plays a container's run: a few programs, by the first word of the
+// command line.
+type fakeShim struct {
+	args    []string
+	step    string
+	cancel  context.CancelFunc
+	signals chan int
+	log     *os.File
+	offset  uint64
+
+	mu      sync.Mutex // guards client and what is written
+	client  net.Conn
+	clients chan net.Conn
+	input   chan []byte // closed at its end
+}
+
+func (r *fakeShim) kill(sig int) {
+	select {
+	case r.signals <- sig:
+	default: // it has plenty
+	}
+}
+
+// start starts a program; with Attach it waits for the first client before.
+func (h *fakeHost) start(step string, st *core.StartProcess) (core.Result, error) {
+	args := st.Spec.Process.Args()
+	switch args[0] {
+	case "nosuch":
+		return core.Result{}, errclass.Errorf(errdefs.ErrNotFound, `exec: "nosuch": executable file not found in $PATH`)
+	case "noexec":
+		return core.Result{}, errclass.Errorf(errdefs.ErrPermissionDenied, `exec: "noexec": permission denied`)
+	case "broken":
+		return core.Result{}, errclass.Errorf(errdefs.ErrInternal, "the driver has a fault")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &fakeShim{args: args, step: step, cancel: cancel, signals: make(chan int, 16), clients: make(chan net.Conn, 1), input: make(chan []byte)}
+	h.mu.Lock()
+	h.runs[st.Container] = r
+	h.mu.Unlock()
+	if args[0] == "gated" { // its start takes until it is taken back
+		<-ctx.Done()
+		return core.Result{}, errclass.Errorf(errdefs.ErrAborted, "taken back")
+	}
+	path := h.socket(st.Container, st.Run)
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return core.Result{}, err
+	}
+	h.wg.Go(func() { r.accept(listener) })
+	if r.log, err = os.OpenFile(h.logPath(st.Container), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+		return core.Result{}, err
+	}
+	if info, err := r.log.Stat(); err == nil {
+		r.offset = uint64(info.Size()) // no true offset, but a growing one
+	}
+	if st.Attach && args[0] != "unattended" {
+		select {
+		case <-r.clients:
+		case <-ctx.Done():
+			return core.Result{}, listener.Close()
+		}
+	}
+	r.frame(stdio.State{State: stdio.StateRunning, PID: 42}.Frame())
+	h.wg.Go(func() {
+		code, sig := r.play()
+		r.frame(stdio.Exit{Code: code, Signal: sig, Time: time.Now()}.Frame())
+		_ = listener.Close() // and its file
+		h.report("exec", "native", "container.report-exit", core.ReportExit{Container: st.Container, Run: st.Run, Code: code, Signal: sig})
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.client != nil {
+			_ = r.client.Close() // it has everything
+		}
+	})
+	return core.Result{Started: &core.Started{PID: 42, Log: h.logPath(st.Container)}}, nil
+}
+
+// accept takes one client after the other and reads its input.
+func (r *fakeShim) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		buf := make([]byte, stdio.MaxFrame)
+		if f, err := stdio.ReadFrame(c, buf); err != nil || f.Type != stdio.FrameHello {
+			continue
+		}
+		r.mu.Lock()
+		r.client = c
+		r.mu.Unlock()
+		r.frame(stdio.State{State: stdio.StateMade}.Frame())
+		select {
+		case r.clients <- c:
+		default:
+		}
+		go func() {
+			for {
+				f, err := stdio.ReadFrame(c, buf)
+				switch {
+				case err != nil:
+					return
+				case f.Type == stdio.FrameStdin:
+					r.input <- bytes.Clone(f.Payload)
+				case f.Type == stdio.FrameStdinEOF:
+					close(r.input)
+				}
+			}
+		}()
+	}
+}
+
+func (r *fakeShim) frame(f stdio.Frame) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.client != nil {
+		_ = stdio.WriteFrame(r.client, f) // a client that is gone misses it
+	}
+}
+
+// write is the program's output: to the client and into the log.
+func (r *fakeShim) write(stream stdio.Stream, s string) {
+	kind := stdio.FrameStdout
+	if stream == stdio.Stderr {
+		kind = stdio.FrameStderr
+	}
+	for chunk := range slices.Chunk([]byte(s), stdio.MaxFrame) {
+		r.frame(stdio.Frame{Type: kind, Payload: chunk})
+		b := make([]byte, 28, 32+len(chunk)) // package stdio's record
+		le := binary.LittleEndian
+		copy(b, "GLR1")
+		le.PutUint32(b, 0x31524c47)
+		le.PutUint32(b[4:], uint32(len(chunk)))
+		le.PutUint64(b[8:], uint64(time.Now().UnixNano()))
+		le.PutUint64(b[16:], r.offset)
+		b[24] = byte(stream)
+		b = le.AppendUint32(b, crc32.ChecksumIEEE(b))
+		_, _ = r.log.Write(append(b, chunk...)) // seen by the scripts
+		r.offset += uint64(len(chunk))
+	}
+}
+
+// play is what the program does; it ends with a code, or by a signal.
+func (r *fakeShim) play() (code, sig int) {
+	rest := strings.Join(r.args[1:], " ")
+	switch r.args[0] {
+	case "echo", "unattended":
+		r.write(stdio.Stdout, rest+"\n")
+	case "both":
+		r.write(stdio.Stdout, "to stdout\n")
+		r.write(stdio.Stderr, "to stderr\n")
+	case "exit":
+		code, _ = strconv.Atoi(rest)
+	case "die":
+		sig, _ = strconv.Atoi(rest)
+		return 128 + sig, sig
+	case "cat":
+		for p := range r.input {
+			r.write(stdio.Stdout, string(p))
+		}
+	case "spew":
+		n, _ := strconv.Atoi(rest)
+		r.write(stdio.Stdout, strings.Repeat("0123456789abcde\n", n/16))
+	case "sleep":
+		r.write(stdio.Stdout, "sleeping\n")
+		s := <-r.signals
+		return 128 + s, s
+	case "trap":
+		r.write(stdio.Stdout, "ready\n")
+		for s := range r.signals {
+			r.write(stdio.Stdout, fmt.Sprintf("got signal %d\n", s))
+			if s == 15 || s == 9 {
+				return 7, 0
+			}
+		}
+	default:
+		r.write(stdio.Stdout, filepath.Base(r.args[0])+"\n")
+	}
+	return code, 0
+}
