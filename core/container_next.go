@@ -55,6 +55,9 @@ func (c *Container) nextNet(s *State, i int) Step {
 func (c *Container) nextProcess(exec string) Step {
 	p := &c.Process
 	verb := c.processVerb()
+	if verb == "" {
+		return nil
+	}
 	id := owed(stepID(c.ID.noun(), "process", verb, p.Turn), "exec", exec)
 	switch verb {
 	case "start":

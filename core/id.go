@@ -47,20 +47,22 @@ type Noun struct {
 func (n Noun) String() string { return n.Kind + "/" + n.ID }
 
 func stepID(n Noun, slot, verb string, seq uint64) StepID {
-	return StepID(fmt.Sprintf("%s/%s/%s/%s@%d", n.Kind, n.ID, slot, verb, seq))
+	return StepID(n.Kind + "/" + n.ID + "/" + slot + "/" + verb + "@" + strconv.FormatUint(seq, 10))
 }
 
 // Noun is the noun that owes the step. Ids hold no slash, except those of
 // drivers ("net/bridge"), which are put together again.
 func (id StepID) Noun() Noun {
-	parts := strings.Split(string(id), "/")
-	if len(parts) < 4 {
+	kind, rest, _ := strings.Cut(string(id), "/")
+	noun, rest, _ := strings.Cut(rest, "/")
+	slot, rest, whole := strings.Cut(rest, "/")
+	if !whole {
 		return Noun{}
 	}
-	if parts[0] == KindDriver && len(parts) >= 5 {
-		return Noun{parts[0], parts[1] + "/" + parts[2]}
+	if kind == KindDriver && strings.Contains(rest, "/") {
+		return Noun{kind, noun + "/" + slot}
 	}
-	return Noun{parts[0], parts[1]}
+	return Noun{kind, noun}
 }
 
 // Slot is the step's id without verb and sequence: steps of one slot run one
