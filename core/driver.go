@@ -110,7 +110,7 @@ var driverKinds = []string{"graphdriver", "net", "exec", "image"}
 
 func checkDriver(id string) error {
 	kind, name, ok := strings.Cut(id, "/")
-	if !ok || !slices.Contains(driverKinds, kind) || strings.Contains(name, "/") || !nameRule.MatchString(name+"x") {
+	if !ok || !slices.Contains(driverKinds, kind) || strings.Contains(name, "/") || !isName(name+"x") {
 		return refuse(errdefs.ErrInvalidArgument, "driver %q is not KIND/NAME with a kind of %s", id, strings.Join(driverKinds, ", "))
 	}
 	return nil

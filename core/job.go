@@ -212,7 +212,7 @@ func accept(s *State, r Request, events []Event) []Event {
 
 // knownJob reports whether r repeats a job; its receipt is in s.Jobs.
 func (s *State) knownJob(r Request) (bool, error) {
-	if !uuidV7.MatchString(string(r.Job)) {
+	if !isUUIDv7(string(r.Job)) {
 		return false, refuse(errdefs.ErrInvalidArgument, "job id %q is not a UUIDv7 in lower case", r.Job)
 	}
 	j := s.Jobs[r.Job]

@@ -194,9 +194,12 @@ func (e *Engine) decideAgain(verdicts []verdict) []verdict {
 	return append(settled, verdicts...)
 }
 
+// refuseAll: nothing of the batch is durable. That also goes for what nothing
+// follows from: a repeat of a command or of a result, whose receipt would vouch for
+// what another request of the batch has lost.
 func refuseAll(verdicts []verdict, err error) {
 	for i := range verdicts {
-		if v := &verdicts[i]; len(v.events) > 0 {
+		if v := &verdicts[i]; v.err == nil && !v.again {
 			v.events, v.receipt, v.err = nil, bus.Receipt{}, err
 		}
 	}

@@ -31,7 +31,7 @@ func (j Journal) Head() (uint64, [32]byte) {
 
 // Hash is the hash of the frame's record.
 func (j Journal) Hash(f bus.Frame) ([32]byte, error) {
-	data, err := eventlog.EncodeRecord(nil, recordOf(f))
+	data, err := eventlog.EncodeRecord(nil, RecordOf(f))
 	if err != nil {
 		return [32]byte{}, err
 	}
@@ -43,7 +43,7 @@ func (j Journal) Hash(f bus.Frame) ([32]byte, error) {
 func (j Journal) Restore(frames []bus.Frame) error {
 	records := make([]eventlog.Record, len(frames))
 	for i, f := range frames {
-		records[i] = recordOf(f)
+		records[i] = RecordOf(f)
 	}
 	return j.log.Restore(records)
 }
@@ -56,7 +56,8 @@ func FrameOf(r eventlog.Record) bus.Frame {
 	}
 }
 
-func recordOf(f bus.Frame) eventlog.Record {
+// RecordOf is a frame as the log has it. They share the payload.
+func RecordOf(f bus.Frame) eventlog.Record {
 	return eventlog.Record{
 		Batch: f.Batch, First: f.First, Count: f.Count, Time: f.Time.UTC(), Schema: f.Schema, Flags: f.Flags, Prev: f.Prev,
 		Payload: f.Payload,

@@ -26,7 +26,7 @@ type options struct {
 	readGID         *int
 	pool            netip.Prefix
 
-	help, check, version, debug bool
+	help, check, repair, version, debug bool
 }
 
 // longestRun is how long the name of the run directory may be: a socket's address
@@ -51,6 +51,7 @@ func readFlags(args []string) (options, error) {
 	f.StringVar(&readGroup, "read-group", "", "group that may read")
 	f.StringVar(&pool, "pool", "", "IPv4 network that subnets are taken from; holds from the first start on (default: derived from the name)")
 	f.BoolVar(&o.check, "check", false, "tell what this kernel and machine can and cannot do, and end")
+	f.BoolVar(&o.repair, "repair", false, "rebuild what is damaged in the event log from its replica, name what was rebuilt, and end")
 	f.BoolVar(&o.version, "version", false, "tell the version and end")
 	f.BoolVar(&o.debug, "D", false, "log for debugging")
 	err := f.Parse(args)

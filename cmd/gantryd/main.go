@@ -3,12 +3,20 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 )
 
 // version is set by the build.
 var version = "dev"
+
+func run(o options) error {
+	if o.repair {
+		return repair(context.Background(), o, os.Stdout)
+	}
+	return serve(o)
+}
 
 func main() {
 	o, err := readFlags(os.Args[1:])
@@ -24,7 +32,7 @@ func main() {
 			os.Exit(1)
 		}
 	default:
-		if err := serve(o); err != nil {
+		if err := run(o); err != nil {
 			report(os.Stderr, err)
 			os.Exit(1)
 		}
