@@ -27,8 +27,9 @@ func (s *sim) ending() {
 	s.calm = true
 	s.plan = crashPlan{}
 	s.disk.calm()
-	for _, d := range driverNames() {
-		s.clients.enable(d)
+	s.settleWith(func(*core.State) bool { return true })
+	for _, d := range driverNames() { // one may have been disabled late
+		s.clients.say(&core.EnableDriver{Driver: d})
 	}
 	state := s.settle()
 	s.compare(state, false)
@@ -62,11 +63,14 @@ func (s *sim) renew(id string) {
 }
 
 // settle lets everything go on until nothing moves and nothing is owed.
-func (s *sim) settle() *core.State {
+func (s *sim) settle() *core.State { return s.settleWith(s.rests) }
+
+// settleWith waits until nothing moves and enough says so.
+func (s *sim) settleWith(enough func(*core.State) bool) *core.State {
 	latest := s.now + patience
 	for steps := 0; ; steps++ {
 		if s.quiet() {
-			if state := s.fold(); s.rests(state) {
+			if state := s.fold(); enough(state) {
 				return state
 			}
 		}

@@ -131,9 +131,6 @@ func (c *clients) repeat() {
 		return
 	}
 	was := c.acked[pick(c.s.r, c.sent...)]
-	if was.name == "engine.stop" {
-		return
-	}
 	o := &order{job: was.job, name: was.name, body: was.body, uid: was.uid}
 	switch c.s.r.IntN(3) {
 	case 0:

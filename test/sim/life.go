@@ -173,27 +173,32 @@ func (s *sim) planCrash() {
 	}
 }
 
-// retire ends the engine's process in order: it records that it stops, hands out
-// what that owes, and takes nothing more. The log is closed.
+// retire ends the engine's process in order: it records that it stops, what that
+// owes may run for 5 s, then nothing is handed out any more and drivers end.
 func (s *sim) retire(restartMachine bool) {
-	if s.e == nil {
+	e := s.e
+	if e == nil {
 		return
 	}
-	o := s.clients.order(0, &core.StopEngine{})
-	s.clients.send(o)
-	at := s.now + 5*time.Second
-	for s.e != nil && !o.done && s.now < at {
-		s.step()
-	}
-	s.until(s.now + s.between(0, time.Second))
-	if s.e == nil {
-		return
-	}
+	life := s.lives
 	s.inEngine(func() error {
-		s.e.Refuse()
+		e.Refuse()
 		return nil
 	})
-	if s.e == nil {
+	for at := s.now + 5*time.Second; s.e == e && !e.Idle() && s.now < at; {
+		s.step()
+	}
+	if s.e != e {
+		return
+	}
+	e.Halt()
+	if s.host != nil {
+		for _, id := range driverNames() {
+			s.host.drivers[id].kill(true)
+		}
+	}
+	s.until(s.now + s.between(0, 100*time.Millisecond))
+	if s.e == nil || s.lives != life {
 		return
 	}
 	s.trace("the engine ends in order")
@@ -203,8 +208,10 @@ func (s *sim) retire(restartMachine bool) {
 	s.e, s.log = nil, nil
 	s.plan = crashPlan{}
 	clear(s.flights)
-	s.host.die()
-	s.host = nil
+	if s.host != nil {
+		s.host.die()
+		s.host = nil
+	}
 	s.disk.use(s.disk.files.Kill())
 	if restartMachine {
 		s.reboot()

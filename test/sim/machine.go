@@ -142,7 +142,7 @@ func (m *machine) apart(a, b *run) {
 		}
 		with := append(append(makes(user.st), needs(user.st)...), releases(user.st)...)
 		for _, k := range releases(taker.st) {
-			if slices.Contains(with, k) {
+			if slices.Contains(with, k) && !m.s.taken[k] {
 				m.s.fail("step %s runs beside %s: both touch %s", taker.step.ID, user.step.ID, k)
 			}
 		}
@@ -294,9 +294,9 @@ func (m *machine) reboot() {
 	for _, k := range sortedKeys(m.held) {
 		switch kind, _, _ := strings.Cut(k, " "); kind {
 		case "process", "endpoint", "network":
-			if p := m.procs[k]; p != nil && !p.exited {
+			if p := m.procs[k]; p != nil {
 				p.exited = true
-				m.lost[k] = true
+				m.lost[k] = true // also if it had ended: what its shim has written is gone
 			}
 			delete(m.held, k)
 			delete(m.procs, k)

@@ -50,7 +50,8 @@ type sim struct {
 	done    map[core.StepID]bool        // successes that the engine took
 	records map[uint64]eventlog.Hash    // of each record that was told as durable, by its first sequence
 	told    uint64                      // the last sequence that was told as durable
-	spoilt  map[string]bool             // what somebody took from the machine
+	spoilt  map[string]bool             // what somebody took from the machine and is not there again
+	taken   map[string]bool             // what somebody ever took from it
 	strays  []string                    // what somebody put there
 	secrets map[core.ContainerID]string // what clients gave
 }
@@ -101,7 +102,7 @@ func newSim(o Options) *sim {
 		o: o, r: rand.New(rand.NewPCG(o.Seed, 1)), cover: NewCoverage(), turnAt: -1, boot: 1,
 		fifo: make(map[string]time.Duration), flights: make(map[string]core.StepID),
 		done: make(map[core.StepID]bool), records: make(map[uint64]eventlog.Hash),
-		spoilt: make(map[string]bool), secrets: make(map[core.ContainerID]string),
+		spoilt: make(map[string]bool), taken: make(map[string]bool), secrets: make(map[core.ContainerID]string),
 	}
 	s.disk = newDisk(s)
 	s.keys = &keys{s: s, kept: make(map[core.ContainerID][]byte)}

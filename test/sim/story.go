@@ -96,7 +96,7 @@ func (s *sim) take() {
 	s.cover.see("world", "something is taken")
 	s.trace("somebody takes %s", k)
 	delete(s.machine.held, k)
-	s.spoilt[k] = true
+	s.spoilt[k], s.taken[k] = true, true
 }
 
 // inUse reports whether a process or a running step has to do with a key.
