@@ -22,7 +22,7 @@ func TestNamesAndIDs(t *testing.T) {
 		"01900000-0000-7000-8000-00000000000":  false,
 		"01900000-0000-7000-8000-00000000000G": false,
 		"01900000a0000-7000-8000-000000000001": false,
-		"": false,
+		"":                                     false,
 	} {
 		if isUUIDv7(id) != want {
 			t.Errorf("isUUIDv7(%q) = %v", id, !want)

@@ -85,11 +85,19 @@ func findImage(s *core.State, ref string) (*core.Image, error) {
 		}
 		var names []string
 		for _, k := range s.Images {
-			names = append(names, k.Names...)
+			for _, name := range k.Names {
+				names = append(names, familiar(name))
+			}
 		}
-		err = hinted(err, ref, names)
+		err = hinted(err, familiar(ref), names)
 	}
 	return i, err
+}
+
+// familiar is a reference as people type it: without what fullReference adds.
+func familiar(ref string) string {
+	ref = strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/")
+	return strings.TrimSuffix(ref, ":latest")
 }
 
 // fullReference is a short image name in full, as people are used to it: docker.io

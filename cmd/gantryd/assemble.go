@@ -16,6 +16,7 @@ import (
 	"github.com/gantryd/gantry/driverhost"
 	"github.com/gantryd/gantry/engine"
 	"github.com/gantryd/gantry/eventlog"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/hello"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
@@ -90,6 +91,10 @@ func (d *daemon) directories(context.Context) error {
 
 func (d *daemon) openLog(context.Context) error {
 	journal, err := eventlog.Open(d.root("log"), eventlog.Options{})
+	var corrupt *eventlog.CorruptError
+	if errors.As(err, &corrupt) {
+		return errclass.WithHint(err, fmt.Sprintf("see what is damaged with gantry log verify --root %s, and let gantry log repair --root %s take it from the replica", d.o.root, d.o.root))
+	}
 	if err != nil {
 		return err
 	}
