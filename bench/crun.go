@@ -1,0 +1,173 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// crun runs a bundle with the specification that Docker would make for
+// `docker run --network none busybox true`.
+type crun struct {
+	bundle string
+	root   string
+	parent string // cgroup
+	n      int
+	do     chan func() // runs on a thread with a mount namespace of its own
+}
+
+func newCrun(r *rig) (*crun, error) {
+	c := &crun{bundle: filepath.Join(r.scratch, "bundle"), root: filepath.Join(r.run, "crun"), parent: "/" + r.name, do: make(chan func())}
+	if err := os.MkdirAll(c.bundle, 0o755); err != nil {
+		return nil, err
+	}
+	files := filepath.Join(r.run, "files")
+	if err := os.MkdirAll(files, 0o755); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"resolv.conf", "hostname", "hosts"} {
+		if err := os.WriteFile(filepath.Join(files, name), []byte("# "+name+"\n"), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	spec, err := dockerSpec(r.image.rootfs, files)
+	if err != nil {
+		return nil, err
+	}
+	spec.Linux.CgroupsPath = c.parent + "/crun"
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(c.bundle, "config.json"), data, 0o644); err != nil {
+		return nil, err
+	}
+	ready := make(chan error)
+	go c.serve(ready)
+	return c, <-ready
+}
+
+// serve runs what it is given on one thread. crun refuses machines that have both
+// cgroup versions mounted: the thread's mount namespace lacks the second one.
+func (c *crun) serve(ready chan<- error) {
+	runtime.LockOSThread() // never unlocked: the thread and its namespace end together
+	err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS)
+	if err == nil {
+		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+	if _, none := os.Stat("/sys/fs/cgroup/unified/cgroup.procs"); err == nil && none == nil {
+		err = unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)
+	}
+	if err != nil {
+		err = fmt.Errorf("make a mount namespace for crun: %w", err)
+	}
+	ready <- err
+	for f := range c.do {
+		f()
+	}
+}
+
+func (c *crun) close() { close(c.do) }
+
+// once runs a container from beginning to end.
+func (c *crun) once() (time.Duration, error) {
+	c.n++
+	cmd := exec.Command("crun", "--root", c.root, "run", "--bundle", c.bundle, fmt.Sprintf("c%d", c.n))
+	var took time.Duration
+	var err error
+	done := make(chan struct{})
+	c.do <- func() {
+		took, err = timed(cmd)
+		close(done)
+	}
+	<-done
+	return took, err
+}
+
+// dockerCaps are the capabilities that Docker gives by default.
+func dockerCaps() []string {
+	return strings.Fields(`CAP_CHOWN CAP_DAC_OVERRIDE CAP_FSETID CAP_FOWNER CAP_MKNOD CAP_NET_RAW CAP_SETGID CAP_SETUID
+		CAP_SETFCAP CAP_SETPCAP CAP_NET_BIND_SERVICE CAP_SYS_CHROOT CAP_KILL CAP_AUDIT_WRITE`)
+}
+
+// dockerSpec is Docker's default specification: mounts, devices, masked paths and
+// the seccomp list as moby has them, no network, cgroup namespace as Docker has it
+// on this version of cgroups.
+func dockerSpec(rootfs, files string) (*specs.Spec, error) {
+	caps := dockerCaps()
+	s := &specs.Spec{
+		Version: "1.0.2", Hostname: "0123456789ab",
+		Root: &specs.Root{Path: rootfs},
+		Process: &specs.Process{
+			Args: []string{"true"}, Cwd: "/", Env: []string{"PATH=/bin", "HOSTNAME=0123456789ab", "HOME=/root"},
+			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+		},
+		Mounts: dockerMounts(files),
+		Linux: &specs.Linux{
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.MountNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace},
+			},
+			Resources: &specs.LinuxResources{Devices: dockerDevices()},
+			MaskedPaths: []string{
+				"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+				"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+			},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			Sysctl: map[string]string{
+				"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647",
+			},
+		},
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
+	filter, err := seccomp.GetDefaultProfile(s)
+	if err != nil {
+		return nil, fmt.Errorf("make Docker's seccomp list: %w", err)
+	}
+	s.Linux.Seccomp = filter
+	return s, nil
+}
+
+func dockerMounts(files string) []specs.Mount {
+	mounts := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid", "noexec", "nodev"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=67108864"}},
+	}
+	for _, name := range []string{"resolv.conf", "hostname", "hosts"} {
+		mounts = append(mounts, specs.Mount{
+			Destination: "/etc/" + name, Type: "bind", Source: filepath.Join(files, name), Options: []string{"rbind", "rprivate"},
+		})
+	}
+	return mounts
+}
+
+func dockerDevices() []specs.LinuxDeviceCgroup {
+	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	for _, kind := range []string{"c", "b"} {
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: "m"})
+	}
+	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 1}, {5, 2}, {136, -1}} {
+		rule := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Access: "rwm", Major: &d[0]}
+		if d[1] >= 0 {
+			rule.Minor = &d[1]
+		}
+		rules = append(rules, rule)
+	}
+	return rules
+}
