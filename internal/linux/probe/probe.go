@@ -29,7 +29,7 @@ func Probe() []Feature {
 	var out []Feature
 	out = append(out, namespaces()...)
 	out = append(out, cgroups()...)
-	return append(out, overlay(), mountInterface(), mountAttributes(), openat2(), seccomp(), lsms(), pidfd(), clone3(),
+	return append(out, overlay(), nftables(), mountInterface(), mountAttributes(), openat2(), seccomp(), lsms(), pidfd(), clone3(),
 		execMemfd(), capabilities())
 }
 
