@@ -32,7 +32,11 @@ func (c *StartContainer) decide(s *State, r Request) ([]Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append([]Event{start}, endJobs(k.Jobs, JobSuperseded, r.Job, nil)...), nil
+	events := append([]Event{start}, endJobs(k.Jobs, JobSuperseded, r.Job, nil)...)
+	if k.Running() { // its stop is called off before it has ended: no start will be told
+		events = append(events, jobDone(r.Job))
+	}
+	return events, nil
 }
 
 // startWanted allots addresses for the networks of k and says that the
