@@ -150,6 +150,8 @@ func (e *ImageLoaded) apply(s *State) []Noun {
 		}
 		s.Images[id] = i
 		touched = append(touched, s.useLayers(e.Seq, l.Layers, 1)...)
+	} else {
+		touched = append(touched, s.tryLayers(e.Seq, i.Layers)...)
 	}
 	i.Ready = i.Ready || e.Ready
 	if i.Store.State != Held { // its content was lost, and is back

@@ -9,6 +9,7 @@ type Layer struct {
 	Source ImageLayer `json:"source"`          // where its archive is
 	Size   int64      `json:"size,omitempty"`  // bytes unpacked
 	Slot   Slot       `json:"slot"`
+	Fault  *Fault     `json:"fault,omitempty"` // why it could not be unpacked; not tried again until it is loaded again
 }
 
 func (id LayerID) noun() Noun { return Noun{KindLayer, string(id)} }
@@ -18,7 +19,7 @@ func (l *Layer) verb() string {
 	switch {
 	case l.Slot.State == Unsure, l.Slot.State == Held && l.Users == 0:
 		return "remove"
-	case l.Slot.State == Absent && l.Users > 0:
+	case l.Slot.State == Absent && l.Users > 0 && l.Fault == nil:
 		return "apply"
 	}
 	return ""
@@ -28,6 +29,12 @@ func (l *Layer) verb() string {
 // stands on it.
 func (l *Layer) next(s *State) []Step {
 	verb := l.verb()
+	if verb == "remove" && s.isParent(l.ID) {
+		if l.Users == 0 || l.Fault != nil || l.Slot.State != Unsure {
+			return nil
+		}
+		verb = "apply" // it was lost from under others, who are wanted: it can only be unpacked again
+	}
 	id := owed(stepID(l.ID.noun(), "layer", verb, l.Slot.Turn), "graphdriver", s.Engine.Drivers.Graph)
 	switch verb {
 	case "apply":
@@ -36,14 +43,19 @@ func (l *Layer) next(s *State) []Step {
 		}
 		return []Step{ApplyLayer{id, l.ID, l.Parent, l.Source.Path, l.Source.Digest, l.Source.DiffID, l.Source.MediaType}}
 	case "remove":
-		for _, child := range s.Layers {
-			if child.Parent == l.ID && child.Slot.State != Absent {
-				return nil
-			}
-		}
 		return []Step{RemoveLayer{id, l.ID}}
 	}
 	return nil
+}
+
+// isParent reports whether a layer stands, or may stand, on this one.
+func (s *State) isParent(id LayerID) bool {
+	for _, child := range s.Layers {
+		if child.Parent == id && child.Slot.State != Absent {
+			return true
+		}
+	}
+	return false
 }
 
 // turn changes the layer by f; when that turns what is owed, an acquisition or
@@ -74,10 +86,28 @@ func (s *State) useLayers(seq uint64, layers []ImageLayer, by int) []Noun {
 			l.Source = il
 			l.Parent = parent
 		}
-		l.turn(seq, func() { l.Users += by })
+		l.turn(seq, func() {
+			if by > 0 {
+				l.Fault = nil
+			}
+			l.Users += by
+		})
 		s.dropLayer(l)
 		touched = append(touched, il.ID.noun())
 		parent = il.ID
+	}
+	return touched
+}
+
+// tryLayers has layers that could not be unpacked tried again: their archives have
+// been read anew.
+func (s *State) tryLayers(seq uint64, layers []ImageLayer) []Noun {
+	var touched []Noun
+	for _, il := range layers {
+		if l := s.Layers[il.ID]; l != nil && l.Fault != nil {
+			l.Fault, l.Slot.Turn = nil, seq
+			touched = append(touched, l.ID.noun())
+		}
 	}
 	return touched
 }
@@ -113,7 +143,7 @@ func (*LayerApplied) name() string { return "layer.applied" }
 
 func (e *LayerApplied) apply(s *State) []Noun {
 	l := s.Layers[LayerID(e.ID)]
-	l.Slot, l.Size = Slot{Held, e.Seq}, e.Size
+	l.Slot, l.Size, l.Fault = Slot{Held, e.Seq}, e.Size, nil
 	return s.neighbours(l)
 }
 
@@ -135,24 +165,25 @@ func (*LayerFailed) name() string { return "layer.failed" }
 
 func (e *LayerFailed) apply(s *State) []Noun {
 	l := s.Layers[LayerID(e.ID)]
-	l.Slot = Slot{Unsure, e.Seq}
+	l.Slot, l.Fault = Slot{Unsure, e.Seq}, &e.Fault
 	return s.neighbours(l)
 }
 
 // layerFailed: the images that waited for the layer cannot be; they are given
-// back, and the loads that brought them have failed.
+// back, and the loads that brought them have failed. One that was whole once, or
+// that containers stand on, stays: a person decides what becomes of it.
 func (s *State) layerFailed(st ApplyLayer, f *Fault) []Event {
 	fault := *f
 	fault.Step = st.StepID
 	events := []Event{&LayerFailed{Header: about(st.Layer.noun()), Fault: fault}}
 	for _, i := range s.imagesOn(st.Layer) {
-		if i.Ready {
-			continue // it was whole once: a person decides what becomes of it
-		}
-		for _, j := range s.loadsAwaiting(i.ID) {
+		loads := s.loadsAwaiting(i.ID)
+		for _, j := range loads {
 			events = append(events, ended(j, JobFailed, "", &fault))
 		}
-		events = append(events, &ImageRemoveWanted{Header: about(i.ID.noun()), Fault: &fault})
+		if len(loads) > 0 && s.usedBy(i.ID) == nil {
+			events = append(events, &ImageRemoveWanted{Header: about(i.ID.noun()), Fault: &fault})
+		}
 	}
 	return dropRepeatedEnds(events)
 }
