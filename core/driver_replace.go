@@ -1,5 +1,7 @@
 package core
 
+import "github.com/containerd/errdefs"
+
 // DriverReplaceWanted says that the program at Path is to take over.
 type DriverReplaceWanted struct {
 	Header
@@ -74,6 +76,8 @@ func (*ReportDriver) name() string { return "driver.report" }
 func (c *ReportDriver) decide(s *State, _ Request) ([]Event, error) {
 	d := s.Drivers[c.Driver]
 	switch {
+	case !c.Ended && d != nil && d.Disabled: // it was started by a step that is cancelled by now
+		return nil, refuse(errdefs.ErrFailedPrecondition, "driver %s is disabled: end this instance", c.Driver)
 	case !c.Ended && (d == nil || d.Instance != c.Instance):
 		return []Event{&DriverStarted{Header: about(driverNoun(c.Driver)), Instance: c.Instance, PID: c.PID, Version: c.Version}}, nil
 	case c.Ended && d != nil && d.Instance == c.Instance:

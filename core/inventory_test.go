@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/containerd/errdefs"
 )
 
 // inventory has a driver report what the world holds of its kind.
@@ -61,5 +63,25 @@ func TestInventoryOfWhatTheLogNeverKnew(t *testing.T) {
 	}
 	if len(e.s.Strays) != 2 {
 		t.Fatalf("quarantined: %v, want the process and the root filesystem", e.s.Strays)
+	}
+}
+
+// TestDisabledDriverDoesNotStart refuses an instance that a cancelled step has
+// started: the end of the one before would otherwise be taken for its end, and its
+// results be refused ever after.
+func TestDisabledDriverDoesNotStart(t *testing.T) {
+	e := newEngine(t)
+	if _, err := e.job(&DisableDriver{"image/oci"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.send(&ReportDriver{Driver: "image/oci", Instance: "late"}); !errdefs.IsFailedPrecondition(err) {
+		t.Fatalf("an instance of a disabled driver: %v", err)
+	}
+	e.settle()
+	if _, err := e.job(&EnableDriver{"image/oci"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.send(&ReportDriver{Driver: "image/oci", Instance: "new"}); err != nil || e.s.Drivers["image/oci"].Instance != "new" {
+		t.Fatalf("an instance of an enabled driver: %v", err)
 	}
 }
