@@ -54,6 +54,11 @@ type Options struct {
 	// whoever keeps something for one lets it go. Nil: nobody is told.
 	Ended func(core.Noun)
 
+	// Needed is told of a driver, as Holders tells them at the start, that holds
+	// something and was enabled again: its host has ended it and sees no reason of
+	// its own to start it. It must not block. Nil: nobody is told.
+	Needed func(id, path string)
+
 	Now    func() time.Time // nil: time.Now; its monotonic reading is used
 	Random io.Reader        // nil: crypto/rand
 	Logger *slog.Logger     // nil: nothing is logged

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -63,7 +64,9 @@ func (e *Engine) Refuse() {
 func (e *Engine) Halt() { e.stopping.Store(true) }
 
 // Idle reports whether nothing is queued and no driver has anything to do.
-func (e *Engine) Idle() bool { return e.queue.length() == 0 && !e.turning.Load() && e.dispatch.idle(e.o.Now()) }
+func (e *Engine) Idle() bool {
+	return e.queue.length() == 0 && !e.turning.Load() && e.dispatch.idle(e.o.Now())
+}
 
 // Busy reports how many steps drivers have in flight.
 func (e *Engine) Busy() int { return e.dispatch.busy() }
@@ -330,7 +333,7 @@ func (e *Engine) record(verdicts []verdict) ([]eventlog.Record, error) {
 // for the stream, steps.
 func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
 	now := e.o.Now()
-	gone := e.fold(verdicts)
+	gone, enabled := e.fold(verdicts)
 	for _, v := range verdicts {
 		if f, ok := v.command.(*core.FinishStep); ok && v.err == nil && !v.again {
 			e.dispatch.ended(f.Step, v.try(), f.Fault, now)
@@ -346,6 +349,7 @@ func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
 	if !e.opening {
 		e.handOut(e.durable, e.take(), now)
 	}
+	e.need(enabled)
 	for _, n := range gone {
 		if n.Kind == core.KindContainer {
 			if err := e.vault.destroy(core.ContainerID(n.ID)); err != nil {
@@ -358,9 +362,21 @@ func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
 	}
 }
 
-// fold applies the events to durable, and gives the nouns and jobs that ended.
-func (e *Engine) fold(verdicts []verdict) []core.Noun {
-	var gone []core.Noun
+// need tells of the drivers among ids that hold something.
+func (e *Engine) need(ids []string) {
+	if e.o.Needed == nil || len(ids) == 0 {
+		return
+	}
+	for id, path := range e.Holders() {
+		if slices.Contains(ids, id) {
+			e.o.Needed(id, path)
+		}
+	}
+}
+
+// fold applies the events to durable, and gives the nouns and jobs that ended, and
+// the drivers that may be used again.
+func (e *Engine) fold(verdicts []verdict) (gone []core.Noun, enabled []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, v := range verdicts {
@@ -369,10 +385,12 @@ func (e *Engine) fold(verdicts []verdict) []core.Noun {
 			switch event.(type) {
 			case *core.ContainerRemoved, *core.JobEnded:
 				gone = append(gone, event.Head().Of())
+			case *core.DriverEnabled:
+				enabled = append(enabled, event.Head().ID)
 			}
 		}
 	}
-	return gone
+	return gone, enabled
 }
 
 func (r request) try() int {

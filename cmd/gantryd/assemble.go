@@ -167,6 +167,7 @@ func (d *daemon) openEngine(ctx context.Context) error {
 				d.publisher.Publish(engine.FrameOf(r))
 			}
 		},
+		Needed: d.start,
 	})
 	if err != nil {
 		return err

@@ -111,9 +111,14 @@ func (d *daemon) abandon() {
 // need starts those drivers that must see what their charges do.
 func (d *daemon) need() {
 	for id, path := range d.engine.Holders() {
-		kind, name, _ := strings.Cut(id, "/")
-		d.host.Need(kind, name, path)
+		d.start(id, path)
 	}
+}
+
+// start starts a driver before its first step.
+func (d *daemon) start(id, path string) {
+	kind, name, _ := strings.Cut(id, "/")
+	d.host.Need(kind, name, path)
 }
 
 // verify reads the older part of the log and tells damage. It is not mended here:
