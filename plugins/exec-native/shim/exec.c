@@ -25,7 +25,7 @@ int op_chdir(struct init *in, const struct op *op)
 
 	if (r != -ENOENT || !op->chdir.create)
 		return r;
-	fd = path_make(init_root(in), op->chdir.path.s, CREATE_DIR);
+	fd = path_make(in, op->chdir.path.s, CREATE_DIR);
 	if (fd < 0)
 		return fd;
 	if (op->chdir.uid || op->chdir.gid)
@@ -83,15 +83,6 @@ static int close_rest(int sync)
 	return (int)r;
 }
 
-static void reset_signals(void)
-{
-	uint64_t none[8] = { 0 };
-
-	for (int sig = 1; sig <= SIGNALS; sig++)
-		SYS4(__NR_rt_sigaction, sig, none, 0, 8);
-	SYS4(__NR_rt_sigprocmask, 2, none, 0, 8);
-}
-
 int op_sweep(struct init *in)
 {
 	struct report final = { .kind = REPORT_FINAL };
@@ -101,10 +92,10 @@ int op_sweep(struct init *in)
 
 	if (r == 0)
 		r = close_rest(in->sync);
-	in->root = in->proc = in->mask_dir = -1;
+	in->root = in->proc = in->mask_dir = in->parent = -1;
 	if (r < 0)
 		return r;
-	reset_signals();
+	ignore_signals(0);
 	if (!in->umask_set)
 		SYS1(__NR_umask, 022);
 	/* Changed ids have cleared it. If the monitor died before, there is

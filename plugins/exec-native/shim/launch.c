@@ -226,7 +226,7 @@ static void close_theirs(struct init *in)
 void launch(const struct plan *plan, const int *files)
 {
 	struct init in = { .plan = plan, .files = files, .std = { -1, -1, -1 }, .console = -1,
-			   .root = -1, .proc = -1, .mask_dir = -1 };
+			   .root = -1, .proc = -1, .mask_dir = -1, .parent = -1 };
 	struct parts has = { 0 };
 	struct report made = { .kind = REPORT_INIT };
 	int pair[2];

@@ -106,6 +106,16 @@ static int shim_cgroup(const struct plan *plan)
 	return -1;
 }
 
+/* The driver may have been started with signals ignored or blocked. */
+static void reset_signals(void)
+{
+	uint64_t none[8] = { 0 };
+
+	for (int sig = 1; sig <= SIGNALS; sig++)
+		SYS4(__NR_rt_sigaction, sig, none, 0, 8);
+	SYS4(__NR_rt_sigprocmask, 2, none, 0, 8);
+}
+
 int shim_main(void)
 {
 	struct incoming in = { 0 };
@@ -117,6 +127,7 @@ int shim_main(void)
 
 	/* Whatever the driver's starter had left open is nobody's here. */
 	SYS3(__NR_close_range, CONTROL_FD + 1, ~0u, 0);
+	reset_signals();
 	sys_prctl(PR_SET_DUMPABLE, 0, 0, 0);
 	sys_prctl(PR_SET_NAME, (unsigned long)"gantry-shim", 0, 0);
 	in.piece = sys_mmap(MAX_PIECE);

@@ -37,14 +37,16 @@ void enter_phase(enum phase phase)
 			     0 : now_ms() + wait;
 }
 
-static void ignore_signals(void)
+/* What the monitor ignores, and the init must take back: no others are ignored,
+ * as the helper has seen to. */
+void ignore_signals(int ignore)
 {
 	static const uint8_t ignored[] = { SIGHUP_, SIGINT_, SIGQUIT_, SIGPIPE_, SIGTERM_,
 					   SIGTSTP_, SIGXFSZ_ };
-	uint64_t ignore[8] = { 1 }; /* SIG_IGN */
+	uint64_t action[8] = { ignore != 0 }; /* SIG_DFL is 0, SIG_IGN 1 */
 
 	for (size_t i = 0; i < sizeof ignored; i++)
-		SYS4(__NR_rt_sigaction, ignored[i], ignore, 0, 8);
+		SYS4(__NR_rt_sigaction, ignored[i], action, 0, 8);
 }
 
 static void program_runs(void)
@@ -332,7 +334,7 @@ void monitor_main(const struct plan *plan, const int *files)
 	for (int i = 0; i < MAX_CLIENTS; i++)
 		M.clients[i].fd = -1;
 	SYS0(__NR_setsid);
-	ignore_signals();
+	ignore_signals(1);
 	up.pid = M.rec.shim_pid = (int)SYS0(__NR_getpid);
 	r = setup(plan, files, &op);
 	if (r < 0) {

@@ -99,6 +99,7 @@ static int mask(struct init *in, const struct op *op)
 		return target == -ENOENT || target == -ENOTDIR ? 0 : target;
 	r = SYS5(__NR_statx, target, "", AT_EMPTY_PATH, STATX_TYPE, &st);
 	if (r == 0) {
+		path_forget(in);
 		cover = (st.stx_mode & S_IFMT) == S_IFDIR ? empty_mount(in) : null_mount(in, op);
 		r = cover < 0 ? cover : attach_mount(cover, target);
 		if (cover >= 0 && cover != in->mask_dir)
@@ -118,6 +119,7 @@ static int read_only(struct init *in, const struct op *op)
 		return target == -ENOENT || target == -ENOTDIR ? 0 : target;
 	tree = clone_mount(target, AT_RECURSIVE);
 	r = tree < 0 ? tree : set_attr(tree, &ro);
+	path_forget(in);
 	if (r == 0)
 		r = attach_mount(tree, target);
 	if (tree >= 0)

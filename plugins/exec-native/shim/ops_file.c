@@ -84,7 +84,7 @@ int op_file(struct init *in, const struct op *op)
 		if (r >= 0)
 			return (int)sys_close(r);
 	}
-	dir = path_parent(init_root(in), path, &name);
+	dir = path_parent(in, path, &name);
 	if (dir < 0)
 		return dir;
 	if (!*name)
@@ -97,6 +97,5 @@ int op_file(struct init *in, const struct op *op)
 		r = write_file(dir, name, &op->node);
 	else if (op->kind == OP_SYMLINK)
 		r = make_symlink(dir, name, op->two.b.s);
-	sys_close(dir);
 	return r;
 }

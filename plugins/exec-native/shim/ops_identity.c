@@ -11,15 +11,15 @@ enum { CAPS = 64 };
 static int cap_bound(uint64_t keep)
 {
 	for (unsigned cap = 0; cap < CAPS; cap++) {
-		long has = sys_prctl(PR_CAPBSET_READ, cap, 0, 0);
+		long r = keep >> cap & 1 ? 0 : sys_prctl(PR_CAPBSET_DROP, cap, 0, 0);
 
-		if (has < 0) /* beyond the kernel's last one */
+		/* Who may not drop may have nothing to drop. */
+		if (r == -EPERM && sys_prctl(PR_CAPBSET_READ, cap, 0, 0) == 0)
+			r = 0;
+		if (r == -EINVAL) /* beyond the kernel's last one */
 			break;
-		if (has == 0 || keep >> cap & 1)
-			continue;
-		has = sys_prctl(PR_CAPBSET_DROP, cap, 0, 0);
-		if (has < 0)
-			return (int)has;
+		if (r < 0)
+			return (int)r;
 	}
 	return 0;
 }

@@ -67,7 +67,7 @@ int make_fs(const char *type, struct blob *params, const int *files, uint64_t at
 
 static int attach_at(struct init *in, int fd, const char *path, uint32_t create)
 {
-	int target = path_make(init_root(in), path, create);
+	int target = path_make(in, path, create);
 	int r;
 
 	if (target < 0)
@@ -89,6 +89,7 @@ static int take_root(struct init *in, const struct op *op)
 	r = (int)SYS5(__NR_move_mount, fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);
 	if (r == 0)
 		in->root = fd;
+	path_forget(in);
 	return r;
 }
 

@@ -46,21 +46,19 @@ static int make_file(int dir, const char *name)
 	return (int)sys_openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
 }
 
-/* Opens the directory that holds the last component, making what is missing.
- * path was checked by the decoder: absolute, no "." or "..", not too long. */
-int path_parent(int root, const char *path, const char **name)
+/* The directory that holds the last component, by walking down to it and
+ * making what is missing. */
+static int walk_to(int root, const char *path, size_t len)
 {
 	char part[MAX_PATH + 1];
 	size_t at = 1, end;
 	int dir = open_below(root, "/", O_PATH | O_DIRECTORY);
 
-	for (;;) {
+	for (; at < len && dir >= 0; at = end + 1) {
 		int next;
 
-		for (end = at; path[end] && path[end] != '/'; end++)
+		for (end = at; end < len && path[end] != '/'; end++)
 			;
-		if (!path[end] || dir < 0)
-			break;
 		memcpy(part, path, end);
 		part[end] = 0;
 		next = open_below(root, part, O_PATH | O_DIRECTORY);
@@ -68,24 +66,55 @@ int path_parent(int root, const char *path, const char **name)
 			next = make_dir(dir, part + at);
 		sys_close(dir);
 		dir = next;
-		at = end + 1;
 	}
-	*name = path + at;
 	return dir;
 }
 
-int path_make(int root, const char *path, uint32_t create)
+void path_forget(struct init *in)
+{
+	if (in->parent >= 0)
+		sys_close(in->parent);
+	in->parent = -1;
+}
+
+/* As most operations are about the directory of the one before, its descriptor
+ * is kept: the result is not the caller's to close. path was checked by the
+ * decoder: absolute, no "." or "..", not too long. */
+int path_parent(struct init *in, const char *path, const char **name)
+{
+	char dir[MAX_PATH + 1];
+	size_t slash = strlen(path);
+
+	while (path[slash] != '/')
+		slash--;
+	*name = path + slash + 1;
+	if (in->parent >= 0 && in->parent_len == slash &&
+	    memcmp(in->parent_path, path, slash) == 0)
+		return in->parent;
+	path_forget(in);
+	memcpy(dir, path, slash + 1);
+	dir[slash ? slash : 1] = 0;
+	in->parent = open_below(init_root(in), dir, O_PATH | O_DIRECTORY);
+	if (in->parent == -ENOENT)
+		in->parent = walk_to(init_root(in), dir, slash);
+	in->parent_path = path;
+	in->parent_len = slash;
+	return in->parent;
+}
+
+int path_make(struct init *in, const char *path, uint32_t create)
 {
 	const char *name;
-	int fd = path_open(root, path, 0);
+	int fd = path_open(init_root(in), path, 0);
 	int dir;
 
+	/* What is there may be the kept directory, under another name. */
+	if (fd >= 0)
+		path_forget(in);
 	if (fd != -ENOENT || create == CREATE_NONE)
 		return fd;
-	dir = path_parent(root, path, &name);
+	dir = path_parent(in, path, &name);
 	if (dir < 0)
 		return dir;
-	fd = create == CREATE_DIR ? make_dir(dir, name) : make_file(dir, name);
-	sys_close(dir);
-	return fd;
+	return create == CREATE_DIR ? make_dir(dir, name) : make_file(dir, name);
 }

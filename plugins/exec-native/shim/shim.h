@@ -99,6 +99,9 @@ struct init {
 	int root;      /* the container's root; init_root opens it */
 	int proc;      /* a private procfs of its pid namespace */
 	int mask_dir;  /* an attached empty tmpfs, to be cloned */
+	int parent;    /* directory of the last path, path_parent's own */
+	size_t parent_len;
+	const char *parent_path;
 	int umask_set;
 	int must_wait; /* for the monitor, before stage 4 */
 };
@@ -114,10 +117,12 @@ int clone_init(const struct op *op, const int *files, uint64_t flags);
 int write_all(int fd, const void *p, size_t n);
 int write_proc(int proc, const char *path, const char *data, size_t n);
 
-/* path.c: descriptors (O_PATH) or negative errno. */
+/* path.c: descriptors (O_PATH) or negative errno. path_forget comes before a
+ * mount on what path_open found: the kept directory might lie below it. */
 int path_open(int root, const char *path, uint64_t flags);
-int path_make(int root, const char *path, uint32_t create);
-int path_parent(int root, const char *path, const char **name);
+int path_make(struct init *in, const char *path, uint32_t create);
+int path_parent(struct init *in, const char *path, const char **name);
+void path_forget(struct init *in);
 
 /* ops_*.c, exec.c: 0 or a negative errno. */
 int op_mount(struct init *in, const struct op *op);
@@ -133,5 +138,6 @@ int make_fs(const char *type, struct blob *params, const int *files, uint64_t at
 
 /* monitor.c */
 void monitor_main(const struct plan *plan, const int *files) __attribute__((noreturn));
+void ignore_signals(int ignore);
 
 #endif
