@@ -155,7 +155,7 @@ func (s *sim) compare(state *core.State, told bool) {
 	for _, k := range sortedKeys(s.machine.held) {
 		switch {
 		case want[k]:
-		case !told && (slices.Contains(s.strays, k) || strings.HasPrefix(k, "image ")):
+		case !told && (slices.Contains(s.strays, k) || s.taken[k] || strings.HasPrefix(k, "image ")):
 		case s.quarantined(state, k):
 		default:
 			s.fail("%s is held, and the log does not say so", k)

@@ -126,7 +126,7 @@ func (d *driver) crash() {
 	d.kill(true)
 	d.report(was, &core.ReportDriver{Driver: d.id, Instance: was, Ended: true, Reason: "its process died"}, func(error) {
 		if !d.h.dead {
-			d.serve(func(error) {})
+			d.h.need([]string{d.id})
 		}
 	})
 }

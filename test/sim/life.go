@@ -77,9 +77,14 @@ func (s *sim) options(log eventlog.Log, life int) engine.Options {
 		},
 		Committed: s.committed,
 		Ended:     func(core.Noun) { s.point("ended") },
-		Now:       s.clock,
-		Random:    reader{s.r},
-		Limits:    s.limits,
+		Needed: func(id, _ string) {
+			if s.host != nil {
+				s.host.need([]string{id})
+			}
+		},
+		Now:    s.clock,
+		Random: reader{s.r},
+		Limits: s.limits,
 	}
 }
 

@@ -179,7 +179,7 @@ func (m *machine) lacking(r *run) string {
 		if m.held[k] {
 			continue
 		}
-		if !m.s.spoilt[k] && !r.stale {
+		if !m.s.taken[k] && !r.stale {
 			m.s.fail("step %s runs without %s", r.step.ID, k)
 		}
 		return k

@@ -344,6 +344,9 @@ func (r *run) replace() {
 			r.finish(core.Result{Instance: r.d.instance, Version: "2"}, err)
 		}
 		r.resume()
+		if err != nil { // neither serves: the old one is started again
+			r.d.h.need([]string{r.d.id})
+		}
 	})
 }
 
