@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -14,9 +15,28 @@ import (
 	"github.com/gantryd/gantry/internal/stdio"
 )
 
-// attach connects to the shim of the container's run, as soon as there is one.
-// The program is held up rather than that a byte is lost.
+// attach connects to the shim of the container's run, as soon as there is one. An
+// engine that goes meanwhile is waited for: the next one has the same container.
 func (s *session) attach(ctx context.Context) (*stdio.Conn, stdio.State, error) {
+	end := time.Now().Add(engineWithin)
+	for {
+		conn, state, err := s.attachOnce(ctx)
+		if err == nil || !errdefs.IsUnavailable(err) || time.Now().After(end) {
+			return conn, state, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, state, ctx.Err()
+		case <-time.After(attachAgain):
+		}
+	}
+}
+
+// attachAgain is how long attach waits for an engine that is gone until it asks again.
+const attachAgain = 100 * time.Millisecond
+
+// attachOnce attaches without losing a byte: rather the program is held up.
+func (s *session) attachOnce(ctx context.Context) (*stdio.Conn, stdio.State, error) {
 	st, err := s.a.stream(ctx, query.OpAttach, query.AttachIn{Ref: string(s.id)})
 	if err != nil {
 		return nil, stdio.State{}, err

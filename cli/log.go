@@ -21,11 +21,11 @@ import (
 
 // logFlags say which events are wanted, and how.
 type logFlags struct {
-	follow, tree, raw               bool
-	since, until                    string
-	container, job, actor           string
-	last                            int
-	image, network, driver, subject string
+	follow, tree, raw      bool
+	since, until           string
+	container, job, actor  string
+	last                   int
+	image, network, driver string
 }
 
 func (a *app) logCmd() *cobra.Command {

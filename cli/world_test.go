@@ -308,8 +308,6 @@ func loadArchive(path string) (core.Result, error) {
 		Layers: []core.ImageLayer{{ID: busyboxID, DiffID: busyboxID, Digest: busyboxID, Path: "/blob", Size: 100}}, Size: 100,
 		Config: core.ImageConfig{Cmd: []string{"sh"}, Env: []core.Env{{Name: "PATH", Value: "/bin"}}},
 	}
-	for _, name := range strings.Fields(string(data)) {
-		img.Names = append(img.Names, name)
-	}
+	img.Names = strings.Fields(string(data))
 	return core.Result{Images: []core.LoadedImage{img}}, nil
 }
