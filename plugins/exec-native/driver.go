@@ -31,8 +31,8 @@ type native struct {
 	tree       cgroup.Tree
 	containers *cgroup.Parent
 	shims      *cgroup.Parent
-	shimAttach []*os.File // attach files of shims, for all starts
-	shim       *os.File   // the shim's program, sealed
+	shimEntry  cgroup.Entry // into the shims' group, for all starts
+	shim       *os.File     // the shim's program, sealed
 	filters    *seccomp.Cache
 	warnings   []string
 
@@ -89,7 +89,7 @@ func open(cfg driver.Config) (*native, error) {
 		d.close()
 		return nil, err
 	}
-	if d.shimAttach, err = d.shims.AttachFiles(); err != nil {
+	if d.shimEntry, err = d.shims.Entry(); err != nil {
 		d.close()
 		return nil, err
 	}
@@ -110,10 +110,9 @@ func (d *native) close() {
 			p.Close()
 		}
 	}
-	for _, f := range append(d.shimAttach, d.shim) {
-		if f != nil {
-			f.Close()
-		}
+	d.shimEntry.Close()
+	if d.shim != nil {
+		d.shim.Close()
 	}
 }
 

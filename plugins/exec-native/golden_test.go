@@ -73,7 +73,10 @@ func goldenCases() []goldenCase {
 				{Type: "tmpfs", Source: "tmpfs", Target: "/dev/shm", Options: []string{"nosuid", "size=1m"}},
 			}
 		}, with: func(h *handles) { h.Network = 9 }},
-		{name: "cgroup-v2", with: func(h *handles) { h.CgroupV1, h.CgroupV2 = nil, true }},
+		{name: "cgroup-v2", with: func(h *handles) {
+			h.CgroupV1, h.CgroupV2, h.Cgroups, h.ShimCgroups = nil, true, nil, nil
+		}},
+		{name: "shown-cgroups", with: func(h *handles) { h.CgroupMounts = []plan.FD{12, 13} }},
 		{name: "co-mounted", with: func(h *handles) { h.CgroupV1 = []string{"cpu,cpuacct", "name=systemd"} }},
 	}
 }
@@ -101,7 +104,7 @@ func TestGoldenSpecsAndPlans(t *testing.T) {
 			compare(t, "spec-"+c.name+".json", string(text)+"\n")
 
 			h := handles{
-				Run: r.Run, ShimCgroups: []plan.FD{1, 2}, Cgroups: []plan.FD{3, 4}, CgroupV1: []string{"memory", "name=systemd"},
+				Run: r.Run, ShimCgroups: []plan.FD{1}, ShimDir: 2, Cgroups: []plan.FD{3}, CgroupDir: 4, CgroupV1: []string{"memory", "name=systemd"},
 				Lock: 5, Record: 6, Listen: 7, OOMCounter: 8, Network: plan.NoFD, Root: 10, Filter: make([]byte, 16),
 				Log: &plan.Log{Dir: 11, Name: "output.log", MaxBytes: 1 << 20, MaxFiles: 3},
 			}

@@ -25,15 +25,20 @@ type handles struct {
 	Run    uint64
 	BootID [16]byte
 
-	ShimCgroups []plan.FD // attach files of the shims' cgroup
-	Cgroups     []plan.FD // attach files of the container's cgroup
+	ShimCgroups []plan.FD // version 1 tasks files of the shims' cgroup
+	ShimDir     plan.FD   // its version 2 directory, or NoFD
+	Cgroups     []plan.FD // version 1 tasks files of the container's cgroup
+	CgroupDir   plan.FD   // its version 2 directory, or NoFD
 	CgroupV1    []string  // controllers ("cpu,cpuacct", "name=systemd") of each version 1 hierarchy to show inside
-	CgroupV2    bool      // the container sees version 2 alone
-	Lock        plan.FD
-	Record      plan.FD
-	Listen      plan.FD
-	Log         *plan.Log // nil keeps nothing
-	OOMCounter  plan.FD   // or NoFD
+	// CgroupMounts shows each of them by the container's directory in the
+	// host's mount; nil mounts them anew.
+	CgroupMounts []plan.FD
+	CgroupV2     bool // the container sees version 2 alone
+	Lock         plan.FD
+	Record       plan.FD
+	Listen       plan.FD
+	Log          *plan.Log // nil keeps nothing
+	OOMCounter   plan.FD   // or NoFD
 
 	Root     plan.FD
 	Mounts   []handle // for each mount of the specification
@@ -73,6 +78,9 @@ func monitorPart(p *plan.Plan, h handles) {
 	p.Add(plan.StageMonitor, plan.Monitor{
 		Flags: h.Flags, GateMilli: gateMilli, DrainMs: drainMilli, UID: h.UID, Run: h.Run, BootID: h.BootID,
 	})
+	if h.ShimDir != plan.NoFD {
+		p.Add(plan.StageMonitor, plan.ShimCgroup{FD: h.ShimDir, Dir: true})
+	}
 	for _, fd := range h.ShimCgroups {
 		p.Add(plan.StageMonitor, plan.ShimCgroup{FD: fd})
 	}
@@ -103,7 +111,7 @@ func clonePart(p *plan.Plan, s *specs.Spec, h handles) error {
 			return fmt.Errorf("joining the %s namespace %s is not supported: %w", ns.Type, ns.Path, errdefs.ErrNotImplemented)
 		}
 	}
-	p.Add(plan.StageClone, plan.Clone{Flags: flags, Cgroup: plan.NoFD})
+	p.Add(plan.StageClone, plan.Clone{Flags: flags, Cgroup: h.CgroupDir})
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // abortTimeout bounds how long a given-up start may take to be gone.
@@ -242,13 +243,21 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 	if err := d.prepareRunDir(one, r, b, &h); err != nil {
 		return nil, h, err
 	}
-	groups := d.prepareCgroups(one, resources)
+	shown, err := d.showsHostCgroups(r)
+	if err != nil {
+		return nil, h, err
+	}
+	groups := d.prepareCgroups(one, resources, shown)
 	spec, err := d.prepareRoot(one, r, b, &h)
 	if err == nil && log != nil {
 		h.Log, err = log, d.prepareLog(one, b, log)
 	}
 	g := <-groups // also after an error: its files must be closed
-	h.Cgroups, h.ShimCgroups, h.OOMCounter = b.addAll(g.attach), b.lend(d.shimAttach), b.add(g.oom)
+	h.Cgroups, h.CgroupDir, h.OOMCounter = b.addAll(g.entry.Tasks), b.add(g.entry.Dir), b.add(g.oom)
+	h.ShimCgroups, h.ShimDir = b.lend(d.shimEntry.Tasks), plan.NoFD
+	if d.shimEntry.Dir != nil {
+		h.ShimDir = b.lend([]*os.File{d.shimEntry.Dir})[0]
+	}
 	if err := errors.Join(g.err, err); err != nil {
 		return nil, h, err
 	}
@@ -280,27 +289,40 @@ func (d *native) prepareRunDir(one *run, r execdriver.Start, b *bundle, h *handl
 
 // groupFiles are the descriptors of a start's cgroups.
 type groupFiles struct {
-	attach []*os.File
-	oom    *os.File
-	err    error
+	entry cgroup.Entry
+	oom   *os.File
+	err   error
 }
 
 // prepareCgroups makes the run's cgroup while the mounts are made: both take a
-// few hundred microseconds.
-func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources) <-chan groupFiles {
+// few hundred microseconds. shown asks for mounts of its directories too.
+func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources, shown bool) <-chan groupFiles {
 	out := make(chan groupFiles, 1)
 	go func() {
 		var g groupFiles
 		var group *cgroup.Group
 		if group, g.err = d.containers.Create(groupName(one.key), resources); g.err == nil {
-			g.attach, g.err = group.AttachFiles()
+			g.entry, g.err = group.Entry()
 		}
 		if g.err == nil {
 			g.oom, g.err = group.OOMCounter()
 		}
+		if g.err == nil && shown {
+			g.mounts, g.err = group.Mounts()
+		}
 		out <- g
 	}()
 	return out
+}
+
+// showsHostCgroups reports whether a container may see its directories of
+// version 1 through the host's mounts. A mount made anew in its cgroup
+// namespace looks the same, but is a file system of its own, and nine of them
+// take a fifth of a start. Only who may mount could do harm with the host's:
+// make it read-only for all.
+func (d *native) showsHostCgroups(r execdriver.Start) (bool, error) {
+	caps, err := capsWanted(r.Security.Privileged, r.Security.CapAdd, r.Security.CapDrop, d.facts.Bounding)
+	return caps&(1<<unix.CAP_SYS_ADMIN) == 0, err
 }
 
 // showCgroups says which hierarchies the container sees.

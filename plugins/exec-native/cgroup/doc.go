@@ -14,7 +14,9 @@
 //     milliseconds and more while other namespaces are torn down. Writing "0"
 //     to the version 1 file "tasks" moves the writing thread alone without
 //     that lock (kernel/cgroup/cgroup.c, cgroup_procs_write_start). A process
-//     that has one thread is moved whole by it: AttachFiles names that file.
+//     that has one thread is moved whole by it: Entry names that file. Version 2
+//     has no such way; clone3 with CLONE_INTO_CGROUP takes the lock for reading
+//     alone, so there a process is born in its group.
 //   - SIGKILL does nothing to a frozen process of version 1 until it is
 //     thawed; version 2 kills frozen ones too.
 //   - Limits are rounded down to pages and some are accepted but ignored, so

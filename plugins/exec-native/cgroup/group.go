@@ -41,13 +41,32 @@ func (g *Group) check() error {
 	return nil
 }
 
-// AttachFiles opens the files by which a process that has one thread puts
-// itself into the group, by writing "0". The caller closes them.
-func (g *Group) AttachFiles() ([]*os.File, error) {
+// Entry opens the ways into the group. The caller closes it.
+func (g *Group) Entry() (Entry, error) {
+	if err := g.check(); err != nil {
+		return Entry{}, err
+	}
+	return g.p.entry(g.name)
+}
+
+// Mounts makes a detached mount of the group's directory in each hierarchy of
+// version 1. The caller closes them, after an error too.
+func (g *Group) Mounts() ([]*os.File, error) {
 	if err := g.check(); err != nil {
 		return nil, err
 	}
-	return g.p.attachFiles(g.name)
+	var out []*os.File
+	for _, d := range g.p.dirs {
+		if d.Unified {
+			continue
+		}
+		fd, err := unix.OpenTree(int(d.f.Fd()), g.name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+		if err != nil {
+			return out, fmt.Errorf("clone mount of cgroup %s in %s: %w", g.name, d.Label(), err)
+		}
+		out = append(out, os.NewFile(uintptr(fd), g.name))
+	}
+	return out, nil
 }
 
 // OOMCounter opens the file whose line "oom_kill N" counts the processes that

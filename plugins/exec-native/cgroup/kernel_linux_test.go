@@ -72,10 +72,11 @@ func version1(h Hierarchy) bool { return !h.Unified }
 // prints "in" before it runs the script.
 func inside(t *testing.T, g *Group, script string) *exec.Cmd {
 	t.Helper()
-	files, err := g.AttachFiles()
+	entry, err := g.Entry()
 	if err != nil {
 		t.Fatal(err)
 	}
+	files := entry.Tasks
 	text := ""
 	for i := range files {
 		text += fmt.Sprintf("echo 0 >&%d; ", i+3)
@@ -83,6 +84,9 @@ func inside(t *testing.T, g *Group, script string) *exec.Cmd {
 	cmd := exec.Command("/bin/bash", "-c", text+"echo in; "+script)
 	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if entry.Dir != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(entry.Dir.Fd())
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -90,9 +94,7 @@ func inside(t *testing.T, g *Group, script string) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range files {
-		f.Close()
-	}
+	entry.Close()
 	buf := make([]byte, 3)
 	if n, err := out.Read(buf); err != nil || string(buf[:n]) != "in\n" {
 		t.Fatalf("the shell did not get into the group: %q %v", buf[:n], err)
@@ -156,7 +158,7 @@ func TestRefusalsOnTheKernel(t *testing.T) {
 		_, err := p.Create(name, &specs.LinuxResources{})
 		g := p.Group(name)
 		_, err2 := g.Pids()
-		_, err3 := g.AttachFiles()
+		_, err3 := g.Entry()
 		for i, err := range []error{err, err2, err3, g.Kill(), g.Freeze(true), g.Remove(context.Background())} {
 			if !errors.Is(err, errdefs.ErrInvalidArgument) {
 				t.Errorf("name %q, call %d: %v", name, i, err)

@@ -132,27 +132,47 @@ func (p *Parent) Close() {
 	}
 }
 
-// AttachFiles opens the files by which a process that has one thread puts
-// itself into the parent, by writing "0". The caller closes them.
-func (p *Parent) AttachFiles() ([]*os.File, error) { return p.attachFiles("") }
+// Entry is how a process gets into a group in all hierarchies.
+type Entry struct {
+	// Tasks are files of version 1: a process that has one thread moves itself
+	// by writing "0" to each.
+	Tasks []*os.File
+	// Dir is the directory of version 2, to be cloned into; nil without it.
+	Dir *os.File
+}
 
-func (p *Parent) attachFiles(name string) ([]*os.File, error) {
-	out := make([]*os.File, 0, len(p.dirs))
-	for _, d := range p.dirs {
-		file := "tasks"
-		if d.Unified {
-			file = "cgroup.procs"
-		}
-		fd, err := openAt(int(d.f.Fd()), filepath.Join(name, file), unix.O_WRONLY)
-		if err != nil {
-			for _, f := range out {
-				f.Close()
-			}
-			return nil, fmt.Errorf("open %s of cgroup %s/%s in %s: %w", file, p.path, name, d.Label(), err)
-		}
-		out = append(out, os.NewFile(uintptr(fd), file))
+// Close closes the files.
+func (e Entry) Close() {
+	for _, f := range e.Tasks {
+		f.Close()
 	}
-	return out, nil
+	if e.Dir != nil {
+		e.Dir.Close()
+	}
+}
+
+// Entry opens the ways into the parent itself. The caller closes it.
+func (p *Parent) Entry() (Entry, error) { return p.entry("") }
+
+func (p *Parent) entry(name string) (Entry, error) {
+	var e Entry
+	for _, d := range p.dirs {
+		file, flags := filepath.Join(name, "tasks"), unix.O_WRONLY
+		if d.Unified {
+			file, flags = filepath.Join(".", name), unix.O_PATH|unix.O_DIRECTORY
+		}
+		fd, err := openAt(int(d.f.Fd()), file, flags)
+		if err != nil {
+			e.Close()
+			return Entry{}, fmt.Errorf("open %s of cgroup %s in %s: %w", file, p.path, d.Label(), err)
+		}
+		if d.Unified {
+			e.Dir = os.NewFile(uintptr(fd), file)
+		} else {
+			e.Tasks = append(e.Tasks, os.NewFile(uintptr(fd), file))
+		}
+	}
+	return e, nil
 }
 
 // Create makes a group with its limits. A group of that name left over from
