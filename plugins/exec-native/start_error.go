@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -107,22 +108,22 @@ func programError(errno unix.Errno, program string, root *os.File) error {
 		}
 		if found, err := linux.OpenInRoot(root, program, unix.O_PATH); err == nil {
 			found.Close() // it is there: its interpreter or loader is not
-			return fmt.Errorf("exec %s: %w: %w", program, errno, errdefs.ErrNotFound)
+			return driver.Errorf(errdefs.ErrNotFound, "exec %s: %w", program, errno)
 		}
-		return fmt.Errorf("exec: %q: stat %s: %w: %w", program, program, errno, errdefs.ErrNotFound)
+		return driver.Errorf(errdefs.ErrNotFound, "exec: %q: stat %s: %w", program, program, errno)
 	case unix.ENOEXEC:
-		return fmt.Errorf("exec %s: exec format error: %w", program, errdefs.ErrPermissionDenied)
+		return driver.Errorf(errdefs.ErrPermissionDenied, "exec %s: exec format error", program)
 	case unix.E2BIG:
-		return fmt.Errorf("exec %s: argument list and environment too long: %w", program, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "exec %s: argument list and environment too long", program)
 	case unix.ENOMEM:
-		return fmt.Errorf("exec %s: %w: %w", program, errno, errdefs.ErrResourceExhausted)
+		return driver.Errorf(errdefs.ErrResourceExhausted, "exec %s: %w", program, errno)
 	case unix.EACCES, unix.EPERM:
-		return fmt.Errorf("exec: %q: permission denied: %w", program, errdefs.ErrPermissionDenied)
+		return driver.Errorf(errdefs.ErrPermissionDenied, "exec: %q: permission denied", program)
 	}
-	return fmt.Errorf("exec: %q: %w: %w", program, errno, errdefs.ErrPermissionDenied)
+	return driver.Errorf(errdefs.ErrPermissionDenied, "exec: %q: %w", program, errno)
 }
 
 // notInPath is Docker's sentence.
 func notInPath(program string) error {
-	return fmt.Errorf("exec: %q: executable file not found in $PATH: %w", program, errdefs.ErrNotFound)
+	return driver.Errorf(errdefs.ErrNotFound, "exec: %q: executable file not found in $PATH", program)
 }
