@@ -254,6 +254,9 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 	}
 	g := <-groups // also after an error: its files must be closed
 	h.Cgroups, h.CgroupDir, h.OOMCounter = b.addAll(g.entry.Tasks), b.add(g.entry.Dir), b.add(g.oom)
+	if shown {
+		h.CgroupMounts = b.addAll(g.mounts)
+	}
 	h.ShimCgroups, h.ShimDir = b.lend(d.shimEntry.Tasks), plan.NoFD
 	if d.shimEntry.Dir != nil {
 		h.ShimDir = b.lend([]*os.File{d.shimEntry.Dir})[0]
@@ -289,9 +292,10 @@ func (d *native) prepareRunDir(one *run, r execdriver.Start, b *bundle, h *handl
 
 // groupFiles are the descriptors of a start's cgroups.
 type groupFiles struct {
-	entry cgroup.Entry
-	oom   *os.File
-	err   error
+	entry  cgroup.Entry
+	mounts []*os.File // of version 1, one for each hierarchy
+	oom    *os.File
+	err    error
 }
 
 // prepareCgroups makes the run's cgroup while the mounts are made: both take a
