@@ -21,6 +21,9 @@ import (
 const (
 	// factsWithin is how long a failed attachment waits for the event that says why.
 	factsWithin = 2 * time.Second
+	// recordWithin is how long one waits for the log to have the end that the
+	// output has told already: what is asked next should know it.
+	recordWithin = 2 * time.Second
 	// engineWithin is how long a lost engine may take to come back.
 	engineWithin = time.Minute
 	// patience is how many SIGINT or SIGTERM one sends until run leaves.
@@ -56,6 +59,8 @@ type session struct {
 	lost     error // no events come any more
 	asked    int   // how often one has asked to end
 	deadline <-chan time.Time
+	record   <-chan time.Time // when the end is waited for no longer
+	recorded bool             // the log has the end, or need not be waited for
 }
 
 // fact is an event about the container, or that no more can be had.
@@ -144,6 +149,9 @@ func (s *session) stay(ctx context.Context, verdict func() (bool, error)) error 
 			if s.trailer == nil && s.deadline == nil && !s.running {
 				s.deadline = time.After(factsWithin)
 			}
+			s.record = time.After(recordWithin)
+		case <-s.record:
+			s.recorded = true
 		case <-s.deadline:
 			// The program is held until somebody attaches: nobody will.
 			_, _ = s.a.send(ctx, &core.CancelJob{Target: s.job}) // the first error is the one that matters
@@ -172,6 +180,9 @@ func (s *session) verdict() (bool, error) {
 	}
 	if s.autoRemove && !s.removed {
 		return s.noEngine(true)
+	}
+	if !s.recorded && s.lost == nil {
+		return false, nil
 	}
 	if code == 0 {
 		return true, nil
@@ -229,7 +240,7 @@ func (s *session) learn(f fact) error {
 		if err := decode(f.event, &e); err != nil {
 			return err
 		}
-		s.exit, s.running = &e.Exit, true
+		s.exit, s.running, s.recorded = &e.Exit, true, true
 	case "container.removed":
 		s.removed = true
 	}
