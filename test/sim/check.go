@@ -94,12 +94,25 @@ func (s *sim) quiet() bool {
 	return true
 }
 
+// fold is the state after the log's last event. It goes on where it was the last
+// time; what was durable then has not changed.
 func (s *sim) fold() *core.State {
-	state, err := engine.Fold(s.log)
+	err := s.log.Read(s.folded.Seq+1, func(r eventlog.Record) error {
+		if r.First <= s.folded.Seq {
+			return nil
+		}
+		return r.Lines(func(_ uint64, line []byte) error {
+			event, err := core.DecodeEvent(line)
+			if err == nil {
+				s.folded.Apply(event)
+			}
+			return err
+		})
+	})
 	if err != nil {
 		s.fail("fold the log: %v", err)
 	}
-	return state
+	return s.folded
 }
 
 // rests reports whether nothing is owed. Who waits for a process to end by itself
@@ -268,6 +281,9 @@ func (s *sim) removeAll(state *core.State) {
 // empty checks that nothing is left of all, but what the engine may not touch.
 func (s *sim) empty(state *core.State) {
 	s.compare(state, true)
+	if again, err := engine.Fold(s.log); err != nil || again.Hash() != state.Hash() {
+		s.fail("the log folds to another state: %v", err)
+	}
 	if n := len(state.Containers) + len(state.Images) + len(state.Layers); n > 0 {
 		s.fail("%d containers, %d images and %d layers are left in the log", len(state.Containers), len(state.Images), len(state.Layers))
 	}

@@ -45,6 +45,7 @@ type sim struct {
 	lives  int // of the engine
 	hosts  int // instances of drivers so far
 	plan   crashPlan
+	folded *core.State // the log's fold as far as it was looked at
 
 	flights map[string]core.StepID      // by slot: handed out by this engine and not ended
 	done    map[core.StepID]bool        // successes that the engine took
@@ -99,7 +100,7 @@ func Run(o Options, cover *Coverage) (err error) {
 
 func newSim(o Options) *sim {
 	s := &sim{
-		o: o, r: rand.New(rand.NewPCG(o.Seed, 1)), cover: NewCoverage(), turnAt: -1, boot: 1,
+		o: o, r: rand.New(rand.NewPCG(o.Seed, 1)), cover: NewCoverage(), turnAt: -1, boot: 1, folded: core.NewState(),
 		fifo: make(map[string]time.Duration), flights: make(map[string]core.StepID),
 		done: make(map[core.StepID]bool), records: make(map[uint64]eventlog.Hash),
 		spoilt: make(map[string]bool), taken: make(map[string]bool), secrets: make(map[core.ContainerID]string),
