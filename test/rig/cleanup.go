@@ -155,7 +155,7 @@ func SweepDead() error {
 			continue
 		}
 		killRecorded(dir)
-		errs = append(errs, sweep(name, dir, filepath.Join("/run", name)))
+		errs = append(errs, sweep(name, dir, filepath.Join(tmpfs(), name)))
 	}
 	return errors.Join(errs...)
 }

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits of what an engine may take.
@@ -64,7 +66,7 @@ func New(o Options) (*Engine, error) {
 	word := make([]byte, 4)
 	_, _ = rand.Read(word) // never fails (crypto/rand)
 	e := &Engine{Name: fmt.Sprintf("%s%d-%s", namePrefix, os.Getpid(), hex.EncodeToString(word)), Bin: bin, options: o}
-	e.Dir, e.Run = filepath.Join(os.TempDir(), e.Name), filepath.Join("/run", e.Name)
+	e.Dir, e.Run = filepath.Join(os.TempDir(), e.Name), filepath.Join(tmpfs(), e.Name)
 	e.Root = o.Root
 	if e.Root == "" {
 		e.Root = filepath.Join(e.Dir, "root")
@@ -81,6 +83,15 @@ func New(o Options) (*Engine, error) {
 		return nil, errors.Join(err, e.Close())
 	}
 	return e, nil
+}
+
+// tmpfs is where run directories belong: /run, if that is a tmpfs.
+func tmpfs() string {
+	var st unix.Statfs_t
+	if unix.Statfs("/run", &st) == nil && st.Type == unix.TMPFS_MAGIC {
+		return "/run"
+	}
+	return "/dev/shm"
 }
 
 // Start makes an engine and starts it.
@@ -232,4 +243,11 @@ func (e *Engine) CLI(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // InNet runs a program in the engine's network namespace.
-func (e *Engine) InNet(name string, args ...string) (string, error) { return e.net.output(name, args...) }
+func (e *Engine) InNet(name string, args ...string) (string, error) {
+	return e.net.output(name, args...)
+}
+
+// NetworkNamespace is a path by which nsenter --net finds the engine's.
+func (e *Engine) NetworkNamespace() string {
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), e.net.f.Fd())
+}

@@ -109,3 +109,15 @@ func BusyboxArchive(dir string) (file string, err error) {
 	file = filepath.Join(dir, "busybox.tar")
 	return file, Archive(layout, "oci-archive", file, Busybox)
 }
+
+// Tar packs a directory's content into a tar file.
+func Tar(dir, file string) error { return command("tar", "-C", dir, "-cf", file, ".") }
+
+// Explain adds what a program has said to the error that it ended with.
+func Explain(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		return fmt.Errorf("%w: %s", err, exit.Stderr)
+	}
+	return err
+}
