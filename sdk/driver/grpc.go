@@ -23,6 +23,7 @@ type commonServer struct {
 	driverv1.UnimplementedDriverServer
 	driver Common
 	gate   *gate
+	calls  *calls
 }
 
 func (s *commonServer) Info(ctx context.Context, _ *driverv1.InfoRequest) (*driverv1.InfoResponse, error) {

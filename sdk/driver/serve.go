@@ -46,15 +46,15 @@ type Service struct {
 // driver's server has: bounded messages, peers of our own uid only, a gate for
 // draining.
 func NewServer(s Service, opts ...grpc.ServerOption) *grpc.Server {
-	g := newGate()
+	g, c := newGate(), newCalls()
 	server := grpc.NewServer(append(opts,
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxSendMsgSize(MaxMessage),
 		grpc.Creds(PeerCredentials()),
-		grpc.ChainUnaryInterceptor(g.unary),
-		grpc.ChainStreamInterceptor(g.stream),
+		grpc.ChainUnaryInterceptor(g.unary, c.unary),
+		grpc.ChainStreamInterceptor(g.stream, c.stream),
 	)...)
-	driverv1.RegisterDriverServer(server, &commonServer{driver: s.Common, gate: g})
+	driverv1.RegisterDriverServer(server, &commonServer{driver: s.Common, gate: g, calls: c})
 	s.Register(server)
 	return server
 }

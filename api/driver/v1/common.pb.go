@@ -340,6 +340,86 @@ func (*DrainResponse) Descriptor() ([]byte, []int) {
 	return file_driver_v1_common_proto_rawDescGZIP(), []int{5}
 }
 
+type CancelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelRequest) Reset() {
+	*x = CancelRequest{}
+	mi := &file_driver_v1_common_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelRequest) ProtoMessage() {}
+
+func (x *CancelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_v1_common_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
+func (*CancelRequest) Descriptor() ([]byte, []int) {
+	return file_driver_v1_common_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CancelRequest) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+type CancelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelResponse) Reset() {
+	*x = CancelResponse{}
+	mi := &file_driver_v1_common_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelResponse) ProtoMessage() {}
+
+func (x *CancelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_v1_common_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
+func (*CancelResponse) Descriptor() ([]byte, []int) {
+	return file_driver_v1_common_proto_rawDescGZIP(), []int{7}
+}
+
 // Progress tells how far a long method has come.
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -352,7 +432,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_driver_v1_common_proto_msgTypes[6]
+	mi := &file_driver_v1_common_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +444,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_common_proto_msgTypes[6]
+	mi := &file_driver_v1_common_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +457,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_driver_v1_common_proto_rawDescGZIP(), []int{6}
+	return file_driver_v1_common_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Progress) GetDone() int64 {
@@ -414,7 +494,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_driver_v1_common_proto_msgTypes[7]
+	mi := &file_driver_v1_common_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +506,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_common_proto_msgTypes[7]
+	mi := &file_driver_v1_common_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +519,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_driver_v1_common_proto_rawDescGZIP(), []int{7}
+	return file_driver_v1_common_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Mount) GetType() string {
@@ -482,7 +562,7 @@ type IDMapping struct {
 
 func (x *IDMapping) Reset() {
 	*x = IDMapping{}
-	mi := &file_driver_v1_common_proto_msgTypes[8]
+	mi := &file_driver_v1_common_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +574,7 @@ func (x *IDMapping) String() string {
 func (*IDMapping) ProtoMessage() {}
 
 func (x *IDMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_common_proto_msgTypes[8]
+	mi := &file_driver_v1_common_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +587,7 @@ func (x *IDMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDMapping.ProtoReflect.Descriptor instead.
 func (*IDMapping) Descriptor() ([]byte, []int) {
-	return file_driver_v1_common_proto_rawDescGZIP(), []int{8}
+	return file_driver_v1_common_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *IDMapping) GetContainer() uint32 {
@@ -542,7 +622,7 @@ type IDMap struct {
 
 func (x *IDMap) Reset() {
 	*x = IDMap{}
-	mi := &file_driver_v1_common_proto_msgTypes[9]
+	mi := &file_driver_v1_common_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +634,7 @@ func (x *IDMap) String() string {
 func (*IDMap) ProtoMessage() {}
 
 func (x *IDMap) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_common_proto_msgTypes[9]
+	mi := &file_driver_v1_common_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +647,7 @@ func (x *IDMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDMap.ProtoReflect.Descriptor instead.
 func (*IDMap) Descriptor() ([]byte, []int) {
-	return file_driver_v1_common_proto_rawDescGZIP(), []int{9}
+	return file_driver_v1_common_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *IDMap) GetUids() []*IDMapping {
@@ -595,7 +675,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_driver_v1_common_proto_msgTypes[10]
+	mi := &file_driver_v1_common_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +687,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_common_proto_msgTypes[10]
+	mi := &file_driver_v1_common_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +700,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_driver_v1_common_proto_rawDescGZIP(), []int{10}
+	return file_driver_v1_common_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Target) GetPath() string {
@@ -649,7 +729,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_driver_v1_common_proto_msgTypes[11]
+	mi := &file_driver_v1_common_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +741,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_common_proto_msgTypes[11]
+	mi := &file_driver_v1_common_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +754,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_driver_v1_common_proto_rawDescGZIP(), []int{11}
+	return file_driver_v1_common_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Namespace) GetMode() string {
@@ -710,7 +790,7 @@ type ErrorClass struct {
 
 func (x *ErrorClass) Reset() {
 	*x = ErrorClass{}
-	mi := &file_driver_v1_common_proto_msgTypes[12]
+	mi := &file_driver_v1_common_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +802,7 @@ func (x *ErrorClass) String() string {
 func (*ErrorClass) ProtoMessage() {}
 
 func (x *ErrorClass) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_common_proto_msgTypes[12]
+	mi := &file_driver_v1_common_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +815,7 @@ func (x *ErrorClass) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorClass.ProtoReflect.Descriptor instead.
 func (*ErrorClass) Descriptor() ([]byte, []int) {
-	return file_driver_v1_common_proto_rawDescGZIP(), []int{12}
+	return file_driver_v1_common_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ErrorClass) GetClass() string {
@@ -767,7 +847,10 @@ const file_driver_v1_common_proto_rawDesc = "" +
 	"\x05inode\x18\a \x01(\x04R\x05inode\x12\x10\n" +
 	"\x03pid\x18\b \x01(\x03R\x03pid\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
-	"\rDrainResponse\"H\n" +
+	"\rDrainResponse\"#\n" +
+	"\rCancelRequest\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\"\x10\n" +
+	"\x0eCancelResponse\"H\n" +
 	"\bProgress\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\x03R\x04done\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x12\n" +
@@ -793,11 +876,12 @@ const file_driver_v1_common_proto_rawDesc = "" +
 	"\x05inode\x18\x03 \x01(\x04R\x05inode\"\"\n" +
 	"\n" +
 	"ErrorClass\x12\x14\n" +
-	"\x05class\x18\x01 \x01(\tR\x05class2\xda\x01\n" +
+	"\x05class\x18\x01 \x01(\tR\x05class2\xa7\x02\n" +
 	"\x06Driver\x12E\n" +
 	"\x04Info\x12\x1d.gantry.driver.v1.InfoRequest\x1a\x1e.gantry.driver.v1.InfoResponse\x12?\n" +
 	"\x04List\x12\x1d.gantry.driver.v1.ListRequest\x1a\x16.gantry.driver.v1.Item0\x01\x12H\n" +
-	"\x05Drain\x12\x1e.gantry.driver.v1.DrainRequest\x1a\x1f.gantry.driver.v1.DrainResponseB2Z0github.com/gantryd/gantry/api/driver/v1;driverv1b\x06proto3"
+	"\x05Drain\x12\x1e.gantry.driver.v1.DrainRequest\x1a\x1f.gantry.driver.v1.DrainResponse\x12K\n" +
+	"\x06Cancel\x12\x1f.gantry.driver.v1.CancelRequest\x1a .gantry.driver.v1.CancelResponseB2Z0github.com/gantryd/gantry/api/driver/v1;driverv1b\x06proto3"
 
 var (
 	file_driver_v1_common_proto_rawDescOnce sync.Once
@@ -811,36 +895,40 @@ func file_driver_v1_common_proto_rawDescGZIP() []byte {
 	return file_driver_v1_common_proto_rawDescData
 }
 
-var file_driver_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_driver_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_driver_v1_common_proto_goTypes = []any{
-	(*InfoRequest)(nil),   // 0: gantry.driver.v1.InfoRequest
-	(*InfoResponse)(nil),  // 1: gantry.driver.v1.InfoResponse
-	(*ListRequest)(nil),   // 2: gantry.driver.v1.ListRequest
-	(*Item)(nil),          // 3: gantry.driver.v1.Item
-	(*DrainRequest)(nil),  // 4: gantry.driver.v1.DrainRequest
-	(*DrainResponse)(nil), // 5: gantry.driver.v1.DrainResponse
-	(*Progress)(nil),      // 6: gantry.driver.v1.Progress
-	(*Mount)(nil),         // 7: gantry.driver.v1.Mount
-	(*IDMapping)(nil),     // 8: gantry.driver.v1.IDMapping
-	(*IDMap)(nil),         // 9: gantry.driver.v1.IDMap
-	(*Target)(nil),        // 10: gantry.driver.v1.Target
-	(*Namespace)(nil),     // 11: gantry.driver.v1.Namespace
-	(*ErrorClass)(nil),    // 12: gantry.driver.v1.ErrorClass
+	(*InfoRequest)(nil),    // 0: gantry.driver.v1.InfoRequest
+	(*InfoResponse)(nil),   // 1: gantry.driver.v1.InfoResponse
+	(*ListRequest)(nil),    // 2: gantry.driver.v1.ListRequest
+	(*Item)(nil),           // 3: gantry.driver.v1.Item
+	(*DrainRequest)(nil),   // 4: gantry.driver.v1.DrainRequest
+	(*DrainResponse)(nil),  // 5: gantry.driver.v1.DrainResponse
+	(*CancelRequest)(nil),  // 6: gantry.driver.v1.CancelRequest
+	(*CancelResponse)(nil), // 7: gantry.driver.v1.CancelResponse
+	(*Progress)(nil),       // 8: gantry.driver.v1.Progress
+	(*Mount)(nil),          // 9: gantry.driver.v1.Mount
+	(*IDMapping)(nil),      // 10: gantry.driver.v1.IDMapping
+	(*IDMap)(nil),          // 11: gantry.driver.v1.IDMap
+	(*Target)(nil),         // 12: gantry.driver.v1.Target
+	(*Namespace)(nil),      // 13: gantry.driver.v1.Namespace
+	(*ErrorClass)(nil),     // 14: gantry.driver.v1.ErrorClass
 }
 var file_driver_v1_common_proto_depIdxs = []int32{
-	8, // 0: gantry.driver.v1.IDMap.uids:type_name -> gantry.driver.v1.IDMapping
-	8, // 1: gantry.driver.v1.IDMap.gids:type_name -> gantry.driver.v1.IDMapping
-	0, // 2: gantry.driver.v1.Driver.Info:input_type -> gantry.driver.v1.InfoRequest
-	2, // 3: gantry.driver.v1.Driver.List:input_type -> gantry.driver.v1.ListRequest
-	4, // 4: gantry.driver.v1.Driver.Drain:input_type -> gantry.driver.v1.DrainRequest
-	1, // 5: gantry.driver.v1.Driver.Info:output_type -> gantry.driver.v1.InfoResponse
-	3, // 6: gantry.driver.v1.Driver.List:output_type -> gantry.driver.v1.Item
-	5, // 7: gantry.driver.v1.Driver.Drain:output_type -> gantry.driver.v1.DrainResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	10, // 0: gantry.driver.v1.IDMap.uids:type_name -> gantry.driver.v1.IDMapping
+	10, // 1: gantry.driver.v1.IDMap.gids:type_name -> gantry.driver.v1.IDMapping
+	0,  // 2: gantry.driver.v1.Driver.Info:input_type -> gantry.driver.v1.InfoRequest
+	2,  // 3: gantry.driver.v1.Driver.List:input_type -> gantry.driver.v1.ListRequest
+	4,  // 4: gantry.driver.v1.Driver.Drain:input_type -> gantry.driver.v1.DrainRequest
+	6,  // 5: gantry.driver.v1.Driver.Cancel:input_type -> gantry.driver.v1.CancelRequest
+	1,  // 6: gantry.driver.v1.Driver.Info:output_type -> gantry.driver.v1.InfoResponse
+	3,  // 7: gantry.driver.v1.Driver.List:output_type -> gantry.driver.v1.Item
+	5,  // 8: gantry.driver.v1.Driver.Drain:output_type -> gantry.driver.v1.DrainResponse
+	7,  // 9: gantry.driver.v1.Driver.Cancel:output_type -> gantry.driver.v1.CancelResponse
+	6,  // [6:10] is the sub-list for method output_type
+	2,  // [2:6] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_driver_v1_common_proto_init() }
@@ -854,7 +942,7 @@ func file_driver_v1_common_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_driver_v1_common_proto_rawDesc), len(file_driver_v1_common_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

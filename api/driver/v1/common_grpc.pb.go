@@ -23,9 +23,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Driver_Info_FullMethodName  = "/gantry.driver.v1.Driver/Info"
-	Driver_List_FullMethodName  = "/gantry.driver.v1.Driver/List"
-	Driver_Drain_FullMethodName = "/gantry.driver.v1.Driver/Drain"
+	Driver_Info_FullMethodName   = "/gantry.driver.v1.Driver/Info"
+	Driver_List_FullMethodName   = "/gantry.driver.v1.Driver/List"
+	Driver_Drain_FullMethodName  = "/gantry.driver.v1.Driver/Drain"
+	Driver_Cancel_FullMethodName = "/gantry.driver.v1.Driver/Cancel"
 )
 
 // DriverClient is the client API for Driver service.
@@ -41,6 +42,10 @@ type DriverClient interface {
 	// Drain lets the calls in flight finish and refuses new ones with
 	// UNAVAILABLE, save those of this service. It answers when none is left.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// Cancel tells the call that was made under a name (metadata "gantry-call")
+	// to end soon. The call still answers: only then has it ended. A driver
+	// that lacks this is ended as a whole when a call takes too long.
+	Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*CancelResponse, error)
 }
 
 type driverClient struct {
@@ -90,6 +95,16 @@ func (c *driverClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *driverClient) Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*CancelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelResponse)
+	err := c.cc.Invoke(ctx, Driver_Cancel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DriverServer is the server API for Driver service.
 // All implementations must embed UnimplementedDriverServer
 // for forward compatibility.
@@ -103,6 +118,10 @@ type DriverServer interface {
 	// Drain lets the calls in flight finish and refuses new ones with
 	// UNAVAILABLE, save those of this service. It answers when none is left.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// Cancel tells the call that was made under a name (metadata "gantry-call")
+	// to end soon. The call still answers: only then has it ended. A driver
+	// that lacks this is ended as a whole when a call takes too long.
+	Cancel(context.Context, *CancelRequest) (*CancelResponse, error)
 	mustEmbedUnimplementedDriverServer()
 }
 
@@ -121,6 +140,9 @@ func (UnimplementedDriverServer) List(*ListRequest, grpc.ServerStreamingServer[I
 }
 func (UnimplementedDriverServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedDriverServer) Cancel(context.Context, *CancelRequest) (*CancelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Cancel not implemented")
 }
 func (UnimplementedDriverServer) mustEmbedUnimplementedDriverServer() {}
 func (UnimplementedDriverServer) testEmbeddedByValue()                {}
@@ -190,6 +212,24 @@ func _Driver_Drain_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Driver_Cancel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DriverServer).Cancel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Driver_Cancel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DriverServer).Cancel(ctx, req.(*CancelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Driver_ServiceDesc is the grpc.ServiceDesc for Driver service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -204,6 +244,10 @@ var Driver_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Drain",
 			Handler:    _Driver_Drain_Handler,
+		},
+		{
+			MethodName: "Cancel",
+			Handler:    _Driver_Cancel_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
