@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/containerd/errdefs"
 )
@@ -177,6 +179,12 @@ func strict(body []byte, v any) error {
 
 // StepName is the name of st on the bus, "noun.verb".
 func StepName(st Step) string { return st.name() }
+
+// StepNames lists the steps that a driver or its host runs, by their names on
+// the bus, sorted. Wait is the engine's own.
+func StepNames() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(steps)), func(n string) bool { return n == Wait{}.name() })
+}
 
 // DecodeStep reads a step as it came over the bus; it yields a pointer to one
 // of the step types.

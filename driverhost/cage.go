@@ -3,8 +3,10 @@ package driverhost
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,11 +24,12 @@ type cage struct {
 	swept []string // <mount>/<engine's parent> in every hierarchy
 }
 
-// newCage finds a hierarchy and makes the engine's directory in it.
-func newCage(parent string) (*cage, error) {
-	mounts, err := hierarchies()
-	if err != nil {
-		return nil, err
+// newCage finds a hierarchy, makes the engine's directory in it, and ends
+// whatever an earlier host has left there. The caller has the engine's name
+// for itself, so nobody else's drivers are in it.
+func newCage(parent string, mounts []mount) (*cage, error) {
+	if !filepath.IsAbs(parent) || filepath.Clean(parent) == "/" {
+		return nil, fmt.Errorf("%q cannot be the parent of an engine's cgroups: want a path below the root of the hierarchies", parent)
 	}
 	c := &cage{}
 	for _, m := range mounts {
@@ -41,6 +44,9 @@ func newCage(parent string) (*cage, error) {
 	}
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the drivers' cgroup: %w", err)
+	}
+	for _, name := range c.names() {
+		c.kill(name)
 	}
 	return c, nil
 }
@@ -69,13 +75,46 @@ func hierarchies() ([]mount, error) {
 	return all, nil
 }
 
-// make makes the cgroup of an instance, empty.
+// names lists the instances that have a cgroup.
+func (c *cage) names() []string {
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return nil // no directory, no instance
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// make makes the cgroup of an instance, anew: on Linux 6.18 what clone3 puts
+// into a cgroup that was ever killed by cgroup.kill is killed at its birth (seen).
 func (c *cage) make(name string) (*os.File, error) {
 	dir := filepath.Join(c.dir, name)
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("make the driver's cgroup: %w", err)
+	c.drop(name)
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the drivers' cgroup: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the driver's cgroup: %w (%s)", err, c.describe(name))
 	}
 	return os.Open(dir)
+}
+
+// join puts the calling thread into an instance's cgroup, on v1: what it forks is
+// born there (cgroups(7): "tasks" takes one thread). On v2 clone3 does that.
+func (c *cage) join(name string) error {
+	if c.v2 {
+		return nil
+	}
+	tid := strconv.Itoa(unix.Gettid())
+	if err := os.WriteFile(filepath.Join(c.dir, name, "tasks"), []byte(tid), 0); err != nil {
+		return fmt.Errorf("enter the driver's cgroup: %w", err)
+	}
+	return nil
 }
 
 // kill ends every process in the instance's cgroup and those below.
@@ -85,22 +124,58 @@ func (c *cage) kill(name string) {
 		return
 	}
 	for _, pid := range c.pids(name) {
-		_ = unix.Kill(pid, unix.SIGKILL) // it may be gone, which is what is wanted
+		c.killOne(name, pid)
 	}
 }
 
-// pids lists the processes in the instance's cgroup.
-func (c *cage) pids(name string) []int {
-	data, err := os.ReadFile(filepath.Join(c.dir, name, "cgroup.procs"))
+// killOne ends a process if it is still in the cgroup once it is held by a
+// descriptor: its number may have gone to another one since it was listed.
+func (c *cage) killOne(name string, pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil
+		return // it is gone
 	}
-	var pids []int
-	for f := range strings.FieldsSeq(string(data)) {
-		if pid, err := strconv.Atoi(f); err == nil {
-			pids = append(pids, pid)
+	defer unix.Close(fd)
+	if slices.Contains(c.pids(name), pid) {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it may be gone, which is what is wanted
+	}
+}
+
+// end kills until nothing is left, for so long at most, and reports whether
+// nothing is.
+func (c *cage) end(name string, length time.Duration) bool {
+	for end := time.Now().Add(length); ; time.Sleep(time.Millisecond) {
+		if len(c.pids(name)) == 0 {
+			return true
 		}
+		if time.Now().After(end) {
+			return false
+		}
+		c.kill(name)
 	}
+}
+
+// pids lists the processes in the instance's cgroup and those below.
+func (c *cage) pids(name string) []int {
+	var pids []int
+	_ = filepath.WalkDir(filepath.Join(c.dir, name), func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // it was removed meanwhile: nobody is in it
+		}
+		if !e.IsDir() {
+			return nil
+		}
+		data, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil {
+			return nil // as above
+		}
+		for f := range strings.FieldsSeq(string(data)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
 	return pids
 }
 
@@ -117,11 +192,13 @@ func (c *cage) describe(name string) string {
 	return strings.TrimSuffix(b.String(), "; ")
 }
 
-// drop removes the cgroup of an instance that has ended.
+// drop removes the cgroup of an instance that has ended. The kernel may be busy
+// with it for a moment yet.
 func (c *cage) drop(name string) {
+	dir := filepath.Join(c.dir, name)
 	for range 200 {
-		err := os.Remove(filepath.Join(c.dir, name))
-		if !errors.Is(err, unix.EBUSY) {
+		removeEmpty(dir)
+		if _, err := os.Stat(dir); err != nil {
 			return
 		}
 		time.Sleep(time.Millisecond)
@@ -131,13 +208,8 @@ func (c *cage) drop(name string) {
 // remove removes the cgroups of drivers that have ended and, where no container
 // and no shim is left either, the engine's own in every hierarchy.
 func (c *cage) remove() {
-	entries, err := os.ReadDir(c.dir)
-	if err == nil {
-		for _, e := range entries {
-			if e.IsDir() {
-				c.drop(e.Name())
-			}
-		}
+	for _, name := range c.names() {
+		c.drop(name)
 	}
 	for _, dir := range c.swept {
 		removeEmpty(dir)

@@ -34,9 +34,10 @@ func capabilities(kind, name string) (keep []int, all bool) {
 	return []int{unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER}, false
 }
 
-// confine takes from the calling thread's bounding set whatever the kind does
-// not need: a program that root executes there gets the rest only
-// (capabilities(7), "Transformation of capabilities during execve").
+// confine takes from the calling thread whatever the kind does not need: from its
+// bounding set, and from the sets that outlive an execve by themselves. A program
+// that root executes there gets the rest only (capabilities(7), "Transformation
+// of capabilities during execve").
 func confine(kind, name string) error {
 	keep, all := capabilities(kind, name)
 	if all {
@@ -53,6 +54,19 @@ func confine(kind, name string) error {
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
 		}
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("clear the ambient capabilities: %w", err)
+	}
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	err := unix.Capget(&head, &sets[0])
+	if err == nil {
+		sets[0].Inheritable, sets[1].Inheritable = 0, 0
+		err = unix.Capset(&head, &sets[0])
+	}
+	if err != nil {
+		return fmt.Errorf("clear the inheritable capabilities: %w", err)
 	}
 	return nil
 }

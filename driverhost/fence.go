@@ -11,10 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fenceTimeout bounds the wait for the last process of an instance that was
-// killed. One in an uninterruptible sleep outlives it and is told by name.
-const fenceTimeout = 10 * time.Second
-
 // lockPath is the lock of a generation. There are two, 0 and 1: one serves, the
 // other is there for the moment of a replacement only, when both run.
 func (d *hosted) lockPath(generation int) string {
@@ -28,7 +24,7 @@ func (d *hosted) fence(ctx context.Context, generation int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	end := time.Now().Add(fenceTimeout)
+	end := time.Now().Add(d.host.patience.fence)
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {

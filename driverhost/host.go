@@ -36,34 +36,41 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// rescan is how often the driver path is looked through for new programs.
-const rescan = 5 * time.Second
-
 // Host serves the drivers of one engine on this machine.
 type Host struct {
-	o    Options
-	cage *cage
+	o        Options
+	patience patience
+	cage     *cage
 
 	ctx  context.Context // ends with the host; driver processes hang on it
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	mu      sync.Mutex
+	mu      sync.Mutex         // never held while the bus or a driver is asked
 	drivers map[string]*hosted // by "kind/name"; guarded by mu
+	closed  bool               // no further drivers; guarded by mu
 	epoch   uint64             // the highest seen; guarded by mu
 }
 
 // Start finds the drivers, ends what an earlier host has left of them, and
 // takes steps.
 func Start(o Options) (*Host, error) {
-	c, err := newCage(o.Config.Cgroup)
+	mounts, err := hierarchies()
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{o: o, cage: c, drivers: make(map[string]*hosted), epoch: o.Epoch}
+	return start(o, usual(), mounts)
+}
+
+func start(o Options, p patience, mounts []mount) (*Host, error) {
+	c, err := newCage(o.Config.Cgroup, mounts)
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{o: o, patience: p, cage: c, drivers: make(map[string]*hosted), epoch: o.Epoch}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	if err := h.find(); err != nil {
-		h.stop()
+		h.Close(h.ctx)
 		return nil, err
 	}
 	h.wg.Add(1)
@@ -75,6 +82,7 @@ func Start(o Options) (*Host, error) {
 // then ends the drivers. Containers go on.
 func (h *Host) Close(ctx context.Context) {
 	h.mu.Lock()
+	h.closed = true
 	all := make([]*hosted, 0, len(h.drivers))
 	for _, d := range h.drivers {
 		all = append(all, d)
@@ -92,7 +100,9 @@ func (h *Host) Close(ctx context.Context) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			d.stop(context.WithoutCancel(ctx))
+			if err := d.stop(context.WithoutCancel(ctx)); err != nil {
+				d.log.Warn("stop a driver", "error", err)
+			}
 		}()
 	}
 	wg.Wait()
@@ -105,7 +115,7 @@ const closePoll = 2 * time.Millisecond
 
 func (h *Host) rescan() {
 	defer h.wg.Done()
-	t := time.NewTicker(rescan)
+	t := time.NewTicker(h.patience.rescan)
 	defer t.Stop()
 	for {
 		select {
@@ -131,7 +141,7 @@ func (h *Host) find() error {
 			if err != nil || !slices.Contains(driver.Kinds(), kind) || strings.Contains(name, "/") {
 				continue
 			}
-			if err := h.serve(kind, name, filepath.Join(dir, e.Name())); err != nil {
+			if err := h.serve(kind, name); err != nil {
 				return err
 			}
 		}
@@ -139,20 +149,45 @@ func (h *Host) find() error {
 	return nil
 }
 
-func (h *Host) serve(kind, name, path string) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// program is the first on the driver path that is the driver's. One that has
+// vanished is named where it would have to be.
+func (h *Host) program(kind, name string) string {
+	file := driver.ProgramName(kind, name)
+	for _, dir := range h.o.Path {
+		path := filepath.Join(dir, file)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return filepath.Join(append(h.o.Path[:1:1], file)...)
+}
+
+// serve takes the steps of a driver that is not served yet. Only one goroutine
+// at a time looks for drivers.
+func (h *Host) serve(kind, name string) error {
 	id := kind + "/" + name
-	if h.drivers[id] != nil {
+	d := newHosted(h, kind, name)
+	h.mu.Lock()
+	if h.closed || h.drivers[id] != nil {
+		h.mu.Unlock()
 		return nil
 	}
-	d := newHosted(h, kind, name, path)
+	h.drivers[id] = d
+	h.mu.Unlock()
 	serving, err := h.o.Bus.ServeSteps(kind, name, bus.StepHandlers{Step: d.take, Cancel: d.cancel})
 	if err != nil {
+		h.mu.Lock()
+		delete(h.drivers, id)
+		h.mu.Unlock()
 		return err
 	}
+	d.mu.Lock()
 	d.serving = serving
-	h.drivers[id] = d
+	closed := d.closed
+	d.mu.Unlock()
+	if closed {
+		serving.Close()
+	}
 	return nil
 }
 
@@ -167,17 +202,15 @@ func (h *Host) Need(kind, name, path string) {
 		h.o.Log.Warn("a driver that holds something is not on the driver path", "driver", kind+"/"+name)
 		return
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
 	h.wg.Add(1)
 	go func() {
 		defer h.wg.Done()
-		for h.ctx.Err() == nil {
-			p, err := d.instance(h.ctx, path)
-			if err == nil {
-				p.calls.Done()
-				return
-			}
-			d.log.Warn("start a driver", "error", err)
-		}
+		d.keepUp(path, 0)
 	}()
 }
 

@@ -2,7 +2,6 @@ package driverhost
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -13,14 +12,7 @@ import (
 
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/core"
-	"github.com/gantryd/gantry/sdk/driver"
-)
-
-// The bounds of the back-off between starts of a driver that ends by itself.
-const (
-	backoffMin  = 20 * time.Millisecond
-	backoffMax  = 30 * time.Second
-	backoffGood = 10 * time.Second // an instance that lived so long starts the count anew
+	"github.com/gantryd/gantry/internal/errclass"
 )
 
 // hosted is one driver: at most one instance serves at a time.
@@ -28,28 +20,28 @@ type hosted struct {
 	host       *Host
 	kind, name string
 	id         string // "kind/name"
-	found      string // the program on the driver path
 	log        *slog.Logger
-	serving    *bus.StepServing
 
-	// starting is held while an instance is started, replaced or stopped.
-	starting sync.Mutex
+	// held has room for one: whoever starts, replaces or stops an instance.
+	held chan struct{}
 
-	mu      sync.Mutex
-	now     *process            // that serves; nil for none. Guarded by mu
-	closed  bool                // no more steps. Guarded by mu
-	running map[string]*running // by step id. Guarded by mu
-	slots   map[string]chan struct{}
-	backoff time.Duration // guarded by starting
-	born    time.Time     // of the last instance; guarded by starting
+	mu       sync.Mutex
+	serving  *bus.StepServing
+	now      *process                 // that serves; nil for none. Guarded by mu, written while held
+	closed   bool                     // no more steps. Guarded by mu
+	running  map[string]*running      // by step id. Guarded by mu
+	slots    map[string]chan struct{} // closed when the last step of the slot has ended. Guarded by mu
+	failures int                      // starts and short lives in a row. Guarded by mu
+	last     error                    // what the last of them was. Guarded by mu
+	after    time.Time                // no start before. Guarded by mu
 }
 
-func newHosted(h *Host, kind, name, path string) *hosted {
+func newHosted(h *Host, kind, name string) *hosted {
 	id := kind + "/" + name
 	return &hosted{
-		host: h, kind: kind, name: name, id: id, found: path,
-		log:     h.o.Log.With("driver", id),
-		running: make(map[string]*running), slots: make(map[string]chan struct{}),
+		host: h, kind: kind, name: name, id: id,
+		log:  h.o.Log.With("driver", id),
+		held: make(chan struct{}, 1), running: make(map[string]*running), slots: make(map[string]chan struct{}),
 	}
 }
 
@@ -57,29 +49,49 @@ func (d *hosted) runDir() string {
 	return filepath.Join(d.host.o.Config.Run, d.kind+"-"+d.name)
 }
 
+// hold takes the driver for starting, replacing or stopping an instance.
+func (d *hosted) hold(ctx context.Context) error {
+	select {
+	case d.held <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *hosted) letGo() { <-d.held }
+
 // instance is the process that serves; it is started if there is none. path
-// names another program than the one found, or is empty. The caller says
-// calls.Done when it is done with the process.
-func (d *hosted) instance(ctx context.Context, path string) (*process, error) {
-	d.starting.Lock()
-	defer d.starting.Unlock()
+// names another program than the one on the driver path, or is empty. A driver
+// that keeps ending is not waited for longer than hold: the caller is told why.
+// The caller says calls.Done when it is done with the process.
+func (d *hosted) instance(ctx context.Context, path string, hold time.Duration) (*process, error) {
+	if err := d.hold(ctx); err != nil {
+		return nil, err
+	}
+	defer d.letGo()
 	if p := d.current(); p != nil {
 		p.calls.Add(1)
 		return p, nil
 	}
-	if err := d.pause(ctx); err != nil {
+	if p := d.dead(); p != nil {
+		d.bury(p)
+	}
+	if err := d.pause(ctx, hold); err != nil {
 		return nil, err
 	}
 	if path == "" {
-		path = d.found
+		path = d.host.program(d.kind, d.name)
 	}
-	d.born = time.Now()
-	p, err := d.start(ctx, path, nil)
+	// The start is not this step's alone: its end does not end it.
+	p, err := d.start(d.host.ctx, path, nil)
+	if err == nil {
+		if err = d.introduce(d.host.ctx, p); err != nil {
+			d.end(p)
+		}
+	}
 	if err != nil {
-		return nil, unavailable(err)
-	}
-	if err := d.introduce(ctx, p); err != nil {
-		d.end(p)
+		d.failed(err)
 		return nil, unavailable(err)
 	}
 	p.calls.Add(1)
@@ -87,50 +99,55 @@ func (d *hosted) instance(ctx context.Context, path string) (*process, error) {
 	return p, nil
 }
 
-// pause waits out the back-off of a driver that has ended by itself.
-func (d *hosted) pause(ctx context.Context) error {
-	if d.born.IsZero() {
-		return nil
+// pause waits out the back-off of a driver that keeps ending.
+func (d *hosted) pause(ctx context.Context, hold time.Duration) error {
+	d.mu.Lock()
+	wait, last := time.Until(d.after), d.last
+	d.mu.Unlock()
+	if wait > hold {
+		return unavailable(fmt.Errorf("%w (it is tried again in %v)", last, wait.Round(time.Second/10)))
 	}
-	if lived := time.Since(d.born); lived > backoffGood {
-		d.backoff = 0
-	}
-	wait := d.backoff
-	d.backoff = min(max(2*d.backoff, backoffMin), backoffMax)
 	select {
 	case <-time.After(wait):
 		return nil
 	case <-ctx.Done():
-		return unavailable(ctx.Err())
+		return ctx.Err()
 	}
+}
+
+// failed counts a failed start, or a life that was too short.
+func (d *hosted) failed(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failures++
+	d.last, d.after = err, time.Now().Add(d.host.patience.pauseAfter(d.failures))
+}
+
+// forgive forgets failures: the driver has lived well, or was stopped on purpose.
+func (d *hosted) forgive() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failures, d.last, d.after = 0, nil, time.Time{}
 }
 
 // current is the instance that serves and lives, or nil.
 func (d *hosted) current() *process {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.now == nil {
+	if d.now == nil || d.now.dead() {
 		return nil
 	}
-	select {
-	case <-d.now.died:
-		return nil
-	default:
-		return d.now
-	}
+	return d.now
 }
 
 // introduce reports a new instance and what it holds, before its first step.
 func (d *hosted) introduce(ctx context.Context, p *process) error {
-	if p.info.Name != d.name {
-		return fmt.Errorf("the program %s says that it is driver %q, not %q", p.path, p.info.Name, d.name)
-	}
 	for _, w := range p.info.Warnings {
 		d.log.Warn(w)
 	}
-	items, err := p.driver.List(ctx)
+	items, err := d.list(ctx, p)
 	if err != nil {
-		return fmt.Errorf("ask driver %s for what it holds: %w", d.id, err)
+		return err
 	}
 	started := &core.ReportDriver{Driver: d.id, Instance: p.instance, PID: p.pid, Version: p.info.Version}
 	if err := d.report(ctx, p.instance, started); err != nil {
@@ -153,67 +170,132 @@ func (d *hosted) begin(p *process) {
 	}
 }
 
-// watch waits for the end of an instance. One that ended by itself is told,
-// and started again if it is one that must watch processes.
+// startsAlone bounds how often a driver that ended by itself is started again
+// before a step asks for it. One that must watch processes has no bound.
+const startsAlone = 8
+
+// watch waits for the end of an instance. One that ended by itself is told, and
+// started again.
 func (d *hosted) watch(p *process) {
 	defer d.host.wg.Done()
 	select {
-	case <-p.died:
+	case <-p.launch.gone:
 	case <-d.host.ctx.Done():
 		return
 	}
-	d.mu.Lock()
-	unasked := d.now == p
-	if unasked {
-		d.now = nil
-	}
-	closed := d.closed
-	d.mu.Unlock()
-	if !unasked {
+	if d.hold(d.host.ctx) != nil {
 		return
 	}
-	d.log.Warn("driver died", "pid", p.pid)
+	if d.dead() == p {
+		d.bury(p)
+	}
+	asked := p.dismissed
+	d.letGo()
+	if asked {
+		return
+	}
+	bound := startsAlone
+	if _, ok := p.driver.(exiter); ok {
+		bound = 0
+	}
+	d.keepUp(p.path, bound)
+}
+
+// dead is the instance that served and died, or nil.
+func (d *hosted) dead() *process {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.now != nil && d.now.dead() {
+		return d.now
+	}
+	return nil
+}
+
+// bury clears away an instance that died by itself, and tells it. The caller
+// holds the driver: a new instance may take the same place.
+func (d *hosted) bury(p *process) {
+	<-p.launch.gone
+	how := p.launch.how()
+	d.log.Warn("driver died", "pid", p.pid, "how", how)
+	d.mu.Lock()
+	d.now = nil
+	d.mu.Unlock()
 	d.end(p)
-	ended := &core.ReportDriver{Driver: d.id, Instance: p.instance, Ended: true, Reason: "its process died"}
+	if time.Since(p.born) > d.host.patience.good {
+		d.forgive()
+	}
+	d.failed(fmt.Errorf("driver %s (%s) keeps ending: %s", d.id, p.path, how))
+	ended := &core.ReportDriver{Driver: d.id, Instance: p.instance, Ended: true, Reason: how}
 	if err := d.report(d.host.ctx, p.instance, ended); err != nil && d.host.ctx.Err() == nil {
 		d.log.Warn("report the end of a driver", "error", err)
 	}
-	for !closed && d.host.ctx.Err() == nil {
-		again, err := d.instance(d.host.ctx, p.path)
+}
+
+// dismiss takes the instance out of service, to be ended; nil if there is none.
+// The caller holds the driver.
+func (d *hosted) dismiss() *process {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.now
+	d.now = nil
+	if p != nil {
+		p.dismissed = true
+	}
+	return p
+}
+
+// keepUp starts an instance until there is one, at most bound times; 0 is no bound.
+func (d *hosted) keepUp(path string, bound int) {
+	for n := 0; (bound == 0 || n < bound) && !d.refusing(); n++ {
+		p, err := d.instance(d.host.ctx, path, d.host.patience.longest)
 		if err == nil {
-			again.calls.Done()
+			p.calls.Done()
 			return
 		}
-		d.log.Warn("start a driver again", "error", err)
-		d.mu.Lock()
-		closed = d.closed
-		d.mu.Unlock()
+		if d.host.ctx.Err() == nil {
+			d.log.Warn("start a driver", "error", err)
+		}
 	}
 }
 
 // stop ends the instance that serves: drained first, then killed with all that
-// it has started in its cgroup.
-func (d *hosted) stop(ctx context.Context) {
-	d.starting.Lock()
-	defer d.starting.Unlock()
-	d.mu.Lock()
-	p := d.now
-	d.now = nil
-	d.mu.Unlock()
-	if p == nil {
-		return
+// it has started in its cgroup. What an earlier host may have left is ended too.
+func (d *hosted) stop(ctx context.Context) error {
+	if err := d.hold(ctx); err != nil {
+		return err
 	}
-	d.retire(ctx, p)
-	d.backoff, d.born = 0, time.Time{}
-	d.log.Info("driver stopped", "pid", p.pid)
+	defer d.letGo()
+	p := d.dismiss()
+	if p != nil {
+		d.retire(ctx, p)
+		d.log.Info("driver stopped", "pid", p.pid)
+	}
+	d.forgive()
+	for generation := range 2 {
+		name := d.cageName(generation)
+		if !d.host.cage.end(name, d.host.patience.fence) {
+			return errclass.Errorf(errdefs.ErrUnavailable, "driver %s does not end: %s", d.id, d.host.cage.describe(name))
+		}
+		d.host.cage.drop(name)
+	}
+	return nil
 }
 
 // refuse takes no more steps.
 func (d *hosted) refuse() {
-	d.serving.Close()
 	d.mu.Lock()
 	d.closed = true
+	serving := d.serving
 	d.mu.Unlock()
+	if serving != nil {
+		serving.Close()
+	}
+}
+
+func (d *hosted) refusing() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed || d.host.ctx.Err() != nil
 }
 
 func (d *hosted) busy() bool {
@@ -222,46 +304,9 @@ func (d *hosted) busy() bool {
 	return len(d.running) > 0
 }
 
-// replace puts the program at path in the place of the one that serves. Steps
-// that come meanwhile wait; those that run against the old one end first, or
-// are cut and asked for again. If the new one does not shake hands, say who it is
-// and what it holds, the old one serves on.
-func (d *hosted) replace(ctx context.Context, path string) (*process, error) {
-	d.starting.Lock()
-	defer d.starting.Unlock()
-	old := d.current()
-	if old != nil {
-		old.drain(ctx, drainTimeout)
-	}
-	p, err := d.start(ctx, path, old)
-	if err != nil {
-		return nil, err
-	}
-	if p.info.Name != d.name {
-		d.end(p)
-		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "the program %s says that it is driver %q, not %q", path, p.info.Name, d.name)
-	}
-	if _, err := p.driver.List(ctx); err != nil {
-		d.end(p)
-		return nil, fmt.Errorf("ask the new driver for what it holds: %w", err)
-	}
-	d.mu.Lock()
-	d.now = nil
-	d.mu.Unlock()
-	if old != nil {
-		d.retire(ctx, old)
-	}
-	if err := d.introduce(ctx, p); err != nil {
-		d.end(p)
-		return nil, err
-	}
-	d.begin(p)
-	return p, nil
-}
-
 func unavailable(err error) error {
 	if errdefs.IsUnavailable(err) {
 		return err
 	}
-	return errors.Join(errdefs.ErrUnavailable, err)
+	return errclass.Errorf(errdefs.ErrUnavailable, "%w", err)
 }

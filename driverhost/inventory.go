@@ -21,15 +21,6 @@ func inventory(kind, name, instance string, items []driver.Item) *core.ReportInv
 	return r
 }
 
-// reconcile reports the inventory anew.
-func (d *hosted) reconcile(ctx context.Context, p *process) error {
-	items, err := p.driver.List(ctx)
-	if err != nil {
-		return fmt.Errorf("ask driver %s for what it holds: %w", d.id, err)
-	}
-	return d.report(ctx, p.instance, inventory(d.kind, d.name, p.instance, items))
-}
-
 // report sends what was seen until the engine has it.
 func (d *hosted) report(ctx context.Context, instance string, c core.Command) error {
 	body, err := json.Marshal(c)

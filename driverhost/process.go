@@ -6,10 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
@@ -28,13 +28,21 @@ type process struct {
 	generation int
 	instance   string // random; marks its results
 	path       string
+	launch     *launch
 	client     *plugin.Client
 	driver     driver.Common // and the interface of its kind
-	drainer    interface{ Drain(context.Context) error }
+	remote     remote
 	info       driver.Info
 	pid        int
-	died       chan struct{}  // closed when the process is gone
-	calls      sync.WaitGroup // steps that run against it; Add under hosted.starting
+	born       time.Time
+	calls      sync.WaitGroup // steps that run against it; Add while the driver is held
+	dismissed  bool           // it was ended on purpose; written and read while the driver is held
+}
+
+// remote is what the host asks of any driver beside its contract.
+type remote interface {
+	Drain(ctx context.Context) error
+	Cancel(ctx context.Context, call string) error
 }
 
 // pluginOf is the go-plugin side of a kind's contract.
@@ -79,19 +87,22 @@ func (d *hosted) start(ctx context.Context, path string, replaces *process) (*pr
 		}
 		defer other.Close()
 	}
-	cmd, closeFiles, err := d.command(path, cfg, sockets, lock, generation)
+	l, closeFiles, err := d.prepare(path, cfg, sockets, lock, generation)
 	if err != nil {
 		return nil, err
 	}
 	defer closeFiles()
-	p := &process{generation: generation, instance: newInstance(), path: path, died: make(chan struct{})}
-	p.client = plugin.NewClient(driver.ClientConfig(d.kind, plug, cmd, hostLogger(d.log)))
-	if err := p.connect(ctx, d.kind, d.name); err != nil {
+	p := &process{generation: generation, instance: newInstance(), path: path, launch: l, born: time.Now()}
+	p.client = l.client(driver.ClientConfig(d.kind, plug, nil, hostLogger(d.log)), sockets, d.host.patience.start)
+	if err := p.connect(ctx, d.kind, d.host.patience.start); err != nil {
 		d.end(p)
 		return nil, fmt.Errorf("start driver %s (%s): %w", d.id, path, err)
 	}
-	p.pid = cmd.Process.Pid
-	go p.watch()
+	p.pid = l.cmd.Process.Pid
+	if p.info.Name != d.name {
+		d.end(p)
+		return nil, fmt.Errorf("start driver %s (%s): it says that it is driver %q", d.id, path, p.info.Name)
+	}
 	return p, nil
 }
 
@@ -114,116 +125,135 @@ func (d *hosted) directories(generation int) (driver.Config, string, error) {
 	return cfg, sockets, err
 }
 
-// command is the program with everything that it may know and have.
-func (d *hosted) command(path string, cfg driver.Config, sockets string, lock *os.File, generation int) (*exec.Cmd, func(), error) {
-	group, err := d.host.cage.make(d.cageName(generation))
+// prepare makes the program ready to be started, with everything that it may
+// know and have.
+func (d *hosted) prepare(path string, cfg driver.Config, sockets string, lock *os.File, generation int) (*launch, func(), error) {
+	name := d.cageName(generation)
+	group, err := d.host.cage.make(name)
 	if err != nil {
 		return nil, nil, err
 	}
 	cmd := exec.Command(path)
 	cmd.Env = append(cfg.Environ(), driver.EnvSocketDir+"="+sockets, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	if d.log.Enabled(context.Background(), slog.LevelDebug) {
+		cmd.Env = append(cmd.Env, driver.EnvLogLevel+"=debug")
+	}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{lock}
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	if d.host.cage.v2 {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
 	}
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return nil, nil, errors.Join(err, group.Close())
+	l := &launch{
+		cmd: cmd, cage: d.host.cage, name: name, fence: d.host.patience.fence, said: newSaid(d.log),
+		ended: make(chan struct{}), gone: make(chan struct{}),
+		enter: func() error {
+			if err := d.host.cage.join(name); err != nil {
+				return err
+			}
+			return confine(d.kind, d.name)
+		},
 	}
-	cmd.Stdin = null
-	return cmd, func() { _, _ = group.Close(), null.Close() }, nil
+	return l, func() { _ = group.Close() }, nil
 }
 
-// connect starts the process, with the kind's capabilities alone, and shakes
-// hands. go-plugin forks in the goroutine that calls it; the bounding set is a
-// thread's own, so a thread is spent on it.
-func (p *process) connect(ctx context.Context, kind, name string) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := confine(kind, name); err != nil {
-			done <- err
-			return
-		}
-		_, err := p.client.Client()
-		done <- err
-	}()
-	select {
-	case err := <-done:
-		if err != nil {
-			return err
-		}
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+// connect starts the process, shakes hands, and asks who it is. When ctx ends,
+// so does the process.
+func (p *process) connect(ctx context.Context, kind string, length time.Duration) error {
+	stop := context.AfterFunc(ctx, func() { _ = p.launch.Kill(ctx) })
+	defer stop()
 	rpc, err := p.client.Client()
 	if err != nil {
-		return err
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return p.launch.refusal(err)
 	}
 	d, err := rpc.Dispense(kind)
 	if err != nil {
 		return err
 	}
-	p.driver = d.(driver.Common)
-	p.drainer = d.(interface{ Drain(context.Context) error })
-	p.info, err = p.driver.Info(ctx)
-	return err
+	p.driver, p.remote = d.(driver.Common), d.(remote)
+	ask, cancel := context.WithTimeout(ctx, length)
+	defer cancel()
+	if p.info, err = p.driver.Info(ask); err != nil {
+		return p.ailing("ask who it is", err)
+	}
+	return nil
 }
 
-// watch closes died when the process is gone.
-func (p *process) watch() {
-	defer close(p.died)
-	fd, err := unix.PidfdOpen(p.pid, 0)
+// list asks a new instance for what it holds.
+func (d *hosted) list(ctx context.Context, p *process) ([]driver.Item, error) {
+	ask, cancel := context.WithTimeout(ctx, d.host.patience.start)
+	defer cancel()
+	items, err := p.driver.List(ask)
 	if err != nil {
-		return // gone already
+		return nil, fmt.Errorf("start driver %s (%s): %w", d.id, p.path, p.ailing("ask for what it holds", err))
 	}
-	defer unix.Close(fd)
-	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
-		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
-			return
-		}
+	return items, nil
+}
+
+// ailing adds to the error of a call how the process ended, if it did.
+func (p *process) ailing(act string, err error) error {
+	select {
+	case <-p.launch.ended:
+		return fmt.Errorf("%s: it ended: %s", act, p.launch.how())
+	case <-time.After(drip):
+		return fmt.Errorf("%s: %w", act, err)
+	}
+}
+
+// dead reports whether the main process is gone.
+func (p *process) dead() bool {
+	select {
+	case <-p.launch.ended:
+		return true
+	default:
+		return false
 	}
 }
 
 // drain waits for the steps that run against the instance, for so long at most.
 func (p *process) drain(ctx context.Context, length time.Duration) {
 	idle := make(chan struct{})
-	go func() {
+	go func() { // ends with the instance at the latest
 		p.calls.Wait()
 		close(idle)
 	}()
 	select {
 	case <-idle:
 	case <-time.After(length):
-	case <-p.died:
+	case <-p.launch.ended:
 	case <-ctx.Done():
 	}
 }
 
 // retire lets the instance end by itself, then sees to it that it has.
 func (d *hosted) retire(ctx context.Context, p *process) {
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.host.patience.drain)
 	defer cancel()
-	if err := p.drainer.Drain(ctx); err != nil {
-		d.log.Info("calls of a driver were cut", "error", err)
+	if err := p.remote.Drain(ctx); err != nil {
+		d.log.Info("calls of a driver are cut", "error", err)
 	}
-	p.client.Kill() // asks first, then kills
+	// go-plugin asks it to end and waits for the answer without a bound.
+	kill := time.AfterFunc(politeness, func() { _ = p.launch.Kill(ctx) })
+	p.client.Kill()
+	kill.Stop()
 	d.end(p)
 }
 
+// politeness is how long an instance that has drained may take to end by itself.
+const politeness = time.Second
+
 // end ends the instance, all of it, and what is left of it on the machine.
 func (d *hosted) end(p *process) {
-	name := d.cageName(p.generation)
-	d.host.cage.kill(name)
+	_ = p.launch.Kill(context.Background())
 	p.client.Kill()
-	d.host.cage.drop(name)
+	if p.launch.cmd.Process != nil {
+		<-p.launch.gone
+	}
+	d.host.cage.drop(p.launch.name)
 }
-
-// drainTimeout bounds the wait for calls in flight when an instance ends.
-const drainTimeout = 5 * time.Second
 
 func newInstance() string {
 	b := make([]byte, 8)

@@ -3,7 +3,6 @@ package driverhost
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -18,9 +17,6 @@ import (
 	"github.com/gantryd/gantry/sdk/imagedriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
 )
-
-// heartbeat is how often the engine hears of a step that still runs.
-const heartbeat = time.Second
 
 // running is one step being run.
 type running struct {
@@ -44,7 +40,7 @@ func (d *hosted) take(s bus.Step) error {
 		return errclass.Errorf(errdefs.ErrUnavailable, "driver %s is being ended", d.id)
 	}
 	if r := d.running[s.ID]; r != nil {
-		r.step.Try = s.Try
+		r.step.Epoch, r.step.Try = s.Epoch, s.Try
 		return nil
 	}
 	ctx, cancel := context.WithCancel(d.host.ctx)
@@ -85,17 +81,20 @@ func (d *hosted) cancel(c bus.Cancel) error {
 
 // carryOut runs a step and tells its result until the engine has it.
 func (d *hosted) carryOut(ctx context.Context, r *running, st core.Step) {
-	log := d.log.With("step", r.step.ID)
+	d.mu.Lock()
+	step := r.step
+	d.mu.Unlock()
+	log := d.log.With("step", step.ID)
 	log.Debug("step starts")
 	begun := time.Now()
 	quiet := make(chan struct{})
 	go d.beat(r, quiet)
-	result, instance, err := d.run(ctx, r, st)
+	result, instance, err := d.run(ctx, step, st)
 	close(quiet)
 	log.Debug("step ends", "took", time.Since(begun), "error", err)
 
 	d.mu.Lock()
-	step := r.step
+	step = r.step // another try may have joined
 	delete(d.running, step.ID)
 	d.mu.Unlock()
 	f := bus.Finish{Epoch: step.Epoch, Kind: d.kind, Driver: d.name, Instance: instance, Step: step.ID, Try: step.Try}
@@ -111,7 +110,7 @@ func (d *hosted) carryOut(ctx context.Context, r *running, st core.Step) {
 
 // beat tells that a step still runs.
 func (d *hosted) beat(r *running, quiet chan struct{}) {
-	t := time.NewTicker(heartbeat)
+	t := time.NewTicker(d.host.patience.heartbeat)
 	defer t.Stop()
 	for {
 		select {
@@ -130,7 +129,10 @@ func (d *hosted) beat(r *running, quiet chan struct{}) {
 }
 
 // run runs a step against the instance that serves, within its deadline.
-func (d *hosted) run(ctx context.Context, r *running, st core.Step) (core.Result, string, error) {
+func (d *hosted) run(ctx context.Context, s bus.Step, st core.Step) (core.Result, string, error) {
+	if err := ctx.Err(); err != nil {
+		return core.Result{}, "", fmt.Errorf("taken back before it began: %w", err)
+	}
 	switch st := st.(type) {
 	case *core.ReplaceDriver:
 		p, err := d.replace(ctx, st.Path)
@@ -139,24 +141,32 @@ func (d *hosted) run(ctx context.Context, r *running, st core.Step) (core.Result
 		}
 		return core.Result{Instance: p.instance, Version: p.info.Version}, p.instance, nil
 	case *core.StopDriver:
-		d.stop(ctx)
-		return core.Result{}, "", nil
+		return core.Result{}, "", d.stop(ctx)
 	}
-	p, err := d.instance(ctx, r.step.Path)
+	p, err := d.instance(ctx, s.Path, d.host.patience.hold)
 	if err != nil {
 		return core.Result{}, "", err
 	}
 	defer p.calls.Done()
-	ctx, watchdog := d.deadline(ctx, r.step, p)
-	defer watchdog.stop()
-	result, err := d.dispatch(ctx, p, st, d.progress(r, watchdog))
-	return result, p.instance, watchdog.explain(ctx, err)
+	w := newWatchdog(s)
+	call, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	go w.guard(ctx, d, p, s.ID, cut)
+	result, err := d.dispatch(driver.WithCall(call, s.ID), p, st, d.progress(s, w))
+	if err = w.explain(p, err); err != nil && p.dead() {
+		return result, "", err // the engine no longer knows the instance
+	}
+	return result, p.instance, err
 }
 
 // dispatch calls the method that the step stands for.
 func (d *hosted) dispatch(ctx context.Context, p *process, st core.Step, progress driver.Progress) (core.Result, error) {
 	if _, ok := st.(*core.Reconcile); ok {
-		return core.Result{}, d.reconcile(ctx, p)
+		items, err := p.driver.List(ctx)
+		if err != nil {
+			return core.Result{}, err
+		}
+		return core.Result{}, d.report(d.host.ctx, p.instance, inventory(d.kind, d.name, p.instance, items))
 	}
 	switch drv := p.driver.(type) {
 	case graphdriver.Driver:
@@ -176,12 +186,12 @@ func noRunner(st core.Step) error {
 }
 
 // progress keeps the watchdog calm and tells the job's followers.
-func (d *hosted) progress(r *running, w *watchdog) driver.Progress {
+func (d *hosted) progress(s bus.Step, w *watchdog) driver.Progress {
 	return func(done, total int64, what string) {
 		w.calm()
-		if r.step.Job != "" {
+		if s.Job != "" {
 			// Progress may get lost.
-			_ = d.host.o.Bus.TellProgress(r.step.Job, Progress{Step: r.step.ID, Done: done, Total: total, What: what})
+			_ = d.host.o.Bus.TellProgress(s.Job, Progress{Step: s.ID, Done: done, Total: total, What: what})
 		}
 	}
 }
@@ -192,62 +202,4 @@ type Progress struct {
 	Done  int64  `json:"done"`
 	Total int64  `json:"total"` // 0 if unknown
 	What  string `json:"what,omitempty"`
-}
-
-// watchdog cancels a step at its deadline: the silence that is allowed for
-// those that tell progress, the whole duration of the others.
-type watchdog struct {
-	timer  *time.Timer
-	length time.Duration
-	long   bool
-	cancel context.CancelCauseFunc
-}
-
-var errDeadline = errors.New("deadline")
-
-func (d *hosted) deadline(ctx context.Context, s bus.Step, p *process) (context.Context, *watchdog) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watchdog{length: time.Duration(s.Deadline), cancel: cancel}
-	if w.length <= 0 {
-		w.length = 2 * time.Minute
-	}
-	w.long = s.Verb == "layer.apply" || s.Verb == "image.load-archive"
-	w.timer = time.AfterFunc(w.length, func() { cancel(errDeadline) })
-	stop := context.AfterFunc(ctx, func() {})
-	go func() { // a dead instance answers nothing any more
-		select {
-		case <-p.died:
-			cancel(errDied)
-		case <-ctx.Done():
-		}
-		stop()
-	}()
-	return ctx, w
-}
-
-var errDied = errors.New("the driver died")
-
-func (w *watchdog) calm() {
-	if w.long {
-		w.timer.Reset(w.length)
-	}
-}
-
-func (w *watchdog) stop() {
-	w.timer.Stop()
-	w.cancel(nil)
-}
-
-// explain says why a step was cut.
-func (w *watchdog) explain(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errDied):
-		return errclass.Errorf(errdefs.ErrUnavailable, "the driver died while it ran the step")
-	case errors.Is(cause, errDeadline):
-		return errclass.Errorf(errdefs.ErrAborted, "no end within %v", w.length)
-	}
-	return err
 }

@@ -75,7 +75,7 @@ func (d *hosted) followExits(p *process, e exiter) {
 	defer cancel()
 	go func() {
 		select {
-		case <-p.died:
+		case <-p.launch.ended:
 			cancel()
 		case <-ctx.Done():
 		}
@@ -92,7 +92,7 @@ func (d *hosted) followExits(p *process, e exiter) {
 		}
 		d.log.Warn("the stream of exits broke off", "error", err)
 		select {
-		case <-time.After(backoffMin):
+		case <-time.After(d.host.patience.backoff):
 		case <-ctx.Done():
 		}
 	}

@@ -1,0 +1,104 @@
+package driverhost
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/core"
+)
+
+func (r *rig) replacement(path string) bus.Step {
+	return r.step("net/fake", &core.ReplaceDriver{Path: path})
+}
+
+// Steps that run end first, those that come wait; then the new one serves, also
+// after it has died.
+func TestReplace(t *testing.T) {
+	r := newRig(t, "gantry-net-fake").begin()
+	path := r.program("new", "gantry-net-fake")
+	r.good(r.network("ok"))
+	old := r.pid()
+	slow, swap, after := r.network("slow"), r.replacement(path), r.network("ok")
+	after.Path = path
+	r.send(slow)
+	time.Sleep(50 * time.Millisecond)
+	r.send(swap)
+	time.Sleep(50 * time.Millisecond)
+	r.send(after)
+	first, second, third := r.finish(slow), r.finish(swap), r.finish(after)
+	if first.Error != nil || second.Error != nil || third.Error != nil {
+		t.Fatalf("%+v, %+v, %+v", first.Error, second.Error, third.Error)
+	}
+	if first.Instance == second.Instance || second.Instance != third.Instance || !strings.Contains(string(second.Result), `"version":"fake-new"`) {
+		t.Errorf("%+v %s, %+v", first, second.Result, third)
+	}
+	if alive(old) {
+		t.Error("the old driver lives")
+	}
+	r.bus.mu.Lock()
+	if ends := r.bus.drivers(true); len(ends) != 0 {
+		t.Errorf("the old one's end was told as if it were the driver's: %+v", ends)
+	}
+	r.bus.mu.Unlock()
+	if err := unix.Kill(r.pid(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the new program's return", func() bool {
+		all := r.bus.drivers(false)
+		return len(all) == 3 && all[2].Version == "fake-new"
+	})
+	back := r.program("third", "gantry-net-fake") // the generations take turns
+	r.good(r.replacement(back))
+	r.good(r.replacement(path))
+}
+
+func TestReplaceRefused(t *testing.T) {
+	r := newRig(t, "gantry-net-fake")
+	r.p.start = time.Second
+	r.begin()
+	r.good(r.network("ok"))
+	pid := r.pid()
+	for mode, word := range map[string]string{
+		"failing": "the moon is full", "garbage": "does not speak", "misnamed": `driver "other"`,
+		"failing-list": "the book is burnt", "hung-list": "ask for what it holds", "none": "no such file",
+	} {
+		path := "/nowhere/gantry-net-fake"
+		if mode != "none" {
+			path = r.program("be-"+mode, "gantry-net-fake")
+		}
+		swap, meanwhile := r.replacement(path), r.network("ok")
+		r.send(swap)
+		r.send(meanwhile)
+		r.fails(r.finish(swap), "failed-precondition", word, path, "the one before serves on")
+		if f := r.finish(meanwhile); f.Error != nil {
+			t.Errorf("%s: a step meanwhile: %+v", mode, f.Error)
+		}
+		if left := r.host.cage.pids("net-fake.1"); len(left) != 0 {
+			t.Errorf("%s: processes are left: %v", mode, left)
+		}
+	}
+	if !alive(pid) || r.pid() != pid {
+		t.Error("the one before does not serve on")
+	}
+}
+
+// A disabled driver has no process left, and may come back.
+func TestStopDriver(t *testing.T) {
+	r := newRig(t, "gantry-net-fake").begin()
+	r.good(r.network("ok"))
+	pid := r.pid()
+	r.good(r.step("net/fake", &core.StopDriver{}))
+	if alive(pid) || len(r.host.cage.names()) != 0 {
+		t.Errorf("alive %v, cgroups %v", alive(pid), r.host.cage.names())
+	}
+	time.Sleep(100 * time.Millisecond)
+	if n := r.noted("net/fake", "starts"); n != 1 {
+		t.Errorf("it was started %d times", n)
+	}
+	r.good(r.step("net/fake", &core.StopDriver{})) // nothing to stop
+	r.good(r.network("ok"))
+}
