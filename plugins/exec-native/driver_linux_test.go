@@ -366,3 +366,12 @@ func TestCancelledAtGate(t *testing.T) {
 		t.Errorf("the program ran: %q", out)
 	}
 }
+
+// TestShownCgroups: a container looks at its own groups as if they were the
+// root, at the place where programs look.
+func TestShownCgroups(t *testing.T) {
+	b := newBench(t)
+	expect(t, b, b.request(`grep -c ' / /sys/fs/cgroup/pids ro' /proc/self/mountinfo; cat /sys/fs/cgroup/pids/tasks | head -1
+		mkdir /sys/fs/cgroup/pids/x 2>&1 | sed 's/.*: //'; ls /sys/fs/cgroup/pids/.. | grep -c gantry; true`),
+		"1\n1\nRead-only file system\n0")
+}

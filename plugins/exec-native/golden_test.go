@@ -76,7 +76,6 @@ func goldenCases() []goldenCase {
 		{name: "cgroup-v2", with: func(h *handles) {
 			h.CgroupV1, h.CgroupV2, h.Cgroups, h.ShimCgroups = nil, true, nil, nil
 		}},
-		{name: "shown-cgroups", with: func(h *handles) { h.CgroupMounts = []plan.FD{12, 13} }},
 		{name: "co-mounted", with: func(h *handles) { h.CgroupV1 = []string{"cpu,cpuacct", "name=systemd"} }},
 	}
 }
@@ -105,7 +104,8 @@ func TestGoldenSpecsAndPlans(t *testing.T) {
 
 			h := handles{
 				Run: r.Run, ShimCgroups: []plan.FD{1}, ShimDir: 2, Cgroups: []plan.FD{3}, CgroupDir: 4, CgroupV1: []string{"memory", "name=systemd"},
-				Lock: 5, Record: 6, Listen: 7, OOMCounter: 8, Network: plan.NoFD, Root: 10, Filter: make([]byte, 16),
+				CgroupMounts: []plan.FD{12, 13},
+				Lock:         5, Record: 6, Listen: 7, OOMCounter: 8, Network: plan.NoFD, Root: 10, Filter: make([]byte, 16),
 				Log: &plan.Log{Dir: 11, Name: "output.log", MaxBytes: 1 << 20, MaxFiles: 3},
 			}
 			for i, m := range spec.Mounts {

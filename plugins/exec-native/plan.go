@@ -25,15 +25,13 @@ type handles struct {
 	Run    uint64
 	BootID [16]byte
 
-	ShimCgroups []plan.FD // version 1 tasks files of the shims' cgroup
-	ShimDir     plan.FD   // its version 2 directory, or NoFD
-	Cgroups     []plan.FD // version 1 tasks files of the container's cgroup
-	CgroupDir   plan.FD   // its version 2 directory, or NoFD
-	CgroupV1    []string  // controllers ("cpu,cpuacct", "name=systemd") of each version 1 hierarchy to show inside
-	// CgroupMounts shows each of them by the container's directory in the
-	// host's mount; nil mounts them anew.
-	CgroupMounts []plan.FD
-	CgroupV2     bool // the container sees version 2 alone
+	ShimCgroups  []plan.FD // version 1 tasks files of the shims' cgroup
+	ShimDir      plan.FD   // its version 2 directory, or NoFD
+	Cgroups      []plan.FD // version 1 tasks files of the container's cgroup
+	CgroupDir    plan.FD   // its version 2 directory, or NoFD
+	CgroupV1     []string  // controllers ("cpu,cpuacct", "name=systemd") of each version 1 hierarchy to show inside
+	CgroupMounts []plan.FD // the container's directory in each of them, detached
+	CgroupV2     bool      // the container sees version 2 alone
 	Lock         plan.FD
 	Record       plan.FD
 	Listen       plan.FD

@@ -110,7 +110,9 @@ func isPlainMountOption(option string) bool {
 
 // cgroupMounts shows the container its own groups. With version 1 that is a
 // tmpfs with a directory for each hierarchy, and a link for each controller of
-// one that has several.
+// one that has several. Clones of the container's own directories look the same
+// as mounts made in its cgroup namespace, for a fraction of the time; the file
+// system is the host's either way.
 func cgroupMounts(p *plan.Plan, m specs.Mount, h handles) error {
 	flags := m
 	flags.Type = "tmpfs" // any type that filesystemOf knows
@@ -128,7 +130,10 @@ func cgroupMounts(p *plan.Plan, m specs.Mount, h handles) error {
 		Attrs: fs.Attrs &^ unix.MOUNT_ATTR_RDONLY, Params: append(slices.Clone(fs.Params), plan.Param{Type: plan.ParamString, Key: "mode", Value: "755"}),
 	})
 	for i, list := range h.CgroupV1 {
-		p.Add(plan.StageMounts, hierarchyMount(i, list, path.Join(m.Destination, strings.TrimPrefix(list, "name=")), fs, h))
+		p.Add(plan.StageMounts, plan.Attach{
+			FD: h.CgroupMounts[i], Target: path.Join(m.Destination, strings.TrimPrefix(list, "name=")), Create: plan.CreateDir,
+			Attr: plan.Attr{Set: fs.Attrs, Propagation: unix.MS_PRIVATE},
+		})
 		controllers := strings.Split(list, ",")
 		if len(controllers) > 1 {
 			for _, c := range controllers {
@@ -140,28 +145,6 @@ func cgroupMounts(p *plan.Plan, m specs.Mount, h handles) error {
 		p.Add(plan.StageMounts, plan.SetAttr{Path: m.Destination, Attr: plan.Attr{Set: unix.MOUNT_ATTR_RDONLY}})
 	}
 	return nil
-}
-
-// hierarchyMount shows one hierarchy of version 1: by the container's own
-// directory of the host's mount, or by a mount of its own.
-func hierarchyMount(i int, list, target string, fs plan.Filesystem, h handles) plan.Op {
-	if h.CgroupMounts != nil {
-		return plan.Attach{
-			FD: h.CgroupMounts[i], Target: target, Create: plan.CreateDir,
-			Attr: plan.Attr{Set: fs.Attrs, Propagation: unix.MS_PRIVATE},
-		}
-	}
-	one := plan.Filesystem{Type: "cgroup", Target: target, Create: plan.CreateDir, Attrs: fs.Attrs, Params: slices.Clone(fs.Params)}
-	for _, c := range strings.Split(list, ",") {
-		param := plan.Param{Type: plan.ParamFlag, Key: c}
-		if name, ok := strings.CutPrefix(c, "name="); ok {
-			param = plan.Param{Type: plan.ParamString, Key: "name", Value: name}
-			// A hierarchy without controllers says so.
-			one.Params = append(one.Params, plan.Param{Type: plan.ParamFlag, Key: "none"})
-		}
-		one.Params = append(one.Params, param)
-	}
-	return one
 }
 
 // deviceNodes fills a fresh /dev.

@@ -14,7 +14,6 @@ import (
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // abortTimeout bounds how long a given-up start may take to be gone.
@@ -243,20 +242,14 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 	if err := d.prepareRunDir(one, r, b, &h); err != nil {
 		return nil, h, err
 	}
-	shown, err := d.showsHostCgroups(r)
-	if err != nil {
-		return nil, h, err
-	}
-	groups := d.prepareCgroups(one, resources, shown)
+	groups := d.prepareCgroups(one, resources)
 	spec, err := d.prepareRoot(one, r, b, &h)
 	if err == nil && log != nil {
 		h.Log, err = log, d.prepareLog(one, b, log)
 	}
 	g := <-groups // also after an error: its files must be closed
 	h.Cgroups, h.CgroupDir, h.OOMCounter = b.addAll(g.entry.Tasks), b.add(g.entry.Dir), b.add(g.oom)
-	if shown {
-		h.CgroupMounts = b.addAll(g.mounts)
-	}
+	h.CgroupMounts = b.addAll(g.mounts)
 	h.ShimCgroups, h.ShimDir = b.lend(d.shimEntry.Tasks), plan.NoFD
 	if d.shimEntry.Dir != nil {
 		h.ShimDir = b.lend([]*os.File{d.shimEntry.Dir})[0]
@@ -299,8 +292,8 @@ type groupFiles struct {
 }
 
 // prepareCgroups makes the run's cgroup while the mounts are made: both take a
-// few hundred microseconds. shown asks for mounts of its directories too.
-func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources, shown bool) <-chan groupFiles {
+// few hundred microseconds.
+func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources) <-chan groupFiles {
 	out := make(chan groupFiles, 1)
 	go func() {
 		var g groupFiles
@@ -311,22 +304,12 @@ func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources, shown
 		if g.err == nil {
 			g.oom, g.err = group.OOMCounter()
 		}
-		if g.err == nil && shown {
+		if g.err == nil {
 			g.mounts, g.err = group.Mounts()
 		}
 		out <- g
 	}()
 	return out
-}
-
-// showsHostCgroups reports whether a container may see its directories of
-// version 1 through the host's mounts. A mount made anew in its cgroup
-// namespace looks the same, but is a file system of its own, and nine of them
-// take a fifth of a start. Only who may mount could do harm with the host's:
-// make it read-only for all.
-func (d *native) showsHostCgroups(r execdriver.Start) (bool, error) {
-	caps, err := capsWanted(r.Security.Privileged, r.Security.CapAdd, r.Security.CapDrop, d.facts.Bounding)
-	return caps&(1<<unix.CAP_SYS_ADMIN) == 0, err
 }
 
 // showCgroups says which hierarchies the container sees.
