@@ -66,6 +66,10 @@ func (h *fakeHost) start(step string, st *core.StartProcess) (core.Result, error
 	r := &fakeShim{args: args, step: step, cancel: cancel, signals: make(chan int, 16), clients: make(chan net.Conn, 1), input: make(chan []byte)}
 	h.mu.Lock()
 	h.runs[st.Container] = r
+	if h.ending {
+		r.kill(9)
+		cancel()
+	}
 	h.mu.Unlock()
 	if args[0] == "gated" { // its start takes until it is taken back
 		<-ctx.Done()

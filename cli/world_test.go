@@ -155,9 +155,11 @@ func (w *world) path(parts ...string) string {
 }
 
 func (w *world) close() {
-	w.host.close()
+	w.host.end()
 	w.cancel()
 	w.turning.Wait()
+	close(w.host.ended)
+	w.host.wg.Wait()
 	w.bus.Close()
 	_ = w.journal.Close() // the test is over
 }
@@ -190,11 +192,14 @@ type fakeHost struct {
 	mu        sync.Mutex // guards what follows
 	instances map[string]bool
 	runs      map[core.ContainerID]*fakeShim
-	wg        sync.WaitGroup
+	ending    bool // what is started now ends at once
+
+	wg    sync.WaitGroup // of everything that it has begun
+	ended chan struct{}  // closed when the engine takes no more turns
 }
 
 func newFakeHost(w *world) *fakeHost {
-	return &fakeHost{w: w, instances: make(map[string]bool), runs: make(map[core.ContainerID]*fakeShim)}
+	return &fakeHost{w: w, instances: make(map[string]bool), runs: make(map[core.ContainerID]*fakeShim), ended: make(chan struct{})}
 }
 
 // Send runs a step on a goroutine.
@@ -226,14 +231,15 @@ func (h *fakeHost) Cancel(c bus.Cancel) error {
 	return nil
 }
 
-func (h *fakeHost) close() {
+// end ends every program.
+func (h *fakeHost) end() {
 	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ending = true
 	for _, r := range h.runs {
 		r.kill(9)
 		r.cancel()
 	}
-	h.mu.Unlock()
-	h.wg.Wait()
 }
 
 func (h *fakeHost) introduce(kind, name string) {
@@ -254,7 +260,7 @@ func (h *fakeHost) report(kind, name, what string, c any) {
 	}, func(bus.Receipt, error) { close(done) })
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-h.ended:
 	}
 }
 
