@@ -36,10 +36,13 @@ type native struct {
 	filters    *seccomp.Cache
 	warnings   []string
 
-	mu    sync.Mutex // guards runs and everything in them that says so
-	runs  map[execdriver.Key]*run
-	ended []*run        // in the order in which their ends were seen
-	news  chan struct{} // closed and replaced when ended grows
+	mu      sync.Mutex   // guards what follows, and in runs what says so
+	warm    []*plan.Warm // shims that wait for a start
+	warming int          // those being executed
+	closed  bool         // no more of them
+	runs    map[execdriver.Key]*run
+	ended   []*run        // in the order in which their ends were seen
+	news    chan struct{} // closed and replaced when ended grows
 }
 
 // New makes the driver, and finds the runs of an earlier instance again.
@@ -55,6 +58,7 @@ func New(cfg driver.Config) (execdriver.Driver, error) {
 		d.close()
 		return nil, fmt.Errorf("find earlier runs: %w", err)
 	}
+	go d.warmUp()
 	return d, nil
 }
 
@@ -105,6 +109,7 @@ func open(cfg driver.Config) (*native, error) {
 
 // close lets go of what is open. Runs go on.
 func (d *native) close() {
+	d.coolDown()
 	for _, p := range []*cgroup.Parent{d.containers, d.shims} {
 		if p != nil {
 			p.Close()

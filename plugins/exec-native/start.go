@@ -57,6 +57,7 @@ func (d *native) claim(k execdriver.Key) (one *run, mine bool) {
 // begin carries a start out and settles it.
 func (d *native) begin(ctx context.Context, one *run, r execdriver.Start) {
 	shim, err := d.launch(ctx, one, r)
+	defer func() { go d.warmUp() }() // beside the program, not before it
 	if err == nil {
 		go d.watch(one, shim)
 		return
@@ -167,7 +168,7 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 	if err != nil {
 		return nil, fmt.Errorf("encode plan: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	shim, err := plan.Start(ctx, fmt.Sprintf("/proc/self/fd/%d", d.shim.Fd()), encoded, b.files)
+	shim, err := d.startShim(ctx, encoded, b.files)
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}

@@ -71,11 +71,20 @@ func Seal(program string) (*os.File, error) {
 	return dst, nil
 }
 
-// Start executes the shim (a path, or /proc/self/fd/N) and sends it an encoded
-// plan with its files, whose order is that of the FDs. The files stay the
-// caller's and can be closed when Start has returned. The shim's helper
-// process is reaped before Start returns; what follows are reports.
-func Start(ctx context.Context, program string, plan []byte, files []*os.File) (*Conn, error) {
+// Warm is a shim that was executed and waits for its plan. It is nobody's yet:
+// it leaves when its socket closes, thus also with the driver.
+type Warm struct {
+	conn   *Conn
+	helper *os.Process
+}
+
+// ErrLost says that a shim died before it had taken its plan. Nothing was done:
+// another one can be asked.
+var ErrLost = errors.New("the shim was lost before it took the plan")
+
+// Spawn executes the shim (a path, or /proc/self/fd/N). It is to be started or
+// closed.
+func Spawn(program string) (*Warm, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
@@ -101,27 +110,52 @@ func Start(ctx context.Context, program string, plan []byte, files []*os.File) (
 		conn.Close()
 		return nil, fmt.Errorf("execute shim: %w", err)
 	}
-	theirs.Close()
+	return &Warm{conn, helper}, nil
+}
+
+// Close lets the shim leave.
+func (w *Warm) Close() error {
+	err := w.conn.Close()
+	_, waitErr := w.helper.Wait()
+	return errors.Join(err, waitErr)
+}
+
+// Start sends an encoded plan with its files, whose order is that of the FDs.
+// The files stay the caller's and can be closed when Start has returned. The
+// shim's helper process is reaped before Start returns; what follows are
+// reports.
+func (w *Warm) Start(ctx context.Context, plan []byte, files []*os.File) (*Conn, error) {
 	if d, ok := ctx.Deadline(); ok {
-		conn.c.SetWriteDeadline(d)
+		w.conn.c.SetWriteDeadline(d)
 	}
-	sent := conn.send(plan, files)
+	sent := w.conn.send(plan, files)
 	if sent != nil {
 		// A shim that refused the plan has left and said why.
-		conn.c.SetReadDeadline(time.Now().Add(time.Second))
-		if r, err := conn.read(); err == nil && r.Err() != nil {
+		w.conn.c.SetReadDeadline(time.Now().Add(time.Second))
+		if r, err := w.conn.read(); err == nil && r.Err() != nil {
 			sent = r.Err()
+		} else if errors.Is(sent, unix.EPIPE) || errors.Is(sent, unix.ECONNRESET) {
+			sent = fmt.Errorf("%w: %w", ErrLost, sent)
 		}
-		helper.Kill()
+		w.helper.Kill()
 	}
-	if _, err := helper.Wait(); err != nil && sent == nil {
+	if _, err := w.helper.Wait(); err != nil && sent == nil {
 		sent = fmt.Errorf("helper: %w", err)
 	}
 	if sent != nil {
-		conn.Close()
+		w.conn.Close()
 		return nil, fmt.Errorf("hand over plan: %w", sent)
 	}
-	return conn, nil
+	return w.conn, nil
+}
+
+// Start is Spawn and Warm.Start in one.
+func Start(ctx context.Context, program string, plan []byte, files []*os.File) (*Conn, error) {
+	w, err := Spawn(program)
+	if err != nil {
+		return nil, err
+	}
+	return w.Start(ctx, plan, files)
 }
 
 func (c *Conn) send(plan []byte, files []*os.File) error {
