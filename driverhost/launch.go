@@ -102,6 +102,8 @@ func (l *launch) wait(complaints *os.File) {
 	close(l.ended)
 	l.cage.end(l.name, l.fence) // what does not end is told by name when its lock is asked for
 	close(l.gone)
+	time.Sleep(drip) // until go-plugin has read it to its end, which it does not tell
+	_ = l.stdout.Close()
 }
 
 // how says how the process ended, and its last word.

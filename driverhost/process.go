@@ -243,7 +243,7 @@ func (d *hosted) retire(ctx context.Context, p *process) {
 }
 
 // politeness is how long an instance that has drained may take to end by itself.
-const politeness = time.Second
+const politeness = 2 * time.Second
 
 // end ends the instance, all of it, and what is left of it on the machine.
 func (d *hosted) end(p *process) {

@@ -1,6 +1,8 @@
 package driverhost
 
 import (
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +86,41 @@ func TestReplaceRefused(t *testing.T) {
 	if !alive(pid) || r.pid() != pid {
 		t.Error("the one before does not serve on")
 	}
+}
+
+// Neither goroutines nor descriptors are left of instances that have ended,
+// whichever way.
+func TestNoLeaks(t *testing.T) {
+	r := newRig(t, "gantry-net-fake").begin()
+	round := func() {
+		r.good(r.network("ok"))
+		r.bad(r.network("dies"), "unavailable")
+		r.good(r.network("ok"))
+		r.good(r.step("net/fake", &core.StopDriver{}))
+		r.be("net/fake", "failing")
+		r.bad(r.network("ok"), "unavailable")
+		r.be("net/fake", "")
+		r.good(r.network("ok"))
+		r.good(r.step("net/fake", &core.StopDriver{}))
+	}
+	count := func() (goroutines, files int) {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return runtime.NumGoroutine(), len(entries)
+	}
+	round()
+	time.Sleep(3 * drip)
+	goroutines, files := count()
+	for range 4 {
+		round()
+	}
+	var g, f int
+	r.until("the end of what the instances had", func() bool {
+		g, f = count()
+		return g <= goroutines+1 && f <= files+1
+	})
 }
 
 // A disabled driver has no process left, and may come back.
