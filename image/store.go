@@ -80,7 +80,7 @@ func Open(root string) (*Store, error) {
 		return nil, fmt.Errorf("image store %q is not an absolute path: %w", root, errdefs.ErrInvalidArgument)
 	}
 	s := &Store{root: root}
-	if err := os.RemoveAll(filepath.Join(root, "ingest")); err != nil {
+	if err := sweep(root); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	for _, dir := range []string{"blobs/sha256", "ingest"} {
@@ -97,6 +97,18 @@ func Open(root string) (*Store, error) {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	return s, nil
+}
+
+// sweep removes what was being written when a process ended.
+func sweep(root string) error {
+	left, err := filepath.Glob(filepath.Join(root, ".*.*")) // of writeFile
+	if err != nil {
+		return err
+	}
+	for _, path := range append(left, filepath.Join(root, "ingest")) {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
 }
 
 // load reads index.json. There is none before the first image came.

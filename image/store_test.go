@@ -254,9 +254,13 @@ func TestOpenRemovesWhatACrashLeft(t *testing.T) {
 	os.WriteFile(filepath.Join(s.root, "blobs/sha256", zeros), []byte("unreferenced"), 0o644)
 	os.MkdirAll(filepath.Join(s.root, "ingest/1"), 0o755)
 	os.WriteFile(filepath.Join(s.root, "ingest/1/3"), []byte("half"), 0o644)
+	os.WriteFile(filepath.Join(s.root, ".index.json.123"), []byte("half"), 0o644)
 	s = open(t, s.root)
 	if after := blobs(t, s); !slices.Equal(before, after) {
 		t.Errorf("blobs %v, were %v", after, before)
+	}
+	if _, err := os.Stat(filepath.Join(s.root, ".index.json.123")); err == nil {
+		t.Error("a half-written index.json is left")
 	}
 	if left, _ := os.ReadDir(filepath.Join(s.root, "ingest")); len(left) != 0 {
 		t.Errorf("left in ingest: %v", left)
