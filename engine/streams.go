@@ -199,16 +199,3 @@ func sendRecord(w io.Writer, r stdio.Record, stamped bool) error {
 	}
 	return nil
 }
-
-// SweepUploads removes what a former process has received in dir: nobody holds it
-// any more.
-func SweepUploads(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	for _, entry := range entries {
-		err = firstError(err, os.Remove(dir+"/"+entry.Name()))
-	}
-	return err
-}

@@ -34,7 +34,8 @@ type daemon struct {
 	publisher *server.Publisher
 	engine    *engine.Engine
 	host      *driverhost.Host
-	closers   []func() // the last one first
+	closers   []func()   // the last one first
+	lost      chan error // what this process cannot go on without
 }
 
 func (d *daemon) onClose(f func()) { d.closers = append(d.closers, f) }
@@ -86,7 +87,7 @@ func (d *daemon) directories(context.Context) error {
 	if err := os.WriteFile(filepath.Join(d.o.run, "hello.tar"), []byte(hello.Archive()), 0o644); err != nil {
 		return fmt.Errorf("put the image hello into the run directory: %w", err)
 	}
-	return engine.SweepUploads(d.root("spool"))
+	return nil
 }
 
 func (d *daemon) openLog(context.Context) error {
@@ -149,11 +150,10 @@ func (d *daemon) openEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := d.bus.Dial(ctx, bus.RoleEngine, "steps")
+	client, err := d.dial(ctx, bus.RoleEngine, "steps")
 	if err != nil {
 		return err
 	}
-	d.onClose(func() { _ = client.Close() }) // the bus ends next
 	begin, err := d.begin()
 	if err != nil {
 		return err
@@ -175,10 +175,35 @@ func (d *daemon) openEngine(ctx context.Context) error {
 	if d.engine.ID() != d.bus.Subjects().Node {
 		return errors.New("the log was taken back from the stream and is of another engine: start again")
 	}
+	if err := d.engine.SweepUploads(ctx, d.root("spool")); err != nil { // before new ones come
+		return err
+	}
 	if err := d.bus.Serve(d.handlers()); err != nil {
 		return err
 	}
 	return d.bus.ServeStreams(d.streams())
+}
+
+// dial connects a part of this process to the bus. Without that connection
+// nothing can be carried out any more: its loss ends the process.
+func (d *daemon) dial(ctx context.Context, role bus.Role, name string) (*bus.Client, error) {
+	client, err := d.bus.Dial(ctx, role, name)
+	if err != nil {
+		return nil, err
+	}
+	closing := make(chan struct{})
+	d.onClose(func() {
+		close(closing)
+		_ = client.Close() // the bus ends next
+	})
+	go func() {
+		select {
+		case <-closing:
+		case <-client.Done():
+			d.lost <- fmt.Errorf("the bus has dropped the connection of the engine's own part %q", name)
+		}
+	}()
+	return client, nil
 }
 
 // begin is how a new log begins.
@@ -208,11 +233,10 @@ func (d *daemon) handlers() server.Handlers {
 }
 
 func (d *daemon) openHost(ctx context.Context) error {
-	client, err := d.bus.Dial(ctx, bus.RoleHost, "driverhost")
+	client, err := d.dial(ctx, bus.RoleHost, "driverhost")
 	if err != nil {
 		return err
 	}
-	d.onClose(func() { _ = client.Close() }) // the bus ends next
 	d.host, err = driverhost.Start(driverhost.Options{
 		Bus: client, Path: d.o.driverPath, Log: d.log, Epoch: d.engine.Epoch(),
 		Config: driver.Config{
