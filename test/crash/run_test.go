@@ -79,7 +79,7 @@ const script = "echo begun; sleep 0.05; echo done; exit 7"
 func (w *world) hurtRun(s strike, point string, delay time.Duration) bool {
 	w.t.Helper()
 	c := w.container(script)
-	struck := w.strikeAt(s, string(c.ID), point, delay)
+	struck := w.strikeAt(s, bus.Filter{Noun: core.KindContainer, ID: string(c.ID)}, point, delay)
 	w.insist(struck, c)
 	d := w.ended(c.ID, struck)
 	select {
@@ -140,10 +140,10 @@ type struck struct {
 	err  error
 }
 
-// strikeAt strikes when the event about the container comes.
-func (w *world) strikeAt(s strike, id, point string, delay time.Duration) *struck {
+// strikeAt strikes when the event comes.
+func (w *world) strikeAt(s strike, f bus.Filter, point string, delay time.Duration) *struck {
 	w.t.Helper()
-	events, err := w.client.Events(w.within(), 0, bus.Filter{Noun: core.KindContainer, ID: id})
+	events, err := w.client.Events(w.within(), 0, f)
 	w.must(err)
 	k := &struck{done: make(chan struct{})}
 	ctx := w.within()
