@@ -29,6 +29,7 @@ func (c *ReportExit) decide(s *State, r Request) ([]Event, error) {
 	events := s.exited(k, exit)
 	switch {
 	case k.Process.State == Held:
+		events[0].Head().Cause = k.Process.Turn // its start, or the signal that it was sent last
 		return events, nil
 	case k.processVerb() != "start":
 		return nil, nil

@@ -115,7 +115,7 @@ func TestWrongNamesGetTheNearestRightOne(t *testing.T) {
 		{query.ContainerInspect, "zzzzzz", ""},
 		{query.NetworkInspect, "brigde", "did you mean bridge?"},
 		{query.DriverInspect, "net/brige", "did you mean net/bridge?"},
-		{query.ImageInspect, "docker.io/library/busybix:latest", "did you mean docker.io/library/busybox:latest?"},
+		{query.ImageInspect, "docker.io/library/busybix:latest", "did you mean busybox?"},
 		{query.NounResolve, "frontnd", "did you mean frontend?"},
 	} {
 		_, err := ask[json.RawMessage](w, c.name, query.RefIn{Ref: c.ref})

@@ -70,7 +70,9 @@ func findContainer(s *core.State, ref string) (*core.Container, error) {
 	if errdefs.IsNotFound(err) {
 		var names []string
 		for _, k := range s.Containers {
-			names = append(names, k.Name)
+			if k.Want != core.Removed {
+				names = append(names, k.Name)
+			}
 		}
 		err = hinted(err, ref, names)
 	}
@@ -121,7 +123,9 @@ func findNetwork(s *core.State, ref string) (*core.Network, error) {
 	if errdefs.IsNotFound(err) {
 		var names []string
 		for _, k := range s.Networks {
-			names = append(names, k.Name)
+			if k.Want != core.Removed {
+				names = append(names, k.Name)
+			}
 		}
 		err = hinted(err, ref, names)
 	}

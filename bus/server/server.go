@@ -69,6 +69,10 @@ type Server struct {
 	eventsAddr net.Addr // nil unless stock clients are let in
 }
 
+// authTimeout is how long a connection may take to say CONNECT. The server's own
+// 2 s were once too short on a machine under load.
+const authTimeout = time.Minute
+
 // Start starts the server. It can be reached from within the process; the
 // sockets open with Serve.
 func Start(cfg Config) (*Server, error) {
@@ -90,6 +94,7 @@ func Start(cfg Config) (*Server, error) {
 		JetStream: true, StoreDir: cfg.Store, DisableJetStreamBanner: true,
 		MaxPayload: maxPayload, MaxPending: maxPending, WriteDeadline: 10 * time.Second,
 		AlwaysEnableNonce:          true,
+		AuthTimeout:                authTimeout.Seconds(),
 		CustomClientAuthentication: s.registry,
 		Accounts: []*server.Account{
 			server.NewAccount("ENGINE"), server.NewAccount("STREAM"), server.NewAccount("READERS"),

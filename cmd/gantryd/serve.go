@@ -24,7 +24,7 @@ const driversGet = 2 * time.Second
 
 // serve runs the engine until a signal comes or the log cannot be written.
 func serve(o options) error {
-	d := &daemon{o: o, log: o.logger()}
+	d := &daemon{o: o, log: o.logger(), lost: make(chan error, 2)}
 	defer d.close()
 	if err := raiseFiles(); err != nil {
 		d.log.Warn("raise the limit of open files", "error", err)
@@ -53,6 +53,11 @@ func serve(o options) error {
 		cancel()
 		beside.Wait()
 		return err
+	case err := <-d.lost:
+		d.abandon()
+		cancel()
+		beside.Wait()
+		return errors.Join(err, <-turning)
 	case s := <-signals:
 		d.log.Info("stopping", "signal", s.String())
 		go func() {
