@@ -8,8 +8,8 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"maps"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -36,32 +36,41 @@ type source map[string]*declared
 
 // read parses the core.
 func read(dir string) (source, error) {
-	pkgs, err := parser.ParseDir(token.NewFileSet(), dir, func(f fs.FileInfo) bool {
-		return !strings.HasSuffix(f.Name(), "_test.go")
-	}, parser.ParseComments)
+	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
 		return nil, err
 	}
-	core := pkgs["core"]
-	if core == nil {
-		return nil, fmt.Errorf("there is no package core in %s", dir)
+	var files []*ast.File
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
 	}
 	s := source{}
-	for _, f := range core.Files {
-		for _, d := range f.Decls {
-			if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.TYPE {
-				s.types(g)
-			}
+	each(files, func(d ast.Decl) {
+		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.TYPE {
+			s.types(g)
 		}
-	}
-	for _, f := range core.Files {
-		for _, d := range f.Decls {
-			if m, ok := d.(*ast.FuncDecl); ok && m.Recv != nil {
-				s.method(m)
-			}
+	})
+	each(files, func(d ast.Decl) {
+		if m, ok := d.(*ast.FuncDecl); ok && m.Recv != nil {
+			s.method(m)
 		}
-	}
+	})
 	return s, nil
+}
+
+func each(files []*ast.File, f func(ast.Decl)) {
+	for _, file := range files {
+		for _, d := range file.Decls {
+			f(d)
+		}
+	}
 }
 
 func (s source) types(g *ast.GenDecl) {
