@@ -19,7 +19,9 @@
 //     overtake each other. Two things keep their order, as they do on one
 //     connection of the bus: what is sent to one slot of a driver (a step, its
 //     repetition, its cancellation), and what one driver's host reports of its
-//     instances.
+//     instances. A report that arrives twice does so at once: an inventory is true
+//     until its instance's first step, and a host that repeats one waits for the
+//     receipt of the last copy before that.
 //   - Steps fail before, in the midst of and behind their effect; they hang, and
 //     are cancelled. Drivers do not start.
 //   - The engine's process is killed before any of its effects: before a write,

@@ -154,13 +154,17 @@ func (s *sim) down(power bool) {
 }
 
 func (s *sim) startLater() {
-	if s.chance(20) {
+	if s.chance(12) {
 		s.jump += pick(s.r, -time.Hour, -time.Second, time.Minute, 25*time.Hour)
 	}
 	if s.chance(15) {
 		s.planCrash() // it may end before it has begun
 	}
-	s.after(s.between(time.Millisecond, 3*time.Second), s.reopen)
+	most := 200 * time.Millisecond
+	if s.chance(20) {
+		most = 3 * time.Second
+	}
+	s.after(s.between(time.Millisecond, most), s.reopen)
 }
 
 // reboot is the end of all that lives in memory.

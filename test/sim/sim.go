@@ -38,14 +38,15 @@ type sim struct {
 	clients *clients
 	limits  engine.Limits
 
-	e      *engine.Engine // nil while it is down
-	log    *eventlog.Journal
-	turnAt time.Duration // when the engine looks at what is queued; negative: not set
-	boot   int
-	lives  int // of the engine
-	hosts  int // instances of drivers so far
-	plan   crashPlan
-	folded *core.State // the log's fold as far as it was looked at
+	e       *engine.Engine // nil while it is down
+	log     *eventlog.Journal
+	turnAt  time.Duration // when the engine looks at what is queued; negative: not set
+	boot    int
+	lives   int // of the engine
+	hosts   int // instances of drivers so far
+	plan    crashPlan
+	created int         // containers
+	folded  *core.State // the log's fold as far as it was looked at
 
 	flights map[string]core.StepID      // by slot: handed out by this engine and not ended
 	done    map[core.StepID]bool        // successes that the engine took

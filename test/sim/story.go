@@ -9,8 +9,7 @@ import (
 
 // story has clients send their commands while all kinds of things go wrong.
 func (s *sim) story() {
-	s.clients.say(&core.LoadImage{Archive: "/archives/abc"})
-	s.until(s.now + 200*time.Millisecond)
+	s.opening()
 	for s.clients.jobs < s.o.Commands {
 		switch n := s.r.IntN(100); {
 		case n < 80:
@@ -30,7 +29,24 @@ func (s *sim) story() {
 			gap = s.between(3*time.Second, time.Minute)
 		}
 		s.until(s.now + gap)
+		for s.e == nil && s.r.IntN(4) > 0 { // most wait for the engine
+			s.step()
+		}
 	}
+}
+
+// opening makes images and the first containers, before anything goes wrong.
+func (s *sim) opening() {
+	s.calm = true
+	s.clients.say(&core.LoadImage{Archive: "/archives/abc"})
+	s.until(s.now + 300*time.Millisecond)
+	for n := range leastContainers {
+		c := s.clients.create()
+		c.Name, c.Image, c.Spec.Network.Network = containerName(n), reference("a"), pick(s.r, "", "none", "host")
+		s.clients.say(c)
+	}
+	s.until(s.now + s.between(2*time.Millisecond, 100*time.Millisecond))
+	s.calm = false
 }
 
 // mischief is one thing that goes wrong.

@@ -22,9 +22,12 @@ func (s *sim) wire(kind, way string, arrive func()) {
 		s.cover.see("wire", kind+" doubled")
 		copies = 2
 	}
-	for range copies {
-		at := s.now + s.between(20*time.Microsecond, time.Millisecond)
-		if s.chance(5) {
+	var at time.Duration
+	for n := range copies {
+		if n == 0 || kind != "report" { // see the package's comment on reports
+			at = s.now + s.between(20*time.Microsecond, time.Millisecond)
+		}
+		if (n == 0 || kind != "report") && s.chance(5) {
 			s.cover.see("wire", kind+" delayed")
 			at += s.between(time.Millisecond, 3*time.Second)
 		}
