@@ -54,6 +54,16 @@ func BusyboxLayout(dir string) (layout string, err error) {
 		"--config.cmd", "sh", "--config.workingdir", "/")
 }
 
+// Pattern is the content of /pattern in that image: 64 KiB in which no part is
+// like another.
+func Pattern() []byte {
+	var b []byte
+	for i := 0; len(b) < 64<<10; i++ {
+		b = fmt.Appendf(b, "%07d\n", i)
+	}
+	return b
+}
+
 // fillBusybox makes a small root filesystem.
 func fillBusybox(root string) error {
 	for _, dir := range []string{"bin", "etc", "tmp", "root", "home/alice", "var"} {
@@ -72,6 +82,9 @@ func fillBusybox(root string) error {
 		}
 	}
 	if err := os.Chmod(filepath.Join(root, "tmp"), 0o777|os.ModeSticky); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(root, "pattern"), Pattern(), 0o644); err != nil {
 		return err
 	}
 	program, err := os.ReadFile("/bin/busybox")
