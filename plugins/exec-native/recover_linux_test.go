@@ -193,7 +193,11 @@ func TestLeftoversOfDeadStarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := b.request("echo fine")
-	files, err := makeRunDir(execdriver.RunDir(b.cfg.Run, r.Key), intent{Container: r.Container, Run: r.Run}, "box")
+	dir := execdriver.RunDir(b.cfg.Run, r.Key)
+	if err := makeIntent(dir, intent{Container: r.Container, Run: r.Run}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := makeRunFiles(dir, "box")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,27 +60,36 @@ func (f runFiles) close() {
 	}
 }
 
-// makeRunDir makes a run's directory with all its files.
-func makeRunDir(dir string, in intent, hostname string) (f runFiles, err error) {
+// makeIntent makes a run's directory with its intent.
+func makeIntent(dir string, in intent) error {
+	text, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("encode intent: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+	name := filepath.Join(dir, intentFile)
+	err = os.WriteFile(name+".new", text, 0o600)
+	if err == nil {
+		err = os.Rename(name+".new", name)
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return fmt.Errorf("write intent: %w", err)
+	}
+	return nil
+}
+
+// makeRunFiles makes the other files of a run. After an error the caller
+// removes the directory, as it may not be alone in it.
+func makeRunFiles(dir, hostname string) (f runFiles, err error) {
 	defer func() {
 		if err != nil {
 			f.close()
-			os.RemoveAll(dir)
+			f = runFiles{}
 		}
 	}()
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return f, fmt.Errorf("make run directory: %w", err)
-	}
-	text, err := json.Marshal(in)
-	if err != nil {
-		return f, fmt.Errorf("encode intent: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, intentFile+".new"), text, 0o600); err != nil {
-		return f, fmt.Errorf("write intent: %w", err)
-	}
-	if err := os.Rename(filepath.Join(dir, intentFile+".new"), filepath.Join(dir, intentFile)); err != nil {
-		return f, fmt.Errorf("write intent: %w", err)
-	}
 	if f.lock, err = takeLock(filepath.Join(dir, lockFile), os.O_CREATE); err != nil {
 		return f, err
 	}

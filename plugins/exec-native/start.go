@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -212,8 +214,8 @@ func (d *native) abort(ctx context.Context, shim *plan.Conn) error {
 	if err := shim.Abort(); err == nil {
 		for {
 			rep, err := shim.Next(late)
-			if err != nil || rep.Kind == plan.ReportError {
-				break
+			if err != nil || rep.Kind == plan.ReportError || rep.Kind == plan.ReportRunning {
+				break // in the last case it was too late; the caller kills by the cgroup
 			}
 		}
 	}
@@ -240,11 +242,15 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 	if err != nil {
 		return nil, h, err
 	}
-	if err := d.prepareRunDir(one, r, b, &h); err != nil {
-		return nil, h, err
+	root := goOpenRoot(r.Rootfs[0])
+	groups, err := d.prepareRunDir(one, r, resources, b, &h)
+	m := <-root // also after an error: it must be closed
+	h.Root = b.add(m.root.File)
+	err = errors.Join(err, m.err)
+	var spec *specs.Spec
+	if err == nil {
+		spec, err = d.prepareRoot(one, r, m.root, b, &h)
 	}
-	groups := d.prepareCgroups(one, resources)
-	spec, err := d.prepareRoot(one, r, b, &h)
 	if err == nil && log != nil {
 		h.Log, err = log, d.prepareLog(one, b, log)
 	}
@@ -273,15 +279,37 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 	return spec, h, d.prepareNetwork(r, b, &h)
 }
 
-// prepareRunDir makes the run's directory.
-func (d *native) prepareRunDir(one *run, r execdriver.Start, b *bundle, h *handles) error {
+// prepareRunDir makes the run's directory. The cgroup is made beside it, as
+// soon as there is an intent to tell whose it is.
+func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxResources, b *bundle, h *handles) (<-chan groupFiles, error) {
 	in := intent{Container: r.Container, Run: r.Run, Log: one.log, Time: time.Now(), BootID: fmt.Sprintf("%x", d.bootID)}
-	files, err := makeRunDir(one.dir, in, r.Hostname)
-	if err != nil {
-		return err
+	if err := makeIntent(one.dir, in); err != nil {
+		none := make(chan groupFiles, 1)
+		none <- groupFiles{}
+		return none, err
 	}
+	groups := d.prepareCgroups(one, res)
+	files, err := makeRunFiles(one.dir, r.Hostname)
 	h.Lock, h.Record, h.Listen = b.add(files.lock), b.add(files.record), b.add(files.listen)
-	return nil
+	return groups, err
+}
+
+// rootMount is a root filesystem's mount.
+type rootMount struct {
+	root linux.Detached
+	err  error
+}
+
+// goOpenRoot mounts the root filesystem beside everything else: it takes as
+// long as the rest of the preparation.
+func goOpenRoot(m driver.Mount) <-chan rootMount {
+	out := make(chan rootMount, 1)
+	go func() {
+		var r rootMount
+		r.root, r.err = openRoot(m)
+		out <- r
+	}()
+	return out
 }
 
 // groupFiles are the descriptors of a start's cgroups.
@@ -323,13 +351,9 @@ func (d *native) showCgroups(h *handles) {
 	}
 }
 
-// prepareRoot mounts, looks up the user and states the specification.
-func (d *native) prepareRoot(one *run, r execdriver.Start, b *bundle, h *handles) (*specs.Spec, error) {
-	root, err := openRoot(r.Rootfs[0])
-	if err != nil {
-		return nil, err
-	}
-	h.Root = b.add(root.File)
+// prepareRoot makes the other mounts, looks up the user and states the specification.
+func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, b *bundle, h *handles) (*specs.Spec, error) {
+	var err error
 	f := d.facts
 	f.Hostname = filepath.Join(one.dir, hostnameFile)
 	if r.Security.Privileged {
