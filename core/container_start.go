@@ -43,11 +43,17 @@ func (c *StartContainer) decide(s *State, r Request) ([]Event, error) {
 // container is wanted running.
 func (s *State) startWanted(id ContainerID, k *Container, attach bool) (*ContainerStartWanted, error) {
 	e := &ContainerStartWanted{Header: about(id.noun()), Attach: attach}
+	if err := s.needDrivers("graphdriver/"+s.Engine.Drivers.Graph, "exec/"+s.Engine.Drivers.Exec); err != nil {
+		return nil, err
+	}
 	for i := range k.Nets {
 		slot := &k.Nets[i]
 		n := s.Networks[slot.Network]
 		if n == nil || n.Want == Removed {
 			return nil, refuse(errdefs.ErrNotFound, "network %.12s of the container is gone: make the container anew on another one", slot.Network)
+		}
+		if err := s.needDrivers("net/" + n.Driver); err != nil {
+			return nil, err
 		}
 		a := slot.Address
 		if !a.IP.IsValid() {

@@ -29,6 +29,9 @@ func (c *LoadImage) decide(s *State, r Request) ([]Event, error) {
 	if !path.IsAbs(c.Archive) {
 		return nil, refuse(errdefs.ErrInvalidArgument, "archive %q is not an absolute path", c.Archive)
 	}
+	if err := s.needDrivers("image/"+s.Engine.Drivers.Image, "graphdriver/"+s.Engine.Drivers.Graph); err != nil {
+		return nil, err
+	}
 	return []Event{&ImageLoadWanted{Header: about(Noun{KindJob, string(r.Job)}), Archive: c.Archive, Platform: c.Platform}}, nil
 }
 

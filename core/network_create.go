@@ -48,6 +48,9 @@ func (c *NewNetwork) decide(s *State, _ Request) ([]Event, error) {
 	if e.Driver == "host" || e.Driver == "null" {
 		return nil, refuse(errdefs.ErrInvalidArgument, "only one network of driver %q can be: the built-in one", e.Driver)
 	}
+	if err := s.needDrivers("net/" + e.Driver); err != nil {
+		return nil, err
+	}
 	if err := s.place(e); err != nil {
 		return nil, err
 	}
