@@ -71,7 +71,7 @@ func (a *app) logVerifyCmd() *cobra.Command {
 					hint: "stop the engine; gantry log repair takes what is missing from the replica"}
 			}
 			if sum.Torn {
-				fmt.Fprintln(a.Stdout, "whole, but for an unfinished write at the end: the engine cuts it when it starts")
+				fmt.Fprintln(a.Stdout, "whole, but for an unfinished write at the end: a running engine is about to end it, one that starts cuts it")
 			} else {
 				fmt.Fprintln(a.Stdout, "whole")
 			}
