@@ -28,6 +28,7 @@ const (
 
 // Options say what kind of engine.
 type Options struct {
+	Name       string   // of one that was closed, whose data it takes over; empty: random
 	Root       string   // of the data; empty: in the scratch directory
 	DriverPath string   // as gantryd's --driver-path; empty: the programs' own directory
 	Flags      []string // more flags of gantryd
@@ -36,7 +37,7 @@ type Options struct {
 // Engine is a private gantryd. Its methods are for one goroutine at a time,
 // except Kill.
 type Engine struct {
-	Name string // random
+	Name string // random, so that nothing else on the machine bears it
 	Dir  string // scratch, on disk
 	Root string // of the data
 	Run  string // of sockets, on tmpfs
@@ -66,6 +67,9 @@ func New(o Options) (*Engine, error) {
 	word := make([]byte, 4)
 	_, _ = rand.Read(word) // never fails (crypto/rand)
 	e := &Engine{Name: fmt.Sprintf("%s%d-%s", namePrefix, os.Getpid(), hex.EncodeToString(word)), Bin: bin, options: o}
+	if o.Name != "" {
+		e.Name = o.Name
+	}
 	e.Dir, e.Run = filepath.Join(os.TempDir(), e.Name), filepath.Join(tmpfs(), e.Name)
 	e.Root = o.Root
 	if e.Root == "" {
@@ -147,7 +151,7 @@ func (e *Engine) Start() error {
 	case <-ready:
 		return nil
 	case <-d.ended:
-		return fmt.Errorf("gantryd ended before it was ready: %v\n%s", d.err, e.Said())
+		return fmt.Errorf("gantryd ended before it was ready: %w\n%s", e.Wait(), e.Said())
 	case <-time.After(readyWithin):
 		return fmt.Errorf("gantryd is not ready after %v\n%s", readyWithin, e.Said())
 	}

@@ -234,3 +234,6 @@ func Diff(a, b Inventory) string {
 	slices.Sort(out)
 	return strings.Join(out, "\n")
 }
+
+// Pids are all processes in the engine's cgroups: drivers, shims, containers.
+func (e *Engine) Pids() []int { return cgroupPids(e.Name) }
