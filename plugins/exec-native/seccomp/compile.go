@@ -68,7 +68,7 @@ func Compile(p *specs.LinuxSeccomp) (Program, error) {
 			others = append(others, b)
 		}
 	}
-	prog := join(*main, x32, others)
+	prog := shrink(join(*main, x32, others))
 	if len(prog) > maxInstructions {
 		return nil, fmt.Errorf("seccomp filter of %d instructions is longer than the kernel's %d: %w", len(prog), maxInstructions, errdefs.ErrNotImplemented)
 	}
