@@ -42,6 +42,9 @@ func (d *hosted) replace(ctx context.Context, path string) (*process, error) {
 	}
 	if err := d.introduce(d.host.ctx, p); err != nil {
 		d.end(p)
+		if old != nil {
+			d.host.Need(d.kind, d.name, old.path) // the log's word: the one before serves on
+		}
 		return nil, err
 	}
 	d.forgive()

@@ -89,7 +89,7 @@ func fillBusybox(root string) error {
 	}
 	program, err := os.ReadFile("/bin/busybox")
 	if err != nil {
-		return fmt.Errorf("Debian's busybox-static is needed: %w", err)
+		return fmt.Errorf("read the program of busybox-static, which is needed: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), program, 0o755); err != nil {
 		return err

@@ -46,7 +46,7 @@ func (s *sim) ending() {
 	s.retire(true)
 	s.settle()
 	s.retire(false)
-	state = s.settle()
+	s.settle()
 	for _, d := range driverNames() {
 		s.renew(d)
 	}
