@@ -24,6 +24,31 @@ type Detached struct {
 // The kernel turns an overlay read-only by itself when its upper directory
 // cannot be used as one; that is an error here, never a silent change.
 func MountOverlay(lower []string, upper, work string, flags []string) (Detached, error) {
+	m, err := mountOverlayByLayer(lower, upper, work, flags)
+	if errors.Is(err, unix.EINVAL) && len(lower) > 0 { // perhaps it does not know "lowerdir+"
+		var older error
+		if m, older = mountOverlayByString(lower, upper, work, flags); older != nil {
+			return Detached{}, fmt.Errorf("%w; as for kernels before 6.8: %w", err, older)
+		}
+		err = nil
+	}
+	if err != nil {
+		return Detached{}, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(m.Fd()), &st); err != nil {
+		m.Close()
+		return Detached{}, fmt.Errorf("look at overlay: %w", err)
+	}
+	if upper != "" && st.Flags&unix.ST_RDONLY != 0 {
+		m.Close()
+		return Detached{}, fmt.Errorf("overlay on %s: the kernel made it read-only: %w", upper, unix.EROFS)
+	}
+	return m, nil
+}
+
+// mountOverlayByLayer mounts an overlay whose layers are given one by one.
+func mountOverlayByLayer(lower []string, upper, work string, flags []string) (Detached, error) {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return Detached{}, fmt.Errorf("fsopen overlay: %w", err)
@@ -47,20 +72,7 @@ func MountOverlay(lower []string, upper, work string, flags []string) (Detached,
 			return Detached{}, err
 		}
 	}
-	m, err := create(fs, "overlay")
-	if err != nil {
-		return Detached{}, err
-	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(m.Fd()), &st); err != nil {
-		m.Close()
-		return Detached{}, fmt.Errorf("look at overlay: %w", err)
-	}
-	if upper != "" && st.Flags&unix.ST_RDONLY != 0 {
-		m.Close()
-		return Detached{}, fmt.Errorf("overlay on %s: the kernel made it read-only: %w", upper, unix.EROFS)
-	}
-	return m, nil
+	return create(fs, "overlay")
 }
 
 // configPath sets a directory. Names too long for a string go by descriptor,

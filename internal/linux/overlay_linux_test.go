@@ -1,0 +1,81 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// layers makes n directories with one file each and one that all have, top
+// first, with names that options must escape.
+func layers(t *testing.T, dir string, n int) (lower []string, upper, work string) {
+	t.Helper()
+	for i := range n {
+		l := filepath.Join(dir, fmt.Sprintf(`l:%d,\x`, i))
+		lower = append(lower, l)
+		for _, name := range []string{"all", fmt.Sprint("only", i)} {
+			if err := errors.Join(os.MkdirAll(l, 0o755), os.WriteFile(filepath.Join(l, name), []byte(fmt.Sprint(i)), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	upper, work = filepath.Join(dir, "u,:"), filepath.Join(dir, "w,:")
+	if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return lower, upper, work
+}
+
+// TestOverlayWays mounts the same layers both ways and finds the same.
+func TestOverlayWays(t *testing.T) {
+	for name, mount := range map[string]func([]string, string, string, []string) (Detached, error){
+		"by layer": mountOverlayByLayer, "by string": mountOverlayByString,
+	} {
+		t.Run(name, func(t *testing.T) {
+			lower, upper, work := layers(t, t.TempDir(), 3)
+			m, err := mount(lower, upper, work, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			for file, want := range map[string]string{"/all": "0", "/only0": "0", "/only2": "2"} {
+				if got, err := ReadInRoot(m.File, file, 10); err != nil || string(got) != want {
+					t.Errorf("%s: %q, %v", file, got, err)
+				}
+			}
+			f, err := OpenInRoot(m.File, "/only2", os.O_WRONLY|os.O_TRUNC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+			if _, err := os.Stat(filepath.Join(upper, "only2")); err != nil {
+				t.Errorf("nothing was copied up: %v", err)
+			}
+			table, err := os.ReadFile("/proc/self/mountinfo")
+			if err != nil || strings.Contains(string(table), upper[:len(upper)-2]) {
+				t.Errorf("it is in the mount table, or: %v", err)
+			}
+		})
+	}
+}
+
+func TestOverlayOptionsBeyondAPage(t *testing.T) {
+	dir := t.TempDir()
+	long := filepath.Join(dir, strings.Repeat("x", 200))
+	if err := os.Mkdir(long, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lower := make([]string, 21)
+	for i := range lower {
+		lower[i] = long
+	}
+	_, err := mountOverlayByString(lower, "", "", nil)
+	if !errors.Is(err, unix.E2BIG) || !strings.Contains(err.Error(), "at most 4095 before Linux 6.8") {
+		t.Errorf("%v", err)
+	}
+}
