@@ -55,6 +55,11 @@ func setup(env *testscript.Env) error {
 		}
 	})
 	env.Values[engineKey{}] = e
+	root, err := rig.Module()
+	if err != nil {
+		return err
+	}
+	env.Setenv("EXAMPLES", filepath.Join(root, "examples"))
 	env.Setenv("PATH", e.Bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	for name, value := range map[string]string{
 		"GANTRY_HOST": e.Host(), "ROOT": e.Root, "RUN": e.Run, "NAME": e.Name, "BIN": e.Bin, "NETNS": e.NetworkNamespace(),
@@ -124,7 +129,8 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("%s never fits %q:\n%s%s", strings.Join(args[1:], " "), args[0], ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 }
 
-// engine does something to gantryd: start, stop, kill.
+// engine does something to gantryd: start, stop, kill, path DIRECTORY (of drivers,
+// from the next start on).
 func engine(ts *testscript.TestScript, _ bool, args []string) {
 	e := engineOf(ts)
 	switch args[0] {
@@ -134,6 +140,8 @@ func engine(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(e.Stop())
 	case "kill":
 		ts.Check(e.Kill())
+	case "path":
+		e.SetDriverPath(args[1])
 	default:
 		ts.Fatalf("engine %s: no such act", args[0])
 	}

@@ -136,8 +136,8 @@ func perContainer(v Inventory) map[string]int {
 			m[line]++
 		case line == "process gantry-shim":
 			m["shim"]++
-		case kind == "cgroup" && len(parts) > 1 && parts[len(parts)-2] == "containers" && strings.Contains(rest, "/pids/"):
-			m["cgroup "+last]++
+		case kind == "cgroup" && len(parts) > 1 && parts[len(parts)-2] == "containers":
+			m["cgroup "+last] = 1 // in one hierarchy or in all
 		case kind == "link" && strings.HasPrefix(rest, "gv"):
 			m["port"]++
 		case kind == "run" && len(parts) == 2 && parts[0] == "exec-native":

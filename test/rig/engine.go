@@ -157,6 +157,9 @@ func (e *Engine) Start() error {
 	}
 }
 
+// SetDriverPath changes where drivers are looked for, from the next start on.
+func (e *Engine) SetDriverPath(path string) { e.options.DriverPath = path }
+
 func (e *Engine) running() *daemon {
 	e.mu.Lock()
 	defer e.mu.Unlock()

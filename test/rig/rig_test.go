@@ -93,7 +93,7 @@ func strays(e *Engine, id string) []stray {
 			return err
 		}
 	}
-	group := filepath.Join("/sys/fs/cgroup/pids", groupPrefix+e.Name, "containers", id+"-1")
+	group := filepath.Join(hierarchies()[0], groupPrefix+e.Name, "containers", id+"-1")
 	return []stray{
 		{"link gvstray", true, in("ip", "link", "add", "gvstray", "type", "veth", "peer", "name", "other")},
 		{"rule table inet stray", false, in("nft", "add", "table", "inet", "stray")},
