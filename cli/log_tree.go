@@ -103,8 +103,8 @@ func (t *tree) printChildren(w io.Writer, root, parent *logged, lead string) {
 			branch, below = "└─ ", "   "
 		}
 		since := ""
-		if d := e.Time.Sub(parent.Time); d > 0 && parent != root {
-			since = " (" + took(d) + ")"
+		if step := core.StepBehind(e.Name); step != "" {
+			since = "  [step " + step + ", " + took(e.Time.Sub(parent.Time)) + "]"
 		}
 		fmt.Fprintf(w, "%23s  %6d  %s%s%s%s\n", "+"+took(e.Time.Sub(root.Time)), e.Seq, lead, branch, e.sentence(), since)
 		t.printChildren(w, root, e, lead+below)

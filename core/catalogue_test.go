@@ -153,3 +153,16 @@ func TestSchema(t *testing.T) {
 	}
 	golden(t, "testdata/golden-state.txt", fmt.Sprintf("schema %d events %d hash %s\n", SchemaVersion, s.Seq, s.Hash()))
 }
+
+// TestStepBehind: every step that can end well has an event that tells it.
+func TestStepBehind(t *testing.T) {
+	told := map[string]bool{}
+	for name := range events {
+		told[StepBehind(name)] = true
+	}
+	for name := range steps {
+		if !told[name] {
+			t.Errorf("no event tells that step %s has ended well", name)
+		}
+	}
+}

@@ -245,3 +245,51 @@ func (RemoveNetwork) name() string  { return "network.remove" }
 func (ReplaceDriver) name() string  { return "driver.replace" }
 func (StopDriver) name() string     { return "driver.stop" }
 func (GiveBack) name() string       { return "driver.give-back" }
+
+// StepBehind names the step whose good end an event tells, for people who read
+// the log; "" for events that no step has brought.
+func StepBehind(event string) string {
+	switch event {
+	case "container.rootfs-prepared":
+		return PrepareRootfs{}.name()
+	case "container.network-attached":
+		return AttachNetwork{}.name()
+	case "container.started":
+		return StartProcess{}.name()
+	case "container.signaled":
+		return SignalProcess{}.name()
+	case "container.grace-ended":
+		return Wait{}.name()
+	case "container.process-released":
+		return ReleaseProcess{}.name()
+	case "container.network-detached":
+		return DetachNetwork{}.name()
+	case "container.rootfs-released":
+		return ReleaseRootfs{}.name()
+	case "container.log-removed":
+		return RemoveLog{}.name()
+	case "image.archive-loaded":
+		return LoadArchive{}.name()
+	case "image.load-settled":
+		return Reconcile{}.name()
+	case "image.named":
+		return NameImage{}.name()
+	case "image.removed":
+		return RemoveImage{}.name()
+	case "layer.applied":
+		return ApplyLayer{}.name()
+	case "layer.removed":
+		return RemoveLayer{}.name()
+	case "network.up":
+		return CreateNetwork{}.name()
+	case "network.down", "network.removed":
+		return RemoveNetwork{}.name()
+	case "driver.replaced":
+		return ReplaceDriver{}.name()
+	case "driver.stopped":
+		return StopDriver{}.name()
+	case "driver.stray-given-back":
+		return GiveBack{}.name()
+	}
+	return ""
+}
