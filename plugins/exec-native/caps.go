@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 )
 
 // capNames lists the capabilities by their bit, as include/uapi/linux/capability.h
@@ -40,7 +41,7 @@ func capBits(names []string) (uint64, error) {
 	for _, n := range names {
 		i := slices.Index(all, n)
 		if i < 0 {
-			return 0, fmt.Errorf("capability %q is not known: %w", n, errdefs.ErrInvalidArgument)
+			return 0, driver.Errorf(errdefs.ErrInvalidArgument, "capability %q is not known", n)
 		}
 		bits |= 1 << i
 	}
@@ -71,8 +72,7 @@ func capsWanted(privileged bool, add, drop []string, bounding uint64) (uint64, e
 		return 0, err
 	}
 	if lacking := addBits &^ bounding; lacking != 0 {
-		return 0, fmt.Errorf("CapAdd %s: not in this machine's own bounding set: %w",
-			strings.Join(capList(lacking), ", "), errdefs.ErrNotImplemented)
+		return 0, driver.Errorf(errdefs.ErrNotImplemented, "CapAdd %s: not in this machine's own bounding set", strings.Join(capList(lacking), ", "))
 	}
 	base, err := capBits(defaultCaps())
 	if err != nil {

@@ -100,7 +100,7 @@ func open(cfg driver.Config) (*native, error) {
 	if d.shim, err = plan.Seal(filepath.Join(cfg.Libexec, "gantry-shim")); err != nil {
 		d.close()
 		if errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+			err = driver.Errorf(errdefs.ErrNotFound, "%w", err)
 		}
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (d *native) List(context.Context) ([]driver.Item, error) {
 // RemoveLog implements execdriver.Driver.
 func (d *native) RemoveLog(_ context.Context, container string) error {
 	if !isName(container) {
-		return fmt.Errorf("container %q: %w", container, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "container id %q is not one component of a path", container)
 	}
 	if err := os.RemoveAll(d.logDir(container)); err != nil {
 		return fmt.Errorf("remove log: %w", err)

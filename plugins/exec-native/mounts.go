@@ -39,7 +39,7 @@ func bindOptions(options []string) (bindFlags, error) {
 		default:
 			bit, ok := attrBit(o)
 			if !ok && !isPlainMountOption(o) {
-				return b, fmt.Errorf("mount option %q is not known: %w", o, errdefs.ErrInvalidArgument)
+				return b, driver.Errorf(errdefs.ErrInvalidArgument, "mount option %q is not known", o)
 			}
 			b.set |= bit
 		}
@@ -50,7 +50,7 @@ func bindOptions(options []string) (bindFlags, error) {
 // openBind makes a detached copy of a directory or file of the host.
 func openBind(source string, options []string) (linux.Detached, error) {
 	if !filepath.IsAbs(source) {
-		return linux.Detached{}, fmt.Errorf("bind source %q: not an absolute path: %w", source, errdefs.ErrInvalidArgument)
+		return linux.Detached{}, driver.Errorf(errdefs.ErrInvalidArgument, "bind source %q: not an absolute path", source)
 	}
 	b, err := bindOptions(options)
 	if err != nil {
@@ -82,9 +82,9 @@ func checkPropagation(source string, propagation uint64) error {
 	case err != nil:
 		return classify(err)
 	case propagation == unix.MS_SHARED && !shared:
-		return fmt.Errorf("path %s is mounted on a mount that is not shared: %w", source, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is not shared", source)
 	case propagation == unix.MS_SLAVE && !shared && !slave:
-		return fmt.Errorf("path %s is mounted on a mount that is neither shared nor slave: %w", source, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is neither shared nor slave", source)
 	}
 	return nil
 }
@@ -114,7 +114,7 @@ func openOverlay(options []string) (linux.Detached, error) {
 		}
 	}
 	if len(lower) == 0 {
-		return linux.Detached{}, fmt.Errorf("overlay without lowerdir+: %w", errdefs.ErrInvalidArgument)
+		return linux.Detached{}, driver.Errorf(errdefs.ErrInvalidArgument, "overlay without lowerdir+")
 	}
 	m, err := linux.MountOverlay(lower, upper, work, flags)
 	if err != nil {
@@ -139,7 +139,7 @@ func openRoot(m driver.Mount) (linux.Detached, error) {
 	case "bind":
 		root, err = openBind(m.Source, m.Options)
 	default:
-		return root, fmt.Errorf("rootfs mount of type %q is not supported: %w", m.Type, errdefs.ErrNotImplemented)
+		return root, driver.Errorf(errdefs.ErrNotImplemented, "rootfs mount of type %q is not supported", m.Type)
 	}
 	if err != nil {
 		return root, fmt.Errorf("mount rootfs: %w", err)
@@ -181,14 +181,16 @@ func classify(err error) error {
 	switch {
 	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrNotImplemented):
 		return err
+	case errors.Is(err, unix.E2BIG): // what a newer kernel would take
+		return driver.Errorf(errdefs.ErrNotImplemented, "%w", err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ELOOP):
-		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "%w", err)
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
+		return driver.Errorf(errdefs.ErrNotImplemented, "%w", err)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+		return driver.Errorf(errdefs.ErrResourceExhausted, "%w", err)
 	}
-	return fmt.Errorf("%w: %w", err, errdefs.ErrInternal)
+	return driver.Errorf(errdefs.ErrInternal, "%w", err)
 }
 
 // view reads files as the container will see them: below the root, or below

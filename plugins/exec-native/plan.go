@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -106,7 +107,7 @@ func clonePart(p *plan.Plan, s *specs.Spec, h handles) error {
 			flags |= flag
 		case ns.Type == specs.NetworkNamespace && h.Network != plan.NoFD:
 		default:
-			return fmt.Errorf("joining the %s namespace %s is not supported: %w", ns.Type, ns.Path, errdefs.ErrNotImplemented)
+			return driver.Errorf(errdefs.ErrNotImplemented, "joining the %s namespace %s is not supported", ns.Type, ns.Path)
 		}
 	}
 	p.Add(plan.StageClone, plan.Clone{Flags: flags, Cgroup: h.CgroupDir})
@@ -129,7 +130,7 @@ func namespaceFlag(t specs.LinuxNamespaceType) (uint64, error) {
 	case specs.CgroupNamespace:
 		return unix.CLONE_NEWCGROUP, nil
 	}
-	return 0, fmt.Errorf("namespace %q is not supported: %w", t, errdefs.ErrNotImplemented)
+	return 0, driver.Errorf(errdefs.ErrNotImplemented, "namespace %q is not supported", t)
 }
 
 // hasNamespace reports whether the container gets a new namespace of a type.
@@ -171,7 +172,7 @@ func rlimitNumber(name string) (uint32, error) {
 			return uint32(i), nil
 		}
 	}
-	return 0, fmt.Errorf("rlimit %q is not known: %w", name, errdefs.ErrInvalidArgument)
+	return 0, driver.Errorf(errdefs.ErrInvalidArgument, "rlimit %q is not known", name)
 }
 
 // coverPart is stage 6. The root becomes read-only last: the working directory

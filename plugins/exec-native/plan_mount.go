@@ -1,13 +1,13 @@
 package execnative
 
 import (
-	"fmt"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -55,7 +55,7 @@ func filesystemOf(m specs.Mount) (plan.Filesystem, error) {
 	switch m.Type {
 	case "proc", "sysfs", "tmpfs", "devpts", "mqueue":
 	default:
-		return fs, fmt.Errorf("mount of type %q at %s is not supported: %w", m.Type, m.Destination, errdefs.ErrNotImplemented)
+		return fs, driver.Errorf(errdefs.ErrNotImplemented, "mount of type %q at %s is not supported", m.Type, m.Destination)
 	}
 	if m.Source != "" { // what the mount table shows
 		fs.Params = append(fs.Params, plan.Param{Type: plan.ParamString, Key: "source", Value: m.Source})
@@ -159,7 +159,7 @@ func deviceNodes(p *plan.Plan, s *specs.Spec) error {
 		case "p":
 			kind = unix.S_IFIFO
 		default:
-			return fmt.Errorf("device %s of type %q: %w", d.Path, d.Type, errdefs.ErrInvalidArgument)
+			return driver.Errorf(errdefs.ErrInvalidArgument, "device %s of type %q: want c, u, b or p", d.Path, d.Type)
 		}
 		node := plan.Node{Path: d.Path, Mode: kind | 0o666, Major: uint32(d.Major), Minor: uint32(d.Minor)}
 		if d.FileMode != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/stdio"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ func (d *native) prepareNetwork(r execdriver.Start, b *bundle, h *handles) error
 	}
 	f, err := os.OpenFile(r.Network.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("open network namespace: %w: %w", err, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "open network namespace: %w", err)
 	}
 	h.Network = b.add(f)
 	var fs unix.Statfs_t
@@ -43,10 +44,10 @@ func (d *native) prepareNetwork(r execdriver.Start, b *bundle, h *handles) error
 		return fmt.Errorf("look at network namespace: %w", err)
 	}
 	if fs.Type != unix.NSFS_MAGIC {
-		return fmt.Errorf("Network.Path %s: not a namespace: %w", r.Network.Path, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "Network.Path %s: not a namespace", r.Network.Path)
 	}
 	if r.Network.Inode != 0 && st.Ino != r.Network.Inode {
-		return fmt.Errorf("Network.Path %s: inode %d, not %d: another namespace: %w", r.Network.Path, st.Ino, r.Network.Inode, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "Network.Path %s: inode %d, not %d: another namespace", r.Network.Path, st.Ino, r.Network.Inode)
 	}
 	return nil
 }
@@ -58,7 +59,7 @@ func logOf(c execdriver.LogConfig) (*plan.Log, error) {
 		return nil, nil
 	case "", "local":
 	default:
-		return nil, fmt.Errorf("Stdio.Log.Driver %q: want local or none: %w", c.Driver, errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Stdio.Log.Driver %q: want local or none", c.Driver)
 	}
 	log := &plan.Log{Name: logName, MaxBytes: defaultLogBytes, MaxFiles: defaultLogFiles}
 	if c.MaxBytes != 0 {
@@ -68,8 +69,7 @@ func logOf(c execdriver.LogConfig) (*plan.Log, error) {
 		log.MaxFiles = uint32(c.MaxFiles)
 	}
 	if c.MaxBytes < 0 || log.MaxBytes < leastLogBytes || c.MaxFiles < 0 || c.MaxFiles > mostLogFiles {
-		return nil, fmt.Errorf("Stdio.Log of %d files of %d bytes: want 1 to %d of at least %d: %w",
-			c.MaxFiles, c.MaxBytes, mostLogFiles, leastLogBytes, errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Stdio.Log of %d files of %d bytes: want 1 to %d of at least %d", c.MaxFiles, c.MaxBytes, mostLogFiles, leastLogBytes)
 	}
 	return log, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 )
 
@@ -24,7 +25,7 @@ const (
 
 // errEarlier says that a start died with an earlier instance of the driver. The
 // same start asked again begins anew.
-var errEarlier = fmt.Errorf("the start died with an earlier driver: %w", errdefs.ErrAborted)
+var errEarlier = driver.Errorf(errdefs.ErrAborted, "the start died with an earlier driver")
 
 // recover finds the runs of an earlier instance by their directories. When it
 // returns, every ended run is known, in the order of the ends, and every

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"golang.org/x/sys/unix"
 )
@@ -26,17 +27,17 @@ const endStartPause = 20 * time.Millisecond
 // Signal implements execdriver.Driver.
 func (d *native) Signal(_ context.Context, k execdriver.Key, signal int) error {
 	if signal < 0 || signal > 64 {
-		return fmt.Errorf("signal %d: %w", signal, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "signal %d is not from 0 to 64", signal)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock() // the pidfd stays open meanwhile; sending does not block
 	r := d.runs[k]
 	if r == nil || r.state != running || r.pidfd == nil {
-		return fmt.Errorf("container %s run %d is not running: %w", k.Container, k.Run, errdefs.ErrNotFound)
+		return driver.Errorf(errdefs.ErrNotFound, "container %s run %d is not running", k.Container, k.Run)
 	}
 	err := unix.PidfdSendSignal(int(r.pidfd.Fd()), unix.Signal(signal), nil, 0)
 	if errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("container %s run %d is not running: %w", k.Container, k.Run, errdefs.ErrNotFound)
+		return driver.Errorf(errdefs.ErrNotFound, "container %s run %d is not running", k.Container, k.Run)
 	}
 	if err != nil {
 		return fmt.Errorf("send signal %d to container %s: %w", signal, k.Container, err)
@@ -51,7 +52,7 @@ func (d *native) Signal(_ context.Context, k execdriver.Key, signal int) error {
 // Release implements execdriver.Driver.
 func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 	if !isName(k.Container) {
-		return fmt.Errorf("container %q: %w", k.Container, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "container id %q is not one component of a path", k.Container)
 	}
 	d.mu.Lock()
 	r := d.runs[k]
@@ -134,7 +135,7 @@ func awaitEnd(ctx context.Context, r *run, shim *os.File) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(shimPatience):
-		return fmt.Errorf("the shim of container %s does not end: %w", r.key.Container, errdefs.ErrUnavailable)
+		return driver.Errorf(errdefs.ErrUnavailable, "the shim of container %s does not end", r.key.Container)
 	}
 }
 

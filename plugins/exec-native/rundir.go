@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"golang.org/x/sys/unix"
 )
@@ -192,7 +193,7 @@ func readIntent(dir string) (intent, error) {
 		return in, fmt.Errorf("read intent: %w", err)
 	}
 	if err := json.Unmarshal(text, &in); err != nil || in.Container == "" {
-		return in, fmt.Errorf("intent in %s is not readable: %v: %w", dir, err, errdefs.ErrDataLoss)
+		return in, driver.Errorf(errdefs.ErrDataLoss, "intent in %s is not readable: %v", dir, err)
 	}
 	return in, nil
 }

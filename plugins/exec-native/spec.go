@@ -1,7 +1,6 @@
 package execnative
 
 import (
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -89,7 +88,7 @@ func specOf(r execdriver.Start, f facts) (*specs.Spec, error) {
 // checkRequest refuses what cannot be, by field and value.
 func checkRequest(r execdriver.Start) error {
 	invalid := func(format string, args ...any) error {
-		return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+		return driver.Errorf(errdefs.ErrInvalidArgument, format, args...)
 	}
 	switch {
 	case !isName(r.Container):
@@ -105,7 +104,7 @@ func checkRequest(r execdriver.Start) error {
 	case len(r.Domain) > longestHostname:
 		return invalid("Domain %q: longer than %d bytes", r.Domain, longestHostname)
 	case !r.IDMap.IsZero():
-		return fmt.Errorf("IDMap: user namespaces are not supported by this driver yet: %w", errdefs.ErrNotImplemented)
+		return driver.Errorf(errdefs.ErrNotImplemented, "IDMap: user namespaces are not supported by this driver yet")
 	case r.Security.Seccomp != "" && r.Security.Seccomp != "unconfined":
 		return invalid("Security.Seccomp %q: want \"\" or \"unconfined\"", r.Security.Seccomp)
 	case len(r.Rootfs) != 1:
@@ -211,7 +210,7 @@ func resourcesOf(r execdriver.Start, f facts) (*specs.LinuxResources, error) {
 	}
 	if m := r.Resources.MemoryBytes; m != 0 {
 		if m < leastMemory {
-			return nil, fmt.Errorf("Resources.MemoryBytes %d: at least %d (6 MiB): %w", m, leastMemory, errdefs.ErrInvalidArgument)
+			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Resources.MemoryBytes %d: at least %d (6 MiB)", m, leastMemory)
 		}
 		out.Memory = &specs.LinuxMemory{Limit: &m}
 		if swap := 2 * m; f.Swap && swap > 0 {
@@ -221,7 +220,7 @@ func resourcesOf(r execdriver.Start, f facts) (*specs.LinuxResources, error) {
 	if n := r.Resources.NanoCPUs; n != 0 {
 		quota, period := int64(float64(n)*cpuPeriod/1e9), uint64(cpuPeriod)
 		if quota < leastQuota {
-			return nil, fmt.Errorf("Resources.NanoCPUs %d: at least 10000000 (0.01 processors): %w", n, errdefs.ErrInvalidArgument)
+			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Resources.NanoCPUs %d: at least 10000000 (0.01 processors)", n)
 		}
 		out.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
 	}
@@ -269,7 +268,7 @@ func programPaths(p *specs.Process) ([]string, error) {
 		}
 	}
 	if len(out) > mostTries {
-		return nil, fmt.Errorf("PATH of %d directories: at most %d: %w", len(out), mostTries, errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "PATH of %d directories: at most %d", len(out), mostTries)
 	}
 	return out, nil
 }

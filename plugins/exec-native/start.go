@@ -168,7 +168,7 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 	}
 	encoded, err := p.Encode(len(b.files))
 	if err != nil {
-		return nil, fmt.Errorf("encode plan: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "encode plan: %w", err)
 	}
 	shim, err := d.startShim(ctx, encoded, b.files)
 	if err != nil {
@@ -189,7 +189,7 @@ func (d *native) await(ctx context.Context, one *run, shim *plan.Conn) error {
 		case err != nil && ctx.Err() != nil:
 			return d.abort(ctx, shim)
 		case errors.Is(err, io.EOF):
-			return fmt.Errorf("the shim was lost during the start: %w", errdefs.ErrUnavailable)
+			return driver.Errorf(errdefs.ErrUnavailable, "the shim was lost during the start")
 		case err != nil:
 			return fmt.Errorf("read from shim: %w", err)
 		}
@@ -202,7 +202,7 @@ func (d *native) await(ctx context.Context, one *run, shim *plan.Conn) error {
 		case plan.ReportError:
 			return &shimError{rep}
 		case plan.ReportExited:
-			return fmt.Errorf("the container's init ended with %d before its program ran: %w", rep.Code, errdefs.ErrUnavailable)
+			return driver.Errorf(errdefs.ErrUnavailable, "the container's init ended with %d before its program ran", rep.Code)
 		}
 	}
 }

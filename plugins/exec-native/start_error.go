@@ -38,7 +38,7 @@ func startError(err error, s *specs.Spec, p *plan.Plan, root *os.File) error {
 	case plan.KindChdir:
 		class := errdefs.ErrInvalidArgument
 		if errors.Is(err, unix.EACCES) {
-			return fmt.Errorf("chdir to %q: %w: %w", s.Process.Cwd, failed.report.Errno, errdefs.ErrPermissionDenied)
+			return driver.Errorf(errdefs.ErrPermissionDenied, "chdir to %q: %w", s.Process.Cwd, failed.report.Errno)
 		}
 		return fmt.Errorf("chdir to %q: %w: %w", s.Process.Cwd, failed.report.Errno, class)
 	}
@@ -92,7 +92,7 @@ func classOf(errno error) error {
 func exhausted(err error) error {
 	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
 		if errors.Is(err, errno) && !errors.Is(err, errdefs.ErrResourceExhausted) && !errors.Is(err, errdefs.ErrInvalidArgument) {
-			return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+			return driver.Errorf(errdefs.ErrResourceExhausted, "%w", err)
 		}
 	}
 	return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/sdk/driver"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,7 +63,7 @@ func lookUpUser(want string, read fileReader) (user, error) {
 		}
 	}
 	if len(u.Groups) > maxGroups {
-		return user{}, fmt.Errorf("user %q is in %d groups, at most %d: %w", want, len(u.Groups), maxGroups, errdefs.ErrInvalidArgument)
+		return user{}, driver.Errorf(errdefs.ErrInvalidArgument, "user %q is in %d groups, at most %d", want, len(u.Groups), maxGroups)
 	}
 	return u, nil
 }
@@ -76,7 +77,7 @@ func userFile(read fileReader, path string) ([]byte, error) {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return nil, nil
 	case errors.Is(err, linux.ErrNotRegular), errors.Is(err, linux.ErrTooLong), errors.Is(err, unix.ELOOP):
-		return nil, fmt.Errorf("look up user: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "look up user: %w", err)
 	}
 	return nil, fmt.Errorf("look up user: %w", err)
 }
@@ -105,7 +106,7 @@ func findUser(name string, passwd []byte) (u user, login string, err error) {
 		return user{UID: uid, GID: gid, Home: home}, f[0], nil
 	}
 	if !numeric {
-		return user{}, "", fmt.Errorf("unable to find user %s: no matching entries in passwd file: %w", name, errdefs.ErrInvalidArgument)
+		return user{}, "", driver.Errorf(errdefs.ErrInvalidArgument, "unable to find user %s: no matching entries in passwd file", name)
 	}
 	return user{UID: id, Home: "/"}, "", nil
 }
@@ -123,7 +124,7 @@ func findGroup(name string, group []byte) (uint32, error) {
 		}
 	}
 	if !numeric {
-		return 0, fmt.Errorf("unable to find group %s: no matching entries in group file: %w", name, errdefs.ErrInvalidArgument)
+		return 0, driver.Errorf(errdefs.ErrInvalidArgument, "unable to find group %s: no matching entries in group file", name)
 	}
 	return id, nil
 }

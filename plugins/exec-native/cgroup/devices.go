@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -132,7 +133,7 @@ func (p *Parent) restrictDevices(name string, rules []specs.LinuxDeviceCgroup) e
 			return nil
 		}
 	}
-	return fmt.Errorf("restrict devices of cgroup %s/%s: no controller for devices: %w", p.path, name, errdefs.ErrNotImplemented)
+	return driver.Errorf(errdefs.ErrNotImplemented, "restrict devices of cgroup %s/%s: no controller for devices", p.path, name)
 }
 
 // attachDevices loads the program and attaches it; it lives as long as the
@@ -184,7 +185,7 @@ func loadDevices(prog []instruction) (int, error) {
 	runtime.KeepAlive(license)
 	switch {
 	case errors.Is(errno, unix.ENOSYS), errors.Is(errno, unix.EPERM):
-		return -1, fmt.Errorf("load program: %w: %w", errno, errdefs.ErrNotImplemented)
+		return -1, driver.Errorf(errdefs.ErrNotImplemented, "load program: %w", errno)
 	case errno != 0:
 		return -1, os.NewSyscallError("load program", errno)
 	}

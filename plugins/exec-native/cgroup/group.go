@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,7 +37,7 @@ func (p *Parent) Group(name string) *Group { return &Group{p, name} }
 // touches the kernel asks it first.
 func (g *Group) check() error {
 	if g.name == "" || g.name == "." || g.name == ".." || strings.ContainsAny(g.name, "/\n\x00") {
-		return fmt.Errorf("cgroup name %q: %w", g.name, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "cgroup name %q is not one component of a path", g.name)
 	}
 	return nil
 }
@@ -190,7 +191,7 @@ func (g *Group) Freeze(frozen bool) error {
 			return ignoreGone(err)
 		}
 	}
-	return fmt.Errorf("freeze cgroup %s: no freezer: %w", g.name, errdefs.ErrNotImplemented)
+	return driver.Errorf(errdefs.ErrNotImplemented, "freeze cgroup %s: no freezer", g.name)
 }
 
 // hasV1 reports whether a version 1 hierarchy has the controller.
@@ -247,7 +248,7 @@ func (g *Group) signalAll() error {
 	self := os.Getpid()
 	for _, pid := range pids {
 		if pid == self {
-			return fmt.Errorf("cgroup %s holds this very process: %w", g.name, errdefs.ErrFailedPrecondition)
+			return driver.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s holds this very process", g.name)
 		}
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("kill process %d of cgroup %s: %w", pid, g.name, err)
@@ -289,7 +290,7 @@ func (g *Group) Remove(ctx context.Context) error {
 		}
 	}
 	pids, _ := g.Pids()
-	return fmt.Errorf("remove cgroup %s: %w; processes left: %v: %w", g.name, err, describe(pids), errdefs.ErrUnavailable)
+	return driver.Errorf(errdefs.ErrUnavailable, "remove cgroup %s: %w; processes left: %v", g.name, err, describe(pids))
 }
 
 // describe names processes with the state in which they hang.

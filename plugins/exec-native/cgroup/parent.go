@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +34,7 @@ type dir struct {
 // the directory itself (version 2 allows that only without controllers).
 func (t Tree) OpenParent(path string, leaf bool) (*Parent, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
-		return nil, fmt.Errorf("cgroup path %q: want an absolute, clean one: %w", path, errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "cgroup path %q: want an absolute, clean one", path)
 	}
 	p := &Parent{path: path, bpf: true}
 	for _, h := range t.Hierarchies {
@@ -218,8 +219,8 @@ func (p *Parent) mkdirs(name string) error {
 				return fmt.Errorf("look into cgroup %s/%s: %w", p.path, name, err)
 			}
 			if strings.TrimSpace(procs) != "" {
-				return fmt.Errorf("cgroup %s/%s is in use: processes %s: %w", p.path, name,
-					strings.Join(strings.Fields(procs), " "), errdefs.ErrFailedPrecondition)
+				return driver.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s/%s is in use: processes %s", p.path, name,
+					strings.Join(strings.Fields(procs), " "))
 			}
 		case err != nil:
 			return fmt.Errorf("make cgroup %s/%s in %s: %w", p.path, name, d.Label(), err)

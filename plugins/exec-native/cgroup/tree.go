@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 )
 
 // Hierarchy is one mounted tree of groups.
@@ -114,7 +115,7 @@ func parseTree(table []byte) (Tree, error) {
 		t.Hierarchies = append(t.Hierarchies, h)
 	}
 	if len(t.Hierarchies) == 0 {
-		return t, fmt.Errorf("no cgroup hierarchy is mounted: %w", errdefs.ErrNotImplemented)
+		return t, driver.Errorf(errdefs.ErrNotImplemented, "no cgroup hierarchy is mounted")
 	}
 	return t, nil
 }
