@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -49,7 +50,7 @@ type LoadOptions struct {
 func (s *Store) Load(ctx context.Context, archive string, o LoadOptions) ([]Image, error) {
 	f, err := os.OpenFile(archive, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open archive: %w: %w", err, errdefs.ErrNotFound)
+		return nil, errclass.Errorf(errdefs.ErrNotFound, "open archive: %w", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open archive: %w", err)
@@ -60,7 +61,7 @@ func (s *Store) Load(ctx context.Context, archive string, o LoadOptions) ([]Imag
 		return nil, fmt.Errorf("open archive: %w", err)
 	}
 	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("archive %s is %v: %w", archive, fi.Mode().Type(), errdefs.ErrInvalidArgument)
+		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "archive %s is %v", archive, fi.Mode().Type())
 	}
 	dir, err := s.stage()
 	if err != nil {
@@ -123,9 +124,9 @@ func (r *reading) images(f io.Reader, platform string) ([]found, error) {
 		return r.dockerArchive(m, platform)
 	}
 	if _, ok := r.members[v1.ImageLayoutFile]; ok || r.zeros < 512 && len(r.members) > 0 {
-		return nil, fmt.Errorf("the archive is truncated: it has neither index.json nor manifest.json: %w", errdefs.ErrDataLoss)
+		return nil, errclass.Errorf(errdefs.ErrDataLoss, "the archive is truncated: it has neither index.json nor manifest.json")
 	}
-	return nil, fmt.Errorf("not an image archive: it has neither index.json nor manifest.json: %w", errdefs.ErrInvalidArgument)
+	return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "not an image archive: it has neither index.json nor manifest.json")
 }
 
 // readerFunc is a reader made of a function.
@@ -198,11 +199,11 @@ func (r *reading) broken(where string, err error) error {
 	case r.source != nil:
 		return fmt.Errorf("read archive: %w", r.source)
 	case errors.Is(err, tar.ErrHeader) && len(r.members) == 0:
-		return fmt.Errorf("not a tar: %w: %w", err, errdefs.ErrInvalidArgument)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "not a tar: %w", err)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return fmt.Errorf("the archive is truncated at %s: %w: %w", where, err, errdefs.ErrDataLoss)
+		return errclass.Errorf(errdefs.ErrDataLoss, "the archive is truncated at %s: %w", where, err)
 	}
-	return fmt.Errorf("the archive is damaged at %s: %w: %w", where, err, errdefs.ErrDataLoss)
+	return errclass.Errorf(errdefs.ErrDataLoss, "the archive is damaged at %s: %w", where, err)
 }
 
 // readAll writes every member to a file of its own.
@@ -236,12 +237,12 @@ func (r *reading) member(h *tar.Header, t io.Reader) error {
 		return err
 	}
 	if len(r.members) >= maxMembers {
-		return fmt.Errorf("more than %d members: %w", maxMembers, errdefs.ErrInvalidArgument)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "more than %d members", maxMembers)
 	}
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
 			// A few bytes could claim to be exbibytes of zeros.
-			return fmt.Errorf("member %q is a sparse file: %w", clip(h.Name), errdefs.ErrInvalidArgument)
+			return errclass.Errorf(errdefs.ErrInvalidArgument, "member %q is a sparse file", clip(h.Name))
 		}
 	}
 	switch h.Typeflag {
@@ -257,7 +258,7 @@ func (r *reading) member(h *tar.Header, t io.Reader) error {
 		r.members[name] = member{link: path.Clean(h.Linkname)}
 	case tar.TypeDir, tar.TypeXGlobalHeader:
 	default:
-		return fmt.Errorf("member %q of type %q: %w", clip(h.Name), h.Typeflag, errdefs.ErrInvalidArgument)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "member %q has type %q, which no image archive has", clip(h.Name), h.Typeflag)
 	}
 	return nil
 }
@@ -267,7 +268,7 @@ func (r *reading) member(h *tar.Header, t io.Reader) error {
 func cleanName(name string) (string, error) {
 	clean := path.Clean(name)
 	if path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") || strings.Contains("/"+name+"/", "/../") {
-		return "", fmt.Errorf("member %q leads out of the archive: %w", clip(name), errdefs.ErrInvalidArgument)
+		return "", errclass.Errorf(errdefs.ErrInvalidArgument, "member %q leads out of the archive", clip(name))
 	}
 	return clean, nil
 }
@@ -294,7 +295,7 @@ func (r *reading) write(name string, size int64, t io.Reader) (member, error) {
 		return member{}, fmt.Errorf("write member %q: %w", clip(name), class(err))
 	}
 	if got := d.Digest(); want != "" && got != want {
-		return member{}, fmt.Errorf("blob %s has digest %s: %w", want, got, errdefs.ErrDataLoss)
+		return member{}, errclass.Errorf(errdefs.ErrDataLoss, "blob %s has digest %s", want, got)
 	}
 	if n != size {
 		return member{}, r.broken(strconv.Quote(clip(name)), io.ErrUnexpectedEOF)
@@ -378,12 +379,12 @@ func (r *reading) resolve(name string) (member, error) {
 	for range maxLinks {
 		m, ok := r.members[clean]
 		if !ok {
-			return member{}, fmt.Errorf("the archive lacks %q: %w", clip(name), errdefs.ErrDataLoss)
+			return member{}, errclass.Errorf(errdefs.ErrDataLoss, "the archive lacks %q", clip(name))
 		}
 		if m.file != "" {
 			return m, nil
 		}
 		clean = m.link
 	}
-	return member{}, fmt.Errorf("member %q is a link to itself: %w", clip(name), errdefs.ErrInvalidArgument)
+	return member{}, errclass.Errorf(errdefs.ErrInvalidArgument, "member %q is a link to itself", clip(name))
 }

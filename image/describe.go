@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -49,7 +50,7 @@ func (c content) document(d v1.Descriptor) ([]byte, error) {
 		return nil, err
 	}
 	if d.Size > maxDocument {
-		return nil, fmt.Errorf("blob %s has %d bytes, more than %d: %w", d.Digest, d.Size, maxDocument, errdefs.ErrInvalidArgument)
+		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "blob %s has %d bytes, more than %d", d.Digest, d.Size, maxDocument)
 	}
 	raw, err := readBounded(c(d.Digest))
 	if err != nil {
@@ -61,17 +62,17 @@ func (c content) document(d v1.Descriptor) ([]byte, error) {
 // check makes sure that a blob is there with the size that is said of it.
 func (c content) check(d v1.Descriptor) error {
 	if err := d.Digest.Validate(); err != nil {
-		return fmt.Errorf("digest %q: %w: %w", clip(string(d.Digest)), err, errdefs.ErrInvalidArgument)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "digest %q: %w", clip(string(d.Digest)), err)
 	}
 	fi, err := os.Stat(c(d.Digest))
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("blob %s is missing: %w", d.Digest, errdefs.ErrDataLoss)
+		return errclass.Errorf(errdefs.ErrDataLoss, "blob %s is missing", d.Digest)
 	}
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", d.Digest, err)
 	}
 	if fi.Size() != d.Size {
-		return fmt.Errorf("blob %s has %d bytes, not %d: %w", d.Digest, fi.Size(), d.Size, errdefs.ErrDataLoss)
+		return errclass.Errorf(errdefs.ErrDataLoss, "blob %s has %d bytes, not %d", d.Digest, fi.Size(), d.Size)
 	}
 	return nil
 }
@@ -83,7 +84,7 @@ func (c content) decode(d v1.Descriptor, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return fmt.Errorf("blob %s: %w: %w", d.Digest, err, errdefs.ErrInvalidArgument)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "blob %s: %w", d.Digest, err)
 	}
 	return nil
 }
@@ -99,8 +100,7 @@ func describe(c content, d v1.Descriptor) (Image, error) {
 		return Image{}, fmt.Errorf("configuration: %w", err)
 	}
 	if len(config.RootFS.DiffIDs) != len(m.Layers) {
-		return Image{}, fmt.Errorf("configuration %s tells of %d layers, manifest %s of %d: %w",
-			m.Config.Digest, len(config.RootFS.DiffIDs), d.Digest, len(m.Layers), errdefs.ErrInvalidArgument)
+		return Image{}, errclass.Errorf(errdefs.ErrInvalidArgument, "configuration %s tells of %d layers, manifest %s of %d", m.Config.Digest, len(config.RootFS.DiffIDs), d.Digest, len(m.Layers))
 	}
 	img := Image{
 		ID: m.Config.Digest.String(), Manifest: d.Digest.String(),
@@ -112,7 +112,7 @@ func describe(c content, d v1.Descriptor) (Image, error) {
 	}
 	for _, id := range config.RootFS.DiffIDs {
 		if err := id.Validate(); err != nil {
-			return Image{}, fmt.Errorf("configuration %s: DiffID %q: %w: %w", m.Config.Digest, clip(string(id)), err, errdefs.ErrInvalidArgument)
+			return Image{}, errclass.Errorf(errdefs.ErrInvalidArgument, "configuration %s: DiffID %q: %w", m.Config.Digest, clip(string(id)), err)
 		}
 	}
 	chain := identity.ChainIDs(slices.Clone(config.RootFS.DiffIDs))

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/klauspost/compress/gzip"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
@@ -51,7 +52,7 @@ func (r *reading) layout(index member, platform string) ([]found, error) {
 		out = append(out, f)
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("the archive has no image for %s: %w", platform, errdefs.ErrNotFound)
+		return nil, errclass.Errorf(errdefs.ErrNotFound, "the archive has no image for %s", platform)
 	}
 	return out, nil
 }
@@ -59,14 +60,14 @@ func (r *reading) layout(index member, platform string) ([]found, error) {
 // decode reads a small member as JSON.
 func (r *reading) decode(m member, name string, v any) error {
 	if m.size > maxDocument {
-		return fmt.Errorf("%s has %d bytes, more than %d: %w", name, m.size, maxDocument, errdefs.ErrInvalidArgument)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "%s has %d bytes, more than %d", name, m.size, maxDocument)
 	}
 	raw, err := readBounded(m.file)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return fmt.Errorf("%s: %w: %w", name, err, errdefs.ErrInvalidArgument)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "%s: %w", name, err)
 	}
 	return nil
 }
@@ -75,7 +76,7 @@ func (r *reading) decode(m member, name string, v any) error {
 func parsePlatform(s string) (v1.Platform, error) {
 	parts := strings.Split(s, "/")
 	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
-		return v1.Platform{}, fmt.Errorf("platform %q is not like linux/amd64: %w", clip(s), errdefs.ErrInvalidArgument)
+		return v1.Platform{}, errclass.Errorf(errdefs.ErrInvalidArgument, "platform %q is not like linux/amd64", clip(s))
 	}
 	p := v1.Platform{OS: parts[0], Architecture: parts[1]}
 	if len(parts) == 3 {
@@ -93,7 +94,7 @@ func fits(p, want v1.Platform) bool {
 // find finds the image that an entry of an index stands for.
 func (r *reading) find(d v1.Descriptor, want v1.Platform, depth int) (found, error) {
 	if depth > maxIndexDepth {
-		return found{}, fmt.Errorf("index %s is more than %d deep: %w", d.Digest, maxIndexDepth, errdefs.ErrInvalidArgument)
+		return found{}, errclass.Errorf(errdefs.ErrInvalidArgument, "index %s is more than %d deep", d.Digest, maxIndexDepth)
 	}
 	if d.Platform != nil && !fits(*d.Platform, want) {
 		return found{}, errOther
@@ -184,7 +185,7 @@ func (r *reading) dockerArchive(list member, platform string) ([]found, error) {
 		out = append(out, f)
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("the archive has no image for %s: %w", platform, errdefs.ErrNotFound)
+		return nil, errclass.Errorf(errdefs.ErrNotFound, "the archive has no image for %s", platform)
 	}
 	return out, nil
 }
@@ -196,15 +197,14 @@ func (r *reading) convert(e saved) (v1.Descriptor, error) {
 		return v1.Descriptor{}, fmt.Errorf("manifest.json: configuration: %w", err)
 	}
 	if named := configName(e.Config); named != "" && named != config.digest {
-		return v1.Descriptor{}, fmt.Errorf("configuration %s has digest %s: %w", named, config.digest, errdefs.ErrDataLoss)
+		return v1.Descriptor{}, errclass.Errorf(errdefs.ErrDataLoss, "configuration %s has digest %s", named, config.digest)
 	}
 	var said v1.Image
 	if err := r.decode(config, "configuration", &said); err != nil {
 		return v1.Descriptor{}, err
 	}
 	if len(said.RootFS.DiffIDs) != len(e.Layers) {
-		return v1.Descriptor{}, fmt.Errorf("configuration %s tells of %d layers, manifest.json of %d: %w",
-			config.digest, len(said.RootFS.DiffIDs), len(e.Layers), errdefs.ErrInvalidArgument)
+		return v1.Descriptor{}, errclass.Errorf(errdefs.ErrInvalidArgument, "configuration %s tells of %d layers, manifest.json of %d", config.digest, len(said.RootFS.DiffIDs), len(e.Layers))
 	}
 	m := v1.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest,
@@ -220,7 +220,7 @@ func (r *reading) convert(e saved) (v1.Descriptor, error) {
 			return v1.Descriptor{}, fmt.Errorf("layer %d, %q: %w", i, clip(name), err)
 		}
 		if diff != said.RootFS.DiffIDs[i] {
-			return v1.Descriptor{}, fmt.Errorf("layer %d, %q, has DiffID %s, not %s: %w", i, clip(name), diff, said.RootFS.DiffIDs[i], errdefs.ErrDataLoss)
+			return v1.Descriptor{}, errclass.Errorf(errdefs.ErrDataLoss, "layer %d, %q, has DiffID %s, not %s", i, clip(name), diff, said.RootFS.DiffIDs[i])
 		}
 		m.Layers = append(m.Layers, v1.Descriptor{MediaType: media, Digest: layer.digest, Size: layer.size})
 	}
@@ -279,7 +279,7 @@ func (r *reading) diffID(f *os.File, open func(io.Reader) (io.Reader, error)) (d
 		return "", ctxErr
 	}
 	if err != nil {
-		return "", fmt.Errorf("decompress: %w: %w", err, errdefs.ErrDataLoss)
+		return "", errclass.Errorf(errdefs.ErrDataLoss, "decompress: %w", err)
 	}
 	return d.Digest(), nil
 }

@@ -1,11 +1,11 @@
 package image
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	"github.com/gantryd/gantry/internal/errclass"
 )
 
 // Normalize makes the full reference of what a person may have typed:
@@ -15,7 +15,7 @@ import (
 func Normalize(name string) (string, error) {
 	named, err := reference.ParseDockerRef(name)
 	if err != nil {
-		return "", fmt.Errorf("image name %q: %w: %w", clip(name), err, errdefs.ErrInvalidArgument)
+		return "", errclass.Errorf(errdefs.ErrInvalidArgument, "image name %q: %w", clip(name), err)
 	}
 	return named.String(), nil
 }

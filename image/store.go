@@ -34,6 +34,7 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -77,7 +78,7 @@ type entry struct {
 // what a crash has left.
 func Open(root string) (*Store, error) {
 	if !filepath.IsAbs(root) {
-		return nil, fmt.Errorf("image store %q is not an absolute path: %w", root, errdefs.ErrInvalidArgument)
+		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "image store %q is not an absolute path", root)
 	}
 	s := &Store{root: root}
 	if err := sweep(root); err != nil {
@@ -122,7 +123,7 @@ func (s *Store) load() error {
 	}
 	var index v1.Index
 	if err := json.Unmarshal(raw, &index); err != nil {
-		return fmt.Errorf("index.json: %w: %w", err, errdefs.ErrDataLoss)
+		return errclass.Errorf(errdefs.ErrDataLoss, "index.json: %w", err)
 	}
 	for _, d := range index.Manifests {
 		name := nameOf(d.Annotations)
@@ -198,14 +199,14 @@ func (s *Store) Name(id string, names []string) error {
 		if full, err := Normalize(name); err != nil {
 			return err
 		} else if full != name {
-			return fmt.Errorf("image name %q is short for %s: %w", name, full, errdefs.ErrInvalidArgument)
+			return errclass.Errorf(errdefs.ErrInvalidArgument, "image name %q is short for %s", name, full)
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.byID(id)
 	if e == nil {
-		return fmt.Errorf("image %s: %w", id, errdefs.ErrNotFound)
+		return errclass.Errorf(errdefs.ErrNotFound, "image %s is not there", id)
 	}
 	next := s.without(names)
 	for _, n := range next {
@@ -271,7 +272,7 @@ func (s *Store) writeIndex(images []*entry) error {
 		return fmt.Errorf("write index.json: %w", err)
 	}
 	if len(raw) > maxDocument {
-		return fmt.Errorf("write index.json: %d bytes, more than %d: %w", len(raw), maxDocument, errdefs.ErrResourceExhausted)
+		return errclass.Errorf(errdefs.ErrResourceExhausted, "write index.json: %d bytes, more than %d", len(raw), maxDocument)
 	}
 	layout := filepath.Join(s.root, v1.ImageLayoutFile)
 	if _, err := os.Stat(layout); errors.Is(err, fs.ErrNotExist) {
@@ -480,7 +481,7 @@ func readBounded(path string) ([]byte, error) {
 		return nil, err
 	}
 	if len(raw) > maxDocument {
-		return nil, fmt.Errorf("more than %d bytes: %w", maxDocument, errdefs.ErrInvalidArgument)
+		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "more than %d bytes", maxDocument)
 	}
 	return raw, nil
 }
@@ -488,7 +489,7 @@ func readBounded(path string) ([]byte, error) {
 // class gives an error of the disk its class.
 func class(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+		return errclass.Errorf(errdefs.ErrResourceExhausted, "%w", err)
 	}
 	return err
 }

@@ -71,7 +71,7 @@ func (d *Driver) Info(context.Context) (driver.Info, error) {
 // ApplyLayer unpacks a layer on top of its parent.
 func (d *Driver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p driver.Progress) (graphdriver.Layer, error) {
 	if r.ID == "" || r.ID == r.Parent {
-		return graphdriver.Layer{}, fmt.Errorf("layer %q on parent %q: %w", r.ID, r.Parent, errdefs.ErrInvalidArgument)
+		return graphdriver.Layer{}, driver.Errorf(errdefs.ErrInvalidArgument, "layer %q on parent %q: a name is not valid", r.ID, r.Parent)
 	}
 	unlock, err := d.store.Lock(ctx, "layer "+r.ID)
 	if err != nil {
@@ -85,13 +85,13 @@ func (d *Driver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p dri
 	if r.Parent != "" {
 		parent, ok := d.store.Layer(r.Parent)
 		if !ok {
-			return graphdriver.Layer{}, fmt.Errorf("parent layer %s: %w", r.Parent, errdefs.ErrNotFound)
+			return graphdriver.Layer{}, driver.Errorf(errdefs.ErrNotFound, "parent layer %s is not there", r.Parent)
 		}
 		l.Lowers = append([]string{layerstore.Name(parent.ID)}, parent.Lowers...)
 		l.Hides = parent.Hides
 	}
 	if len(l.Lowers) >= maxLowers-1 { // one more for the skeleton
-		return graphdriver.Layer{}, fmt.Errorf("layer %s is the %dth, overlayfs takes %d: %w", r.ID, len(l.Lowers)+1, maxLowers-1, errdefs.ErrInvalidArgument)
+		return graphdriver.Layer{}, driver.Errorf(errdefs.ErrInvalidArgument, "layer %s is the %dth, overlayfs takes %d", r.ID, len(l.Lowers)+1, maxLowers-1)
 	}
 	stage, err := d.store.Stage()
 	if err != nil {
@@ -166,12 +166,12 @@ func (d *Driver) RemoveLayer(ctx context.Context, id string) error {
 // PrepareRootfs makes upper and work directory and says how to mount them.
 func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs) ([]driver.Mount, error) {
 	if r.Container == "" {
-		return nil, fmt.Errorf("root filesystem without a container: %w", errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "root filesystem without a container")
 	}
 	if !r.IDMap.IsZero() {
 		// Lower layers would have to be idmapped detached mounts, given to
 		// overlayfs by descriptor; driver.Mount cannot say that yet.
-		return nil, fmt.Errorf("root filesystem under an id map: %w", errdefs.ErrNotImplemented)
+		return nil, driver.Errorf(errdefs.ErrNotImplemented, "root filesystem under an id map is not supported")
 	}
 	unlock, err := d.store.Lock(ctx, "rootfs "+r.Container)
 	if err != nil {
@@ -180,7 +180,7 @@ func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs)
 	defer unlock()
 	held, isHeld := d.store.Rootfs(r.Container)
 	if isHeld && held.Layer != r.Layer && held.Targets != nil {
-		return nil, fmt.Errorf("root filesystem of %s stands on layer %q, not %q: %w", r.Container, held.Layer, r.Layer, errdefs.ErrFailedPrecondition)
+		return nil, driver.Errorf(errdefs.ErrFailedPrecondition, "root filesystem of %s stands on layer %q, not %q", r.Container, held.Layer, r.Layer)
 	}
 	lowers, err := d.lowers(r.Layer)
 	if err != nil {
@@ -224,7 +224,7 @@ func (d *Driver) lowers(layer string) ([]string, error) {
 	}
 	l, ok := d.store.Layer(layer)
 	if !ok {
-		return nil, fmt.Errorf("layer %s: %w", layer, errdefs.ErrNotFound)
+		return nil, driver.Errorf(errdefs.ErrNotFound, "layer %s is not there", layer)
 	}
 	out := []string{d.layerFS(layerstore.Name(layer))}
 	for _, name := range l.Lowers {
@@ -359,7 +359,7 @@ func (d *Driver) List(context.Context) ([]driver.Item, error) { return d.store.L
 func (d *Driver) Diff(ctx context.Context, container string, w io.Writer) error {
 	r, ok := d.store.Rootfs(container)
 	if !ok {
-		return fmt.Errorf("root filesystem of %s: %w", container, errdefs.ErrNotFound)
+		return driver.Errorf(errdefs.ErrNotFound, "root filesystem of %s is not there", container)
 	}
 	upper, err := os.Open(filepath.Join(d.store.RootfsDir(container), "upper"))
 	if err != nil {

@@ -23,7 +23,7 @@ const maxOptionBytes = 255
 // work in dir.
 func planMount(lowers []string, dir string, further []string) (driver.Mount, error) {
 	if len(lowers) == 0 || len(lowers) > maxLowers {
-		return driver.Mount{}, fmt.Errorf("%d lower layers, where overlayfs takes 1 to %d: %w", len(lowers), maxLowers, errdefs.ErrInvalidArgument)
+		return driver.Mount{}, driver.Errorf(errdefs.ErrInvalidArgument, "%d lower layers, where overlayfs takes 1 to %d", len(lowers), maxLowers)
 	}
 	m := driver.Mount{Type: "overlay", Source: "overlay", Target: "/"}
 	for _, lower := range lowers {
@@ -32,7 +32,7 @@ func planMount(lowers []string, dir string, further []string) (driver.Mount, err
 	m.Options = append(m.Options, "upperdir="+path.Join(dir, "upper"), "workdir="+path.Join(dir, "work"))
 	for _, o := range m.Options {
 		if _, value, _ := strings.Cut(o, "="); len(value) > maxOptionBytes {
-			return driver.Mount{}, fmt.Errorf("path %s is longer than the %d bytes of a mount option: %w", value, maxOptionBytes, errdefs.ErrInvalidArgument)
+			return driver.Mount{}, driver.Errorf(errdefs.ErrInvalidArgument, "path %s is longer than the %d bytes of a mount option", value, maxOptionBytes)
 		}
 	}
 	m.Options = append(m.Options, further...)
@@ -46,17 +46,17 @@ func planSkeleton(targets []driver.Target) (string, []driver.Target, error) {
 	kind := make(map[string]bool) // path → is a file
 	for _, t := range targets {
 		if !path.IsAbs(t.Path) || path.Clean(t.Path) != t.Path || strings.IndexByte(t.Path, 0) >= 0 {
-			return "", nil, fmt.Errorf("target %q is not an absolute, clean path: %w", t.Path, errdefs.ErrInvalidArgument)
+			return "", nil, driver.Errorf(errdefs.ErrInvalidArgument, "target %q is not an absolute, clean path", t.Path)
 		}
 		if file, ok := kind[t.Path]; ok && file != t.File || t.Path == "/" && t.File {
-			return "", nil, fmt.Errorf("target %q is both file and directory: %w", t.Path, errdefs.ErrInvalidArgument)
+			return "", nil, driver.Errorf(errdefs.ErrInvalidArgument, "target %q is both file and directory", t.Path)
 		}
 		kind[t.Path] = t.File
 	}
 	for _, t := range targets {
 		for p := path.Dir(t.Path); p != "/"; p = path.Dir(p) {
 			if kind[p] {
-				return "", nil, fmt.Errorf("target %q is below the file %q: %w", t.Path, p, errdefs.ErrInvalidArgument)
+				return "", nil, driver.Errorf(errdefs.ErrInvalidArgument, "target %q is below the file %q", t.Path, p)
 			}
 			kind[p] = false
 		}

@@ -69,7 +69,7 @@ func (d *Driver) Info(context.Context) (driver.Info, error) {
 // ApplyLayer copies the parent and unpacks a layer over it.
 func (d *Driver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p driver.Progress) (graphdriver.Layer, error) {
 	if r.ID == "" || r.ID == r.Parent {
-		return graphdriver.Layer{}, fmt.Errorf("layer %q on parent %q: %w", r.ID, r.Parent, errdefs.ErrInvalidArgument)
+		return graphdriver.Layer{}, driver.Errorf(errdefs.ErrInvalidArgument, "layer %q on parent %q: a name is not valid", r.ID, r.Parent)
 	}
 	unlock, err := d.store.Lock(ctx, "layer "+r.ID)
 	if err != nil {
@@ -80,7 +80,7 @@ func (d *Driver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p dri
 		return graphdriver.Layer{ID: l.ID, Size: l.Size}, nil
 	}
 	if _, ok := d.store.Layer(r.Parent); !ok && r.Parent != "" {
-		return graphdriver.Layer{}, fmt.Errorf("parent layer %s: %w", r.Parent, errdefs.ErrNotFound)
+		return graphdriver.Layer{}, driver.Errorf(errdefs.ErrNotFound, "parent layer %s is not there", r.Parent)
 	}
 	stage, err := d.store.Stage()
 	if err != nil {
@@ -177,7 +177,7 @@ func (d *Driver) RemoveLayer(ctx context.Context, id string) error {
 // PrepareRootfs copies the topmost layer for a container.
 func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs) ([]driver.Mount, error) {
 	if r.Container == "" {
-		return nil, fmt.Errorf("root filesystem without a container: %w", errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "root filesystem without a container")
 	}
 	unlock, err := d.store.Lock(ctx, "rootfs "+r.Container)
 	if err != nil {
@@ -185,7 +185,7 @@ func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs)
 	}
 	defer unlock()
 	if _, ok := d.store.Layer(r.Layer); !ok && r.Layer != "" {
-		return nil, fmt.Errorf("layer %s: %w", r.Layer, errdefs.ErrNotFound)
+		return nil, driver.Errorf(errdefs.ErrNotFound, "layer %s is not there", r.Layer)
 	}
 	fs := filepath.Join(d.store.RootfsDir(r.Container), "fs")
 	mounts := []driver.Mount{{Type: "bind", Source: fs, Target: "/"}}
@@ -206,7 +206,7 @@ func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs)
 func (d *Driver) keepRootfs(held layerstore.Rootfs, r graphdriver.PrepareRootfs, fs string) error {
 	lost := held.Targets == nil
 	if !lost && held.Layer != r.Layer {
-		return fmt.Errorf("root filesystem of %s stands on layer %q, not %q: %w", r.Container, held.Layer, r.Layer, errdefs.ErrFailedPrecondition)
+		return driver.Errorf(errdefs.ErrFailedPrecondition, "root filesystem of %s stands on layer %q, not %q", r.Container, held.Layer, r.Layer)
 	}
 	if !lost && slices.Equal(held.Targets, r.Targets) {
 		return nil
@@ -248,7 +248,7 @@ func makeTargets(root *os.File, r graphdriver.PrepareRootfs) ([]string, error) {
 	var made []string
 	for _, t := range r.Targets {
 		if !filepath.IsAbs(t.Path) || filepath.Clean(t.Path) != t.Path {
-			return nil, fmt.Errorf("target %q is not an absolute, clean path: %w", t.Path, errdefs.ErrInvalidArgument)
+			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "target %q is not an absolute, clean path", t.Path)
 		}
 		fresh, err := layertar.MakeTarget(root, t, r.IDMap)
 		if err != nil {
@@ -277,7 +277,7 @@ func (d *Driver) List(context.Context) ([]driver.Item, error) { return d.store.L
 func (d *Driver) Diff(ctx context.Context, container string, w io.Writer) error {
 	r, ok := d.store.Rootfs(container)
 	if !ok {
-		return fmt.Errorf("root filesystem of %s: %w", container, errdefs.ErrNotFound)
+		return driver.Errorf(errdefs.ErrNotFound, "root filesystem of %s is not there", container)
 	}
 	upper, err := os.Open(filepath.Join(d.store.RootfsDir(container), "fs"))
 	if err != nil {

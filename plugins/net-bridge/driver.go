@@ -39,10 +39,10 @@ type Driver struct {
 // New returns the driver of one engine. It makes nothing yet.
 func New(cfg driver.Config) (netdriver.Driver, error) {
 	if !regexp.MustCompile(`^[a-z0-9-]{1,32}$`).MatchString(cfg.EngineName) {
-		return nil, fmt.Errorf("engine name %q: %w", cfg.EngineName, errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "engine name %q is not valid", cfg.EngineName)
 	}
 	if cfg.EngineID == "" || strings.ContainsAny(cfg.EngineID, " \n") {
-		return nil, fmt.Errorf("engine id %q: %w", cfg.EngineID, errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "engine id %q is not valid", cfg.EngineID)
 	}
 	store, err := netfiles.Open(cfg.Run)
 	if err != nil {

@@ -2,10 +2,10 @@ package bridge
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/vishvananda/netlink"
 )
 
@@ -22,7 +22,7 @@ func whole[T any](list func() ([]T, error)) ([]T, error) {
 		}
 		time.Sleep(time.Duration(try) * 100 * time.Microsecond)
 	}
-	return nil, fmt.Errorf("interrupted %d times by changes: %w", dumpTries, errdefs.ErrUnavailable)
+	return nil, driver.Errorf(errdefs.ErrUnavailable, "interrupted %d times by changes", dumpTries)
 }
 
 func links(h *netlink.Handle) ([]netlink.Link, error) { return whole(h.LinkList) }

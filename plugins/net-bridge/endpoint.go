@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/sdk/netdriver"
@@ -27,10 +28,10 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 		return netdriver.Endpoint{}, err
 	}
 	if m, ok := parseMark(b.Alias); !ok || m.Engine != d.cfg.EngineID || m.Network != r.Network || !b.Up {
-		return netdriver.Endpoint{}, fmt.Errorf("network %s: its bridge is not there: %w", r.Network, errdefs.ErrNotFound)
+		return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrNotFound, "network %s: its bridge is not there", r.Network)
 	}
 	if !r.Address.IsValid() || !r.Address.Addr().Is4() {
-		return netdriver.Endpoint{}, fmt.Errorf("address %s: the bridge driver needs one of IPv4: %w", r.Address, errdefs.ErrInvalidArgument)
+		return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrInvalidArgument, "address %s: the bridge driver needs one of IPv4", r.Address)
 	}
 	var k kept
 	there := d.store.HasEndpoint(r.EndpointKey) // written before the key is put, removed after it is dropped
@@ -158,7 +159,7 @@ func (d *Driver) namespace(r netdriver.Attach, there bool) (int, error) {
 		}
 		return openNamespace(r.Join, unix.CLONE_NEWNET)
 	default:
-		return -1, fmt.Errorf("join a namespace of mode %q: %w", r.Join.Mode, errdefs.ErrInvalidArgument)
+		return -1, driver.Errorf(errdefs.ErrInvalidArgument, "a namespace of mode %q cannot be joined", r.Join.Mode)
 	}
 	switch r.UserNS.Mode {
 	case "", netdriver.NamespaceHost:
@@ -171,7 +172,7 @@ func (d *Driver) namespace(r netdriver.Attach, there bool) (int, error) {
 		defer func() { _ = unix.Close(user) }()
 		return d.holder.makeNamespace(user)
 	}
-	return -1, fmt.Errorf("a network namespace in a user namespace of mode %q: %w", r.UserNS.Mode, errdefs.ErrNotImplemented)
+	return -1, driver.Errorf(errdefs.ErrNotImplemented, "a network namespace in a user namespace of mode %q is not supported", r.UserNS.Mode)
 }
 
 // openNamespace opens a namespace and checks that it is the one meant: a path
@@ -179,16 +180,16 @@ func (d *Driver) namespace(r netdriver.Attach, there bool) (int, error) {
 func openNamespace(n netdriver.Namespace, kind int) (int, error) {
 	fd, err := unix.Open(n.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("open namespace %s: %w: %w", n.Path, err, errdefs.ErrFailedPrecondition)
+		return -1, driver.Errorf(errdefs.ErrFailedPrecondition, "open namespace %s: %w", n.Path, err)
 	}
 	var st syscall.Stat_t
 	if got, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err != nil || got != kind {
 		_ = unix.Close(fd)
-		return -1, fmt.Errorf("%s is no namespace of the right kind: %w", n.Path, errdefs.ErrInvalidArgument)
+		return -1, driver.Errorf(errdefs.ErrInvalidArgument, "%s is no namespace of the right kind", n.Path)
 	}
 	if err := syscall.Fstat(fd, &st); err != nil || n.Inode != 0 && st.Ino != n.Inode {
 		_ = unix.Close(fd)
-		return -1, fmt.Errorf("namespace %s has inode %d, not %d: %w", n.Path, st.Ino, n.Inode, errdefs.ErrFailedPrecondition)
+		return -1, driver.Errorf(errdefs.ErrFailedPrecondition, "namespace %s has inode %d, not %d", n.Path, st.Ino, n.Inode)
 	}
 	return fd, nil
 }
@@ -256,12 +257,12 @@ func (d *Driver) endpoint(r netdriver.Attach, k kept) (netdriver.Endpoint, error
 func (d *Driver) writeFiles(r netdriver.Attach) error {
 	for _, s := range r.DNS {
 		if _, err := netip.ParseAddr(s); err != nil {
-			return fmt.Errorf("name server %q is no address: %w", s, errdefs.ErrInvalidArgument)
+			return driver.Errorf(errdefs.ErrInvalidArgument, "name server %q is no address", s)
 		}
 	}
 	for _, n := range append([]string{r.Hostname}, r.Names...) {
 		if strings.ContainsAny(n, " \t\r\n#") {
-			return fmt.Errorf("name %q does not fit into a hosts file: %w", n, errdefs.ErrInvalidArgument)
+			return driver.Errorf(errdefs.ErrInvalidArgument, "name %q does not fit into a hosts file", n)
 		}
 	}
 	machine, err := netfiles.ReadResolv("/")

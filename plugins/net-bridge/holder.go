@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 	"golang.org/x/sys/unix"
 )
 
@@ -112,7 +113,7 @@ func (h *holder) open(inode uint64) (int, error) {
 			return h.openKey(k.Key)
 		}
 	}
-	return -1, fmt.Errorf("network namespace %d is not held: %w", inode, errdefs.ErrFailedPrecondition)
+	return -1, driver.Errorf(errdefs.ErrFailedPrecondition, "network namespace %d is not held", inode)
 }
 
 // openKey returns a descriptor of the namespace kept under a key.
@@ -178,7 +179,7 @@ func (h *holder) list() ([]kept, error) {
 		for b := r.rest; len(b) >= listedHead; {
 			n := binary.NativeEndian.Uint32(b[12:])
 			if uint64(n) > uint64(len(b)-listedHead) {
-				return nil, fmt.Errorf("list network namespaces: a key of %d bytes in %d: %w", n, len(b), errdefs.ErrInternal)
+				return nil, driver.Errorf(errdefs.ErrInternal, "list network namespaces: a key of %d bytes in %d", n, len(b))
 			}
 			all = append(all, kept{
 				Key: string(b[listedHead : listedHead+n]), PID: pid,
@@ -291,7 +292,7 @@ func exchange(conn *net.UnixConn, q request) (reply, error) {
 		return r, unix.Errno(errno)
 	}
 	if (q.op == opMake || q.op == opGet) && r.fd < 0 {
-		return r, fmt.Errorf("the holder sent no descriptor: %w", errdefs.ErrResourceExhausted)
+		return r, driver.Errorf(errdefs.ErrResourceExhausted, "the holder sent no descriptor")
 	}
 	return r, nil
 }
@@ -306,9 +307,9 @@ func replySize(op byte) int {
 // broken keeps a lost connection apart from the errnos that the holder answers.
 func broken(err error) error {
 	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("no answer: %w", errdefs.ErrUnavailable)
+		return driver.Errorf(errdefs.ErrUnavailable, "no answer")
 	}
-	return fmt.Errorf("%v: %w", err, errdefs.ErrUnavailable)
+	return driver.Errorf(errdefs.ErrUnavailable, "%v", err)
 }
 
 func receivedFD(oob []byte) int {

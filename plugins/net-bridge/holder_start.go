@@ -53,7 +53,7 @@ func startHolder(cfg driver.Config, socket string) error {
 			break
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
-			return fmt.Errorf("lock %s (another namespace holder does not answer): %w", lock.Name(), errdefs.ErrUnavailable)
+			return driver.Errorf(errdefs.ErrUnavailable, "lock %s (another namespace holder does not answer)", lock.Name())
 		}
 		if conn, err := net.Dial("unixpacket", socket); err == nil {
 			return conn.Close() // somebody else has started one
@@ -92,7 +92,7 @@ func spawnHolder(cfg driver.Config, listener, lock *os.File) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("start the namespace holder %s: %w", program, errdefs.ErrNotFound)
+			return driver.Errorf(errdefs.ErrNotFound, "start the namespace holder %s: there is no such program", program)
 		}
 		return fmt.Errorf("start the namespace holder: %w", err)
 	}

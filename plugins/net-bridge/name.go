@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 
 	"github.com/gantryd/gantry/sdk/netdriver"
 )
@@ -103,7 +104,7 @@ func endpointMAC(given string, ip netip.Addr) (net.HardwareAddr, error) {
 	}
 	mac, err := net.ParseMAC(given)
 	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || given == "00:00:00:00:00:00" {
-		return nil, fmt.Errorf("hardware address %q is not one of a single station: %w", given, errdefs.ErrInvalidArgument)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "hardware address %q is not one of a single station", given)
 	}
 	return mac, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 
 	"github.com/gantryd/gantry/sdk/netdriver"
 	"github.com/gantryd/gantry/sdk/netdriver/netfiles"
@@ -62,7 +63,7 @@ func (d *Driver) RemoveNetwork(_ context.Context, id string) error {
 	}
 	for _, k := range all {
 		if key, ok := parseHolderKey(k.Key); ok && key.Network == id {
-			return fmt.Errorf("network %s: container %s is attached: %w", id, key.Container, errdefs.ErrFailedPrecondition)
+			return driver.Errorf(errdefs.ErrFailedPrecondition, "network %s: container %s is attached", id, key.Container)
 		}
 	}
 	found, err := d.findWhole(id)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -231,7 +232,7 @@ func (o waitUp) do(k *kernel) error {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return fmt.Errorf("no carrier after a second: %w", errdefs.ErrUnavailable)
+	return driver.Errorf(errdefs.ErrUnavailable, "no carrier after a second")
 }
 
 // deleteLink deletes a link if it is there; it takes tens of milliseconds.

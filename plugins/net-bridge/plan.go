@@ -1,11 +1,11 @@
 package bridge
 
 import (
-	"fmt"
 	"net/netip"
 	"strconv"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/driver"
 
 	"github.com/gantryd/gantry/sdk/netdriver"
 )
@@ -59,17 +59,17 @@ func readOptions(options map[string]string) (settings, error) {
 		case optionMTU:
 			mtu, err := strconv.Atoi(value)
 			if err != nil || mtu < 68 || mtu > 65535 { // 68: RFC 791
-				return s, fmt.Errorf("option %s=%q: not a number from 68 to 65535: %w", name, value, errdefs.ErrInvalidArgument)
+				return s, driver.Errorf(errdefs.ErrInvalidArgument, "option %s=%q: not a number from 68 to 65535", name, value)
 			}
 			s.MTU = mtu
 		case optionMasq:
 			on, err := strconv.ParseBool(value)
 			if err != nil {
-				return s, fmt.Errorf("option %s=%q: neither true nor false: %w", name, value, errdefs.ErrInvalidArgument)
+				return s, driver.Errorf(errdefs.ErrInvalidArgument, "option %s=%q: neither true nor false", name, value)
 			}
 			s.NoMasq = !on
 		default:
-			return s, fmt.Errorf("the bridge driver does not know the option %q: %w", name, errdefs.ErrInvalidArgument)
+			return s, driver.Errorf(errdefs.ErrInvalidArgument, "the bridge driver does not know the option %q", name)
 		}
 	}
 	return s, nil
@@ -91,8 +91,7 @@ func planNetwork(engineID, engineName string, n netdriver.Network, found bridgeS
 		return nil, err
 	}
 	if r, taken := overlap(n.Subnet, routes, found.Index); taken {
-		return nil, fmt.Errorf("subnet %s overlaps %s of %s on this machine; choose another with --subnet: %w",
-			n.Subnet, r.Prefix, r.Link, errdefs.ErrAlreadyExists)
+		return nil, driver.Errorf(errdefs.ErrAlreadyExists, "subnet %s overlaps %s of %s on this machine; choose another with --subnet", n.Subnet, r.Prefix, r.Link)
 	}
 	var ops []op
 	if found.Index == 0 {
@@ -118,13 +117,13 @@ func planNetwork(engineID, engineName string, n netdriver.Network, found bridgeS
 func checkSubnet(n netdriver.Network) error {
 	switch {
 	case !n.Subnet.IsValid():
-		return fmt.Errorf("network %s has no subnet: %w", n.Name, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "network %s has no subnet", n.Name)
 	case !n.Subnet.Addr().Is4():
-		return fmt.Errorf("network %s: subnet %s: the bridge driver serves IPv4 only: %w", n.Name, n.Subnet, errdefs.ErrNotImplemented)
+		return driver.Errorf(errdefs.ErrNotImplemented, "network %s: subnet %s: the bridge driver serves IPv4 only", n.Name, n.Subnet)
 	case n.Subnet != n.Subnet.Masked() || n.Subnet.Bits() > 30:
-		return fmt.Errorf("network %s: %s is no subnet for a bridge: %w", n.Name, n.Subnet, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "network %s: %s is no subnet for a bridge", n.Name, n.Subnet)
 	case !n.Subnet.Contains(n.Gateway):
-		return fmt.Errorf("network %s: gateway %s is not in %s: %w", n.Name, n.Gateway, n.Subnet, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "network %s: gateway %s is not in %s", n.Name, n.Gateway, n.Subnet)
 	}
 	return nil
 }
@@ -141,7 +140,7 @@ func checkOwned(found bridgeState, want mark) error {
 	if found.Alias == "" && len(found.Addrs) == 0 && found.Ports == 0 {
 		return nil
 	}
-	return fmt.Errorf("link %s is there and is not this engine's (alias %q): %w", found.Name, found.Alias, errdefs.ErrAlreadyExists)
+	return driver.Errorf(errdefs.ErrAlreadyExists, "link %s is there and is not this engine's (alias %q)", found.Name, found.Alias)
 }
 
 // overlap finds what holds a part of subnet other than the link own.

@@ -45,13 +45,13 @@ func (d *Driver) Info(context.Context) (driver.Info, error) {
 // CreateNetwork remembers the network. A subnet has no meaning here.
 func (d *Driver) CreateNetwork(_ context.Context, n netdriver.Network) error {
 	if n.Subnet.IsValid() {
-		return fmt.Errorf("network %s: the host driver has no addresses to give, subnet %s: %w", n.Name, n.Subnet, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "network %s: the host driver has no addresses to give, subnet %s", n.Name, n.Subnet)
 	}
 	if n.Internal {
-		return fmt.Errorf("network %s: the machine's own network cannot be internal: %w", n.Name, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "network %s: the machine's own network cannot be internal", n.Name)
 	}
 	for name := range n.Options {
-		return fmt.Errorf("network %s: the host driver does not know the option %q: %w", n.Name, name, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "network %s: the host driver does not know the option %q", n.Name, name)
 	}
 	return d.store.HoldNetwork(n.ID)
 }
@@ -68,10 +68,10 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 		return netdriver.Endpoint{}, err
 	}
 	if !d.store.HasNetwork(r.Network) {
-		return netdriver.Endpoint{}, fmt.Errorf("network %s: %w", r.Network, errdefs.ErrNotFound)
+		return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrNotFound, "network %s is not there", r.Network)
 	}
 	if r.Join.Mode != "" {
-		return netdriver.Endpoint{}, fmt.Errorf("the machine's network is no further network of a container: %w", errdefs.ErrInvalidArgument)
+		return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrInvalidArgument, "the machine's network is no further network of a container")
 	}
 	held := netdriver.Endpoint{Namespace: netdriver.Namespace{Mode: netdriver.NamespaceHost}}
 	if d.store.HasEndpoint(r.EndpointKey) {

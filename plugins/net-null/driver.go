@@ -8,7 +8,6 @@ package null
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/containerd/errdefs"
 
@@ -39,10 +38,10 @@ func (d *Driver) Info(context.Context) (driver.Info, error) {
 // CreateNetwork remembers the network. A subnet has no meaning here.
 func (d *Driver) CreateNetwork(_ context.Context, n netdriver.Network) error {
 	if n.Subnet.IsValid() {
-		return fmt.Errorf("network %s: the null driver has no addresses, subnet %s: %w", n.Name, n.Subnet, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "network %s: the null driver has no addresses, subnet %s", n.Name, n.Subnet)
 	}
 	for name := range n.Options {
-		return fmt.Errorf("network %s: the null driver does not know the option %q: %w", n.Name, name, errdefs.ErrInvalidArgument)
+		return driver.Errorf(errdefs.ErrInvalidArgument, "network %s: the null driver does not know the option %q", n.Name, name)
 	}
 	return d.store.HoldNetwork(n.ID)
 }
@@ -58,10 +57,10 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 		return netdriver.Endpoint{}, err
 	}
 	if !d.store.HasNetwork(r.Network) {
-		return netdriver.Endpoint{}, fmt.Errorf("network %s: %w", r.Network, errdefs.ErrNotFound)
+		return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrNotFound, "network %s is not there", r.Network)
 	}
 	if r.Join.Mode != "" {
-		return netdriver.Endpoint{}, fmt.Errorf("a container without a network joins no other one: %w", errdefs.ErrInvalidArgument)
+		return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrInvalidArgument, "a container without a network joins no other one")
 	}
 	e := netdriver.Endpoint{
 		Namespace: netdriver.Namespace{Mode: netdriver.NamespaceNew},
