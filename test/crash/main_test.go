@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -10,8 +11,13 @@ import (
 	"github.com/gantryd/gantry/test/rig"
 )
 
-// archiveEnv names the image that all tests load; it is made once.
-const archiveEnv = "GANTRY_CRASH_ARCHIVE"
+// archiveEnv names the image that all tests load, otherEnv one with another
+// layer; both are made once.
+const (
+	archiveEnv = "GANTRY_CRASH_ARCHIVE"
+	otherEnv   = "GANTRY_CRASH_OTHER"
+	otherName  = "docker.io/library/other:latest"
+)
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -27,7 +33,11 @@ func run(m *testing.M) int {
 		if err != nil {
 			return err
 		}
-		return os.Setenv(archiveEnv, file)
+		other, err := rig.OtherArchive(dir, otherName)
+		if err != nil {
+			return err
+		}
+		return errors.Join(os.Setenv(archiveEnv, file), os.Setenv(otherEnv, other))
 	}} {
 		if err := prepare(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -121,6 +122,30 @@ func BusyboxArchive(dir string) (file string, err error) {
 	}
 	file = filepath.Join(dir, "busybox.tar")
 	return file, Archive(layout, "oci-archive", file, Busybox)
+}
+
+// OtherArchive makes an OCI archive of an image with one layer of 4 MiB that
+// nothing else has. It holds no program.
+func OtherArchive(dir, name string) (file string, err error) {
+	layout, bundle := filepath.Join(dir, "other-layout"), filepath.Join(dir, "other-bundle")
+	image := layout + ":latest"
+	for _, args := range [][]string{
+		{"init", "--layout", layout}, {"new", "--image", image}, {"unpack", "--image", image, bundle},
+	} {
+		if err := command("umoci", args...); err != nil {
+			return "", err
+		}
+	}
+	noise := make([]byte, 4<<20)
+	_, _ = rand.Read(noise) // never fails (crypto/rand)
+	if err := os.WriteFile(filepath.Join(bundle, "rootfs/noise"), noise, 0o644); err != nil {
+		return "", err
+	}
+	if err := command("umoci", "repack", "--image", image, bundle); err != nil {
+		return "", err
+	}
+	file = filepath.Join(dir, "other.tar")
+	return file, Archive(layout, "oci-archive", file, name)
 }
 
 // Tar packs a directory's content into a tar file.
