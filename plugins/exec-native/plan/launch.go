@@ -33,44 +33,6 @@ type Conn struct {
 	c *net.UnixConn
 }
 
-// Seal copies a program into a sealed memfd, which all shims of a driver
-// share: the program cannot be changed from inside a container, nor by
-// anybody else. Start takes "/proc/self/fd/N" of it as program. Where memfds
-// may not be executed (vm.memfd_noexec=2) the error is EACCES.
-func Seal(program string) (*os.File, error) {
-	src, err := os.Open(program)
-	if err != nil {
-		return nil, err
-	}
-	defer src.Close()
-	fd, err := unix.MemfdCreate("gantry-shim", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before 6.3 there is no MFD_EXEC, and all may be executed
-		fd, err = unix.MemfdCreate("gantry-shim", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("memfd for %s: %w", program, err)
-	}
-	// Start puts descriptors 0 to 3 in place before it executes the program by
-	// this descriptor's name: it must not be one of them.
-	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 16)
-	unix.Close(fd)
-	if err != nil {
-		return nil, fmt.Errorf("memfd for %s: %w", program, err)
-	}
-	fd = high
-	dst := os.NewFile(uintptr(fd), "gantry-shim")
-	if _, err := io.Copy(dst, src); err != nil {
-		dst.Close()
-		return nil, fmt.Errorf("copy %s: %w", program, err)
-	}
-	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		dst.Close()
-		return nil, fmt.Errorf("seal %s: %w", program, err)
-	}
-	return dst, nil
-}
-
 // Warm is a shim that was executed and waits for its plan. It is nobody's yet:
 // it leaves when its socket closes, thus also with the driver.
 type Warm struct {
