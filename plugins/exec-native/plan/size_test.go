@@ -36,6 +36,8 @@ func TestMemoryOfIdleShims(t *testing.T) {
 	}
 	var sum, most int
 	for _, s := range all {
+		// It tells first and confines itself then.
+		eventually(t, "a filter", func() bool { return status(t, s.pid, "status", "Seccomp:") == 2 })
 		pss := status(t, s.pid, "smaps_rollup", "Pss:")
 		sum += pss
 		most = max(most, pss)
