@@ -14,6 +14,7 @@ import (
 
 	"github.com/gantryd/gantry/engine"
 	"github.com/gantryd/gantry/eventlog"
+	"github.com/gantryd/gantry/internal/linux"
 )
 
 // stepsGet is how long steps that run may take to end when gantryd is told to.
@@ -21,6 +22,9 @@ const stepsGet = 5 * time.Second
 
 // driversGet is how long drivers may then take to end.
 const driversGet = 2 * time.Second
+
+// settleAfter is when gantryd gives back the memory that its start needed.
+const settleAfter = 2 * time.Second
 
 // serve runs the engine until a signal comes or the log cannot be written.
 func serve(o options) error {
@@ -46,6 +50,12 @@ func serve(o options) error {
 	beside.Go(func() { d.verify(ctx) })
 	d.need()
 	d.ready()
+	settle := time.AfterFunc(settleAfter, func() {
+		if err := linux.Settle(); err != nil {
+			d.log.Warn("give back memory", "error", err)
+		}
+	})
+	defer settle.Stop()
 
 	select {
 	case err := <-turning:

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	driverv1 "github.com/gantryd/gantry/api/driver/v1"
+	"github.com/gantryd/gantry/internal/linux"
 )
 
 // MaxMessage bounds a gRPC message in either direction, in bytes. Go-plugin
@@ -87,6 +88,10 @@ func ClientConfig(kind string, p plugin.Plugin, cmd *exec.Cmd, log hclog.Logger)
 	}
 }
 
+// settleAfter is when a driver gives back the memory that its start needed: the
+// step that it was started for has been done by then.
+const settleAfter = 2 * time.Second
+
 // Serve is the whole life of a driver process: read the environment, open the
 // driver, serve it until the host says to end. It returns the exit status.
 // The Main functions of the kinds call it. If the driver is an io.Closer it is
@@ -104,6 +109,11 @@ func Serve(kind string, open func(Config) (Service, error)) int {
 		log.Error("open the driver", "kind", kind, "error", err.Error())
 		return 1
 	}
+	time.AfterFunc(settleAfter, func() {
+		if err := linux.Settle(); err != nil {
+			log.Warn("give back memory", "error", err.Error())
+		}
+	})
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: Handshake(),
 		Plugins:         plugin.PluginSet{kind: &servedPlugin{}},
