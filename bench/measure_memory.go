@@ -55,7 +55,7 @@ func measureMemory(ctx context.Context, r *rig) (figures []figure, err error) {
 	if err != nil {
 		return nil, err
 	}
-	shims, err := processesOf(func(p proc) bool {
+	shims, err := processesOf(func(p proc) bool { return p.name == shimName && p.inCgroup("/gantry-"+name+"/") })
 		return p.name == "gantry-shim" && slices.ContainsFunc(ids, func(id string) bool { return id != "" && p.mentions(id) })
 	})
 	if err != nil {
@@ -121,13 +121,21 @@ type proc struct {
 	threads     int
 }
 
-func (p proc) mentions(id string) bool { return strings.Contains(p.args, id) }
+// shimName is what a shim calls itself.
+const shimName = "gantry-shim"
 
-// treeOf is the process and everything below it: drivers are gantryd's children.
+// inCgroup reports whether the process is below a path in some hierarchy.
+func (p proc) inCgroup(path string) bool {
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.pid))
+	return err == nil && strings.Contains(string(groups), path)
+}
+
+// treeOf is gantryd and its drivers, which are its children. Shims outlive them
+// and are counted by themselves.
 func treeOf(pid int) ([]proc, error) {
 	below := map[int]bool{pid: true}
 	return processesOf(func(p proc) bool {
-		if below[p.pid] || below[p.parent] {
+		if below[p.pid] || below[p.parent] && p.name != shimName {
 			below[p.pid] = true
 			return true
 		}
