@@ -56,8 +56,6 @@ func measureMemory(ctx context.Context, r *rig) (figures []figure, err error) {
 		return nil, err
 	}
 	shims, err := processesOf(func(p proc) bool { return p.name == shimName && p.inCgroup("/gantry-"+name+"/") })
-		return p.name == "gantry-shim" && slices.ContainsFunc(ids, func(id string) bool { return id != "" && p.mentions(id) })
-	})
 	if err != nil {
 		return nil, err
 	}
