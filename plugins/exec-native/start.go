@@ -59,7 +59,7 @@ func (d *native) claim(k execdriver.Key) (one *run, mine bool) {
 // begin carries a start out and settles it.
 func (d *native) begin(ctx context.Context, one *run, r execdriver.Start) {
 	shim, err := d.launch(ctx, one, r)
-	defer func() { go d.warmUp() }() // beside the program, not before it
+	defer time.AfterFunc(warmDelay, d.warmUp)
 	if err == nil {
 		go d.watch(one, shim)
 		return

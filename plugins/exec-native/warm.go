@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 )
@@ -12,6 +13,10 @@ import (
 // warmShims is how many shims wait, executed, for a start: two for containers
 // that start in a row. Each has some 30 kB.
 const warmShims = 2
+
+// warmDelay is how long after a start the next shim is executed: not while the
+// program takes its own first steps, or ends already.
+const warmDelay = 10 * time.Millisecond
 
 // program is the shim's executable, as this process names it.
 func (d *native) program() string { return fmt.Sprintf("/proc/self/fd/%d", d.shim.Fd()) }
