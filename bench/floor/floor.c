@@ -18,7 +18,7 @@
  * It works in mount and network namespaces of its own, so that the machine's
  * links and mounts are not touched; its cgroups go at the end. Needs root.
  *
- * Build: cc -std=gnu11 -O2 -static -Wall -Wextra -Werror -o floor bench/floor/*.c
+ * Build: cc -std=gnu11 -O2 -static -Wall -Wextra -Werror -o floor floor.c cgroups.c links.c
  */
 #define _GNU_SOURCE
 #include "floor.h"
