@@ -83,9 +83,9 @@ func shimFigure(shims []proc) figure {
 		threads, most = max(threads, p.threads), max(most, p.pss)
 	}
 	mean := float64(sumPSS(shims)) / float64(len(shims))
-	f.met = mean <= 64 && threads == 1 && len(shims) == manyContainers
+	f.met = mean <= 64 && threads == 1 && len(shims) >= manyContainers
 	f.got = fmt.Sprintf("%.0f kB PSS, %d thread", mean, threads)
-	f.detail = []string{fmt.Sprintf("- mean of %d shims; the largest %d kB", len(shims), most)}
+	f.detail = []string{fmt.Sprintf("- mean of %d shims (the driver keeps one or two started ahead); the largest %d kB", len(shims), most)}
 	return f
 }
 
