@@ -123,8 +123,10 @@ func (e *Engine) info(s *core.State) query.Info {
 			i.OpenJobs++
 		}
 	}
+	// By the state, not by what dispatch knows: between the two there is a
+	// moment in which dispatch has not been asked yet.
+	i.Owed = len(s.Owed())
 	for _, st := range e.dispatch.list(func(*slot) bool { return true }) {
-		i.Owed++
 		if st.State != stepWaiting {
 			i.InFlight++
 		}
