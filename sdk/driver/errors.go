@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	driverv1 "github.com/gantryd/gantry/api/driver/v1"
+	"github.com/gantryd/gantry/internal/errclass"
 )
 
 // class ties one error class to its gRPC code and to the name by which it
@@ -17,31 +18,33 @@ import (
 type class struct {
 	err  error
 	code codes.Code
-	name string
 }
+
+// name is the word that the class travels as.
+func (c class) name() string { return errclass.Name(c.err) }
 
 // classes lists them; where two share a code, the one that the bare code means
 // comes first.
 func classes() []class {
 	return []class{
-		{errdefs.ErrInvalidArgument, codes.InvalidArgument, "invalid-argument"},
-		{errdefs.ErrNotFound, codes.NotFound, "not-found"},
-		{errdefs.ErrAlreadyExists, codes.AlreadyExists, "already-exists"},
-		{errdefs.ErrPermissionDenied, codes.PermissionDenied, "permission-denied"},
-		{errdefs.ErrResourceExhausted, codes.ResourceExhausted, "resource-exhausted"},
-		{errdefs.ErrFailedPrecondition, codes.FailedPrecondition, "failed-precondition"},
-		{errdefs.ErrConflict, codes.FailedPrecondition, "conflict"},
-		{errdefs.ErrNotModified, codes.FailedPrecondition, "not-modified"},
-		{errdefs.ErrAborted, codes.Aborted, "aborted"},
-		{errdefs.ErrOutOfRange, codes.OutOfRange, "out-of-range"},
-		{errdefs.ErrNotImplemented, codes.Unimplemented, "unimplemented"},
-		{errdefs.ErrUnavailable, codes.Unavailable, "unavailable"},
-		{errdefs.ErrDataLoss, codes.DataLoss, "data-loss"},
-		{errdefs.ErrUnauthenticated, codes.Unauthenticated, "unauthenticated"},
-		{context.Canceled, codes.Canceled, "canceled"},
-		{context.DeadlineExceeded, codes.DeadlineExceeded, "deadline-exceeded"},
-		{errdefs.ErrUnknown, codes.Unknown, "unknown"},
-		{errdefs.ErrInternal, codes.Internal, "internal"},
+		{errdefs.ErrInvalidArgument, codes.InvalidArgument},
+		{errdefs.ErrNotFound, codes.NotFound},
+		{errdefs.ErrAlreadyExists, codes.AlreadyExists},
+		{errdefs.ErrPermissionDenied, codes.PermissionDenied},
+		{errdefs.ErrResourceExhausted, codes.ResourceExhausted},
+		{errdefs.ErrFailedPrecondition, codes.FailedPrecondition},
+		{errdefs.ErrConflict, codes.FailedPrecondition},
+		{errdefs.ErrNotModified, codes.FailedPrecondition},
+		{errdefs.ErrAborted, codes.Aborted},
+		{errdefs.ErrOutOfRange, codes.OutOfRange},
+		{errdefs.ErrNotImplemented, codes.Unimplemented},
+		{errdefs.ErrUnavailable, codes.Unavailable},
+		{errdefs.ErrDataLoss, codes.DataLoss},
+		{errdefs.ErrUnauthenticated, codes.Unauthenticated},
+		{context.Canceled, codes.Canceled},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{errdefs.ErrUnknown, codes.Unknown},
+		{errdefs.ErrInternal, codes.Internal},
 	}
 }
 
@@ -80,7 +83,7 @@ func ToStatus(err error) error {
 		sentence = sentence[:maxSentence-3] + "..."
 	}
 	s := status.New(c.code, sentence)
-	if detailed, err := s.WithDetails(&driverv1.ErrorClass{Class: c.name}); err == nil {
+	if detailed, err := s.WithDetails(&driverv1.ErrorClass{Class: c.name()}); err == nil {
 		s = detailed
 	}
 	return s.Err()
@@ -114,7 +117,7 @@ func statusClass(s *status.Status) error {
 			continue
 		}
 		for _, c := range all {
-			if c.name == named.GetClass() && c.code == s.Code() {
+			if c.name() == named.GetClass() && c.code == s.Code() {
 				return c.err
 			}
 		}
@@ -160,5 +163,5 @@ func ClassName(err error) string {
 	if errors.Is(err, context.Canceled) {
 		return "canceled"
 	}
-	return classOf(err).name
+	return classOf(err).name()
 }

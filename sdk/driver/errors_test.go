@@ -32,8 +32,8 @@ func TestClassesCross(t *testing.T) {
 			if got.Error() != err.Error() {
 				t.Errorf("%q came back as %q", err, got)
 			}
-			if ClassName(got) != c.name {
-				t.Errorf("%v: class name %s, want %s", err, ClassName(got), c.name)
+			if ClassName(got) != c.name() {
+				t.Errorf("%v: class name %s, want %s", err, ClassName(got), c.name())
 			}
 		}
 	}

@@ -330,8 +330,8 @@ func TestWorkingDirectory(t *testing.T) {
 	root := box(t)
 	s := newShim(t, Monitor{}, 1<<20).contain(root, allNamespaces)
 	s.Add(StageMounts, Pivot{})
-	s.Add(StageIdentity, Chdir{Path: "/work/deep", Create: true, UID: 5, GID: 6})
-	if got := s.sh("pwd; stat -c %u:%g:%a .").output(); got != "/work/deep\n5:6:755\n" {
+	s.Add(StageIdentity, Chdir{Path: "/data/deep", Create: true, UID: 5, GID: 6})
+	if got := s.sh("pwd; stat -c %u:%g:%a .").output(); got != "/data/deep\n5:6:755\n" {
 		t.Errorf("%q", got)
 	}
 	s = newShim(t, Monitor{}, 1<<20).contain(box(t), allNamespaces)
