@@ -116,7 +116,7 @@ func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return l
 // bytes, but neither record nor report waits for it.
 func TestExitDoesNotWaitForClient(t *testing.T) {
 	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000, DrainMs: 60000}, 8<<20).
-		host("/bin/sh", "-c", "head -c 300000 /dev/zero; exit 3")
+		host("/bin/sh", "-c", "head -c 150000 /dev/zero; exit 3")
 	s.start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
 	control, follower := s.attach(stdio.Hello{Control: true}), s.attach(stdio.Hello{Stdout: true})
@@ -129,11 +129,11 @@ func TestExitDoesNotWaitForClient(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, e, err)
 		}
 	}
-	if out, _ := s.readLog(); len(out) != 300000 {
+	if out, _ := s.readLog(); len(out) != 150000 {
 		t.Errorf("%d bytes in the log", len(out))
 	}
 	var count counter
-	if e, err := collect(c, &count, io.Discard); err != nil || e.Code != 3 || count != 300000 {
+	if e, err := collect(c, &count, io.Discard); err != nil || e.Code != 3 || count != 150000 {
 		t.Fatalf("%d bytes, %+v, %v", count, e, err)
 	}
 	eventually(t, "the shim to leave", func() bool { return !alive(s.pid) })
