@@ -13,6 +13,8 @@ import (
 type (
 	// ContainerID is 64 hexadecimal digits.
 	ContainerID string
+	// ExecID is 64 hexadecimal digits.
+	ExecID string
 	// ImageID is the digest of an image's configuration, "sha256:…".
 	ImageID string
 	// LayerID is the chain id of a layer, "sha256:…".

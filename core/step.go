@@ -66,12 +66,19 @@ type Item struct {
 	Kind    string `json:"kind"`
 	Key     string `json:"key"`
 	Run     uint64 `json:"run,omitempty"`
+	Exec    string `json:"exec,omitempty"` // of a process: the exec that it is
 	Network string `json:"network,omitempty"`
 	State   string `json:"state,omitempty"`
 	PID     int    `json:"pid,omitempty"`
 }
 
-func (i Item) key() string { return sprintf("%s:%s:%s:%d", i.Kind, i.Key, i.Network, i.Run) }
+func (i Item) key() string {
+	key := sprintf("%s:%s:%s:%d", i.Kind, i.Key, i.Network, i.Run)
+	if i.Exec != "" {
+		key += ":" + i.Exec
+	}
+	return key
+}
 
 // owedStep carries a step's identity and runner; every step embeds it.
 type owedStep struct {

@@ -24,6 +24,8 @@ type AttachIn struct {
 	Ref string `json:"ref"`
 	// Run is the run that is meant; 0: the one that is wanted or runs now.
 	Run uint64 `json:"run,omitempty"`
+	// Exec is the exec that is meant; empty: the run's own process.
+	Exec core.ExecID `json:"exec,omitempty"`
 }
 
 // Attached is what the descriptor is connected to.

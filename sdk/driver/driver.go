@@ -56,9 +56,10 @@ type Info struct {
 // Item is one thing that a driver holds for an engine: a line of its
 // inventory. Kind and Key are those of the method that acquired it.
 type Item struct {
-	Kind      string // "layer", "rootfs", "network", "endpoint", "process", "image"
+	Kind      string // "layer", "rootfs", "network", "endpoint", "process", "userns", "image"
 	Key       string // layer, network or image id; container id for rootfs, endpoint, process
 	Run       uint64 // run of the container; 0 where the kind knows no runs
+	Exec      string // of a process: id of the exec that it is; empty for the run's own
 	Network   string // of an endpoint: the network's id
 	State     string // "held"; of a process also "running", "exited"
 	Namespace string // of an endpoint: where its network namespace is now (netdriver.Namespace.Path)
@@ -72,6 +73,9 @@ func (i Item) String() string {
 	fmt.Fprintf(&out, "{%s %s", i.Kind, i.Key)
 	if i.Run != 0 {
 		fmt.Fprintf(&out, " run %d", i.Run)
+	}
+	if i.Exec != "" {
+		fmt.Fprintf(&out, " exec %s", i.Exec)
 	}
 	if i.Network != "" {
 		fmt.Fprintf(&out, " on network %s", i.Network)

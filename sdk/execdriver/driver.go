@@ -60,42 +60,103 @@ type Driver interface {
 	List(ctx context.Context) ([]driver.Item, error)
 }
 
-// Key names one run of a container.
+// Key names one run of a container, or one exec in it.
 type Key struct {
 	Container string
 	Run       uint64
+	Exec      string // id of an exec, 64 hexadecimal digits; empty for the run's own process
 }
 
 // Start asks for a container's process.
 type Start struct {
 	Key
-	Name      string         // what people call the container
-	Hostname  string         // inside; also written to /etc/hostname
-	Domain    string         // NIS domain name; empty for none
-	Rootfs    []driver.Mount // from the graph driver
-	ReadOnly  bool           // root filesystem
-	Mounts    []driver.Mount // further ones, in order; resolv.conf and hosts among them
-	IDMap     driver.IDMap
-	Network   netdriver.Namespace
-	Process   Process
-	Resources Resources
-	Security  Security
-	Stdio     Stdio
+	Name       string         // what people call the container
+	Hostname   string         // inside; also written to /etc/hostname
+	Domain     string         // NIS domain name; empty for none
+	Rootfs     []driver.Mount // from the graph driver
+	ReadOnly   bool           // root filesystem
+	ShmBytes   int64          // size of /dev/shm; 0 for 64 MiB
+	Mounts     []driver.Mount // further ones, in order; resolv.conf and hosts among them
+	IDMap      driver.IDMap
+	UserNS     netdriver.Namespace // the one held for this container (UserNamespacer); zero for the host's
+	Network    netdriver.Namespace
+	Namespaces Namespaces
+	Process    Process
+	Init       bool // pid 1 is gantry-init, which reaps and forwards signals
+	Resources  Resources
+	Security   Security
+	Stdio      Stdio
+}
+
+// Namespaces says which namespaces are shared; the zero value shares none.
+type Namespaces struct {
+	PID, IPC, UTS, Cgroup Share
+}
+
+// The modes of Share.
+const (
+	ShareNone      = ""          // a namespace of its own
+	ShareHost      = "host"      // the host's
+	ShareContainer = "container" // that of a running container
+)
+
+// Share says whose namespace a container is put in.
+type Share struct {
+	Mode string
+	With Key  // of mode container: the run whose namespace it is
+	Off  bool // of IPC: no /dev/shm ("none")
 }
 
 // Process is the program to run.
 type Process struct {
-	Args []string // never empty; Args[0] is looked up in PATH of Env
-	Env  []string // NAME=value
-	Cwd  string   // absolute; empty for "/"
-	User string   // "", "name", "uid", "name:group", "uid:gid"; names by the image's own files
+	Args     []string // never empty; Args[0] is looked up in PATH of Env
+	Env      []string // NAME=value
+	Cwd      string   // absolute; empty for "/"
+	User     string   // "", "name", "uid", "name:group", "uid:gid"; names by the image's own files
+	Groups   []string // further groups, by name or number
+	TTY      bool
+	Rows     int // of the terminal at the start; 0 for the kernel's
+	Columns  int
+	OOMScore int // oom_score_adj, -1000 to 1000
+	Ulimits  []Ulimit
 }
 
-// Resources are limits; zero means none.
+// Ulimit is one resource limit of setrlimit(2); -1 is no limit.
+type Ulimit struct {
+	Name       string // "nofile"
+	Soft, Hard int64
+}
+
+// Resources are limits; zero means none, or the kernel's default.
 type Resources struct {
-	MemoryBytes int64
-	NanoCPUs    int64 // 1e9 is one processor
-	PidsLimit   int64 // -1 and 0 mean none
+	MemoryBytes            int64
+	MemorySwapBytes        int64 // memory and swap together; -1: no limit; 0: twice the memory
+	MemoryReservationBytes int64
+	MemorySwappiness       *int64 // 0 to 100
+	OOMKillDisable         bool
+	NanoCPUs               int64 // 1e9 is one processor
+	CPUShares              int64
+	CPUPeriod              int64 // microseconds
+	CPUQuota               int64 // microseconds
+	CPURealtimePeriod      int64 // microseconds
+	CPURealtimeRuntime     int64 // microseconds
+	CpusetCPUs             string
+	CpusetMems             string
+	PidsLimit              int64 // -1 and 0 mean none
+	BlkioWeight            uint16
+	BlkioWeightDevices     []DeviceRate
+	BlkioReadBps           []DeviceRate
+	BlkioWriteBps          []DeviceRate
+	BlkioReadIOps          []DeviceRate
+	BlkioWriteIOps         []DeviceRate
+	CgroupParent           string // path relative to each hierarchy's root; empty: Config.Cgroup
+}
+
+// DeviceRate is a block device of the host and its limit (bytes or operations
+// per second) or weight.
+type DeviceRate struct {
+	Path string
+	Rate uint64
 }
 
 // Security says how far the process is kept in.
@@ -104,21 +165,38 @@ type Security struct {
 	CapAdd          []string // "NET_ADMIN", "ALL"; without CAP_ or with
 	CapDrop         []string
 	NoNewPrivileges bool
-	Seccomp         string // "" for the default profile, "unconfined"
+	Seccomp         string   // "" for the default profile, "unconfined", or a profile's JSON text
+	AppArmor        string   // "" for the default where the kernel has it, "unconfined", or a profile's name
+	SELinux         []string // label options: "type:T", "level:L", "disable"
+	OpenPaths       bool     // nothing masked or read-only below /proc and /sys
+	Devices         []Device
+	DeviceRules     []string // "c 1:3 rwm"
+	Sysctls         map[string]string
+}
+
+// Device is a device node of the host that is to be there inside.
+type Device struct {
+	Host        string // path on the host; a directory stands for all in it
+	Container   string // path inside
+	Permissions string // of "rwm"; empty: all
 }
 
 // Stdio says what becomes of the process's input and output.
 type Stdio struct {
 	OpenStdin  bool      // keep a pipe for it; otherwise /dev/null
+	StdinOnce  bool      // it ends when the first client that gave some has left
 	WaitAttach bool      // hold the program at the gate until a client has attached
 	Log        LogConfig // where output is kept
 }
 
 // LogConfig says how output is kept.
 type LogConfig struct {
-	Driver   string // "local"; "none" keeps nothing
-	MaxBytes int64  // of one file; 0 for the default, 20 MiB
-	MaxFiles int    // how many; 0 for the default, 5
+	Driver         string        // "local"; "none" keeps nothing
+	MaxBytes       int64         // of one file; 0 for the default, 20 MiB
+	MaxFiles       int           // how many; 0 for the default, 5
+	MaxAge         time.Duration // of one file; 0 for no limit
+	NonBlocking    bool          // what the disk cannot take is dropped and counted
+	MaxBufferBytes int64         // of non-blocking delivery; 0 for 1 MiB
 }
 
 // Started is a running process.
@@ -138,9 +216,12 @@ type Exit struct {
 	Reason    string    // "", "shim lost", "executing failed: …"
 }
 
-// RunDir is the directory of one run below the driver's Run directory. It is
+// RunDir is the directory of one run, or of one exec, below the driver's Run directory. It is
 // short, since a socket's address holds at most 107 bytes.
 func RunDir(driverRun string, k Key) string {
+	if k.Exec != "" {
+		return filepath.Join(driverRun, fmt.Sprintf("%.16s-%d-%.16s", k.Container, k.Run, k.Exec))
+	}
 	return filepath.Join(driverRun, fmt.Sprintf("%.16s-%d", k.Container, k.Run))
 }
 
