@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gantryd/gantry/internal/linux"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,16 +28,16 @@ type cage struct {
 // newCage finds a hierarchy, makes the engine's directory in it, and ends
 // whatever an earlier host has left there. The caller has the engine's name
 // for itself, so nobody else's drivers are in it.
-func newCage(parent string, mounts []mount) (*cage, error) {
+func newCage(parent string, mounts []linux.Hierarchy) (*cage, error) {
 	if !filepath.IsAbs(parent) || filepath.Clean(parent) == "/" {
 		return nil, fmt.Errorf("%q cannot be the parent of an engine's cgroups: want a path below the root of the hierarchies", parent)
 	}
 	c := &cage{}
 	for _, m := range mounts {
-		dir := filepath.Join(m.dir, parent)
+		dir := filepath.Join(m.Mount, parent)
 		c.swept = append(c.swept, dir)
-		if m.v2 || m.pids && !c.v2 {
-			c.dir, c.v2 = filepath.Join(dir, "drivers"), m.v2
+		if m.Unified || m.Has("pids") && !c.v2 {
+			c.dir, c.v2 = filepath.Join(dir, "drivers"), m.Unified
 		}
 	}
 	if c.dir == "" {
@@ -49,30 +50,6 @@ func newCage(parent string, mounts []mount) (*cage, error) {
 		c.kill(name)
 	}
 	return c, nil
-}
-
-// mount is a mounted cgroup hierarchy.
-type mount struct {
-	dir  string
-	v2   bool
-	pids bool // v1, with the pids controller
-}
-
-func hierarchies() ([]mount, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	var all []mount
-	for line := range strings.Lines(string(data)) {
-		left, right, ok := strings.Cut(line, " - ")
-		f, g := strings.Fields(left), strings.Fields(right)
-		if !ok || len(f) < 5 || len(g) < 3 || g[0] != "cgroup" && g[0] != "cgroup2" {
-			continue
-		}
-		all = append(all, mount{dir: f[4], v2: g[0] == "cgroup2", pids: strings.Contains(","+g[2]+",", ",pids,")})
-	}
-	return all, nil
 }
 
 // names lists the instances that have a cgroup.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/sdk/driver"
 )
 
@@ -55,14 +56,14 @@ type Host struct {
 // Start finds the drivers, ends what an earlier host has left of them, and
 // takes steps.
 func Start(o Options) (*Host, error) {
-	mounts, err := hierarchies()
+	mounts, err := linux.Hierarchies()
 	if err != nil {
 		return nil, err
 	}
 	return start(o, usual(), mounts)
 }
 
-func start(o Options, p patience, mounts []mount) (*Host, error) {
+func start(o Options, p patience, mounts []linux.Hierarchy) (*Host, error) {
 	c, err := newCage(o.Config.Cgroup, mounts)
 	if err != nil {
 		return nil, err

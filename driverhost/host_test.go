@@ -14,6 +14,7 @@ import (
 
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/linux"
 )
 
 func TestFirstUse(t *testing.T) {
@@ -249,17 +250,17 @@ func TestDeath(t *testing.T) {
 
 // What a dead driver has started is gone before its step is said to have ended.
 func TestChildren(t *testing.T) {
-	mounts, err := hierarchies()
+	mounts, err := linux.Hierarchies()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var v1 []mount
+	var v1 []linux.Hierarchy
 	for _, m := range mounts {
-		if !m.v2 {
+		if !m.Unified {
 			v1 = append(v1, m)
 		}
 	}
-	for name, on := range map[string][]mount{"as mounted": mounts, "v1 alone": v1} {
+	for name, on := range map[string][]linux.Hierarchy{"as mounted": mounts, "v1 alone": v1} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, "gantry-net-fake").beginOn(on)
 			r.good(r.network("ok"))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/sdk/driver"
 )
 
@@ -153,14 +154,14 @@ func (r *rig) program(folder, name string) string {
 
 func (r *rig) begin() *rig {
 	r.t.Helper()
-	mounts, err := hierarchies()
+	mounts, err := linux.Hierarchies()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return r.beginOn(mounts)
 }
 
-func (r *rig) beginOn(mounts []mount) *rig {
+func (r *rig) beginOn(mounts []linux.Hierarchy) *rig {
 	r.t.Helper()
 	h, err := start(r.o, r.p, mounts)
 	if err != nil {

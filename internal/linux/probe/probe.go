@@ -4,7 +4,6 @@
 package probe
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/gantryd/gantry/internal/linux"
 	"golang.org/x/sys/unix"
 )
 
@@ -81,48 +81,42 @@ func effectiveCaps() (uint64, error) {
 
 // cgroups reads the version and the controllers.
 func cgroups() []Feature {
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	all, err := linux.Hierarchies()
 	if err != nil {
 		return []Feature{answer("cgroup", err, "", "no limits, no way to end a container whole")}
 	}
 	var v1, v2 []string
-	two := ""
-	for line := range bytes.Lines(table) {
-		front, back, _ := strings.Cut(strings.TrimSpace(string(line)), " - ")
-		mount, tail := strings.Fields(front), strings.Fields(back)
-		switch {
-		case len(mount) < 5 || len(tail) < 3:
-		case tail[0] == "cgroup":
-			v1 = append(v1, strings.Split(tail[2], ",")...)
-		case tail[0] == "cgroup2" && two == "":
-			two = mount[4]
-			text, _ := os.ReadFile(two + "/cgroup.controllers")
-			v2 = strings.Fields(string(text))
+	two := false
+	for _, h := range all {
+		if h.Unified {
+			two, v2 = true, h.Controllers
+		} else {
+			v1 = append(v1, h.Controllers...)
 		}
 	}
 	version := "none"
 	switch {
-	case len(v1) > 0 && two != "":
+	case len(v1) > 0 && two:
 		version = "hybrid (v1 controllers, v2 without them)"
 	case len(v1) > 0:
 		version = "v1"
-	case two != "":
+	case two:
 		version = "v2"
 	}
-	all := append(v1, v2...)
+	controllers := append(slices.Clone(v1), v2...)
 	out := []Feature{{"cgroup", version != "none", version, "no limits, no way to end a container whole"}}
 	for _, c := range []struct{ name, follows string }{
 		{"memory", "memory limits are refused"}, {"cpu", "processor limits are refused"},
 		{"pids", "process limits are refused"}, {"cpuset", "processors cannot be assigned"},
 	} {
-		f := Feature{"cgroup controller " + c.name, slices.Contains(all, c.name), "available", c.follows}
+		f := Feature{"cgroup controller " + c.name, slices.Contains(controllers, c.name), "available", c.follows}
 		if !f.Have {
 			f.Detail = "not mounted"
 		}
 		out = append(out, f)
 	}
 	devices := Feature{"device access", slices.Contains(v1, "devices"), "controller devices", "every device node can be used"}
-	if !devices.Have && two != "" {
+	if !devices.Have && two {
 		devices.Have, devices.Detail = true, "eBPF programs on v2 groups"
 	}
 	return append(out, devices)

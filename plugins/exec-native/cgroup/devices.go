@@ -9,7 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -133,7 +133,7 @@ func (p *Parent) restrictDevices(name string, rules []specs.LinuxDeviceCgroup) e
 			return nil
 		}
 	}
-	return driver.Errorf(errdefs.ErrNotImplemented, "restrict devices of cgroup %s/%s: no controller for devices", p.path, name)
+	return errclass.Errorf(errdefs.ErrNotImplemented, "restrict devices of cgroup %s/%s: no controller for devices", p.path, name)
 }
 
 // attachDevices loads the program and attaches it; it lives as long as the
@@ -185,7 +185,7 @@ func loadDevices(prog []instruction) (int, error) {
 	runtime.KeepAlive(license)
 	switch {
 	case errors.Is(errno, unix.ENOSYS), errors.Is(errno, unix.EPERM):
-		return -1, driver.Errorf(errdefs.ErrNotImplemented, "load program: %w", errno)
+		return -1, errclass.Errorf(errdefs.ErrNotImplemented, "load program: %w", errno)
 	case errno != 0:
 		return -1, os.NewSyscallError("load program", errno)
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/internal/errclass"
 	"golang.org/x/sys/unix"
 )
 
@@ -95,7 +95,7 @@ func writeValue(fd int, name, value, back string) error {
 		return &os.PathError{Op: "read back", Path: name, Err: err}
 	}
 	if got := strings.TrimSpace(string(buf[:n])); got != back && !sameNumber(got, back) {
-		return driver.Errorf(errdefs.ErrInvalidArgument, "%s: wrote %s, the kernel keeps %q", name, value, got)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "%s: wrote %s, the kernel keeps %q", name, value, got)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func refusal(group string, w Write, err error) error {
 	case errors.Is(err, errdefs.ErrInvalidArgument):
 		return fmt.Errorf("set limit of cgroup %s: %w", group, err)
 	case errors.Is(err, unix.ENOENT):
-		return driver.Errorf(errdefs.ErrNotImplemented, "set limit of cgroup %s: this kernel has no %s", group, w.File)
+		return errclass.Errorf(errdefs.ErrNotImplemented, "set limit of cgroup %s: this kernel has no %s", group, w.File)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EBUSY):
 		class = errdefs.ErrInvalidArgument
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/internal/errclass"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,7 +37,7 @@ func (p *Parent) Group(name string) *Group { return &Group{p, name} }
 // touches the kernel asks it first.
 func (g *Group) check() error {
 	if g.name == "" || g.name == "." || g.name == ".." || strings.ContainsAny(g.name, "/\n\x00") {
-		return driver.Errorf(errdefs.ErrInvalidArgument, "cgroup name %q is not one component of a path", g.name)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "cgroup name %q is not one component of a path", g.name)
 	}
 	return nil
 }
@@ -80,7 +80,7 @@ func (g *Group) OOMCounter() (*os.File, error) {
 		file := "memory.oom_control"
 		if d.Unified {
 			file = "memory.events"
-		} else if !d.has("memory") {
+		} else if !d.Has("memory") {
 			continue
 		}
 		fd, err := openAt(int(d.f.Fd()), filepath.Join(g.name, file), unix.O_RDONLY)
@@ -175,7 +175,7 @@ func (g *Group) Freeze(frozen bool) error {
 	}
 	for _, d := range g.p.dirs {
 		switch {
-		case d.has("freezer"):
+		case d.Has("freezer"):
 			state := "THAWED"
 			if frozen {
 				state = "FROZEN"
@@ -191,12 +191,12 @@ func (g *Group) Freeze(frozen bool) error {
 			return ignoreGone(err)
 		}
 	}
-	return driver.Errorf(errdefs.ErrNotImplemented, "freeze cgroup %s: no freezer", g.name)
+	return errclass.Errorf(errdefs.ErrNotImplemented, "freeze cgroup %s: no freezer", g.name)
 }
 
 // hasV1 reports whether a version 1 hierarchy has the controller.
 func (p *Parent) hasV1(controller string) bool {
-	return slices.ContainsFunc(p.dirs, func(d dir) bool { return d.has(controller) })
+	return slices.ContainsFunc(p.dirs, func(d dir) bool { return d.Has(controller) })
 }
 
 // ignoreGone lets a group that is not there be.
@@ -248,7 +248,7 @@ func (g *Group) signalAll() error {
 	self := os.Getpid()
 	for _, pid := range pids {
 		if pid == self {
-			return driver.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s holds this very process", g.name)
+			return errclass.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s holds this very process", g.name)
 		}
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("kill process %d of cgroup %s: %w", pid, g.name, err)
@@ -290,7 +290,7 @@ func (g *Group) Remove(ctx context.Context) error {
 		}
 	}
 	pids, _ := g.Pids()
-	return driver.Errorf(errdefs.ErrUnavailable, "remove cgroup %s: %w; processes left: %v", g.name, err, describe(pids))
+	return errclass.Errorf(errdefs.ErrUnavailable, "remove cgroup %s: %w; processes left: %v", g.name, err, describe(pids))
 }
 
 // describe names processes with the state in which they hang.

@@ -194,7 +194,7 @@ func TestMissingControllerIsNamed(t *testing.T) {
 func TestEndAndRemove(t *testing.T) {
 	for name, use := range map[string]func(Hierarchy) bool{
 		"version 1": version1, "version 2": unified, "all": all,
-		"version 1 without freezer": func(h Hierarchy) bool { return h.has("pids") },
+		"version 1 without freezer": func(h Hierarchy) bool { return h.Has("pids") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newParent(t, use)
@@ -245,7 +245,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 }
 
 func TestOOMCounter(t *testing.T) {
-	p := newParent(t, func(h Hierarchy) bool { return h.has("memory") })
+	p := newParent(t, func(h Hierarchy) bool { return h.Has("memory") })
 	g, err := p.Create("a", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](8 << 20), Swap: ptr[int64](8 << 20)}})
 	if err != nil {
 		t.Fatal(err)
@@ -269,7 +269,7 @@ func TestDeviceProgram(t *testing.T) {
 		{Allow: true, Type: "c", Major: ptr[int64](1), Minor: ptr[int64](5), Access: "r"},
 	}
 	dir := t.TempDir()
-	for name, use := range map[string]func(Hierarchy) bool{"version 2": unified, "version 1": func(h Hierarchy) bool { return h.has("devices") }} {
+	for name, use := range map[string]func(Hierarchy) bool{"version 2": unified, "version 1": func(h Hierarchy) bool { return h.Has("devices") }} {
 		t.Run(name, func(t *testing.T) {
 			p := newParent(t, use)
 			g, err := p.Create("a", &specs.LinuxResources{Devices: rules})

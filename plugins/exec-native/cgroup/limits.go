@@ -4,7 +4,7 @@ import (
 	"strconv"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -43,7 +43,7 @@ func refuse(r *specs.LinuxResources) error {
 	if name == "" {
 		return nil
 	}
-	return driver.Errorf(errdefs.ErrNotImplemented, "resource limit %s is not supported", name)
+	return errclass.Errorf(errdefs.ErrNotImplemented, "resource limit %s is not supported", name)
 }
 
 // writesV1 computes what version 1 has to be told, in order.
@@ -141,7 +141,7 @@ func swapV2(m *specs.LinuxMemory) (string, error) {
 	case *m.Swap < 0:
 		return "max", nil
 	case m.Limit == nil || *m.Swap < *m.Limit:
-		return "", driver.Errorf(errdefs.ErrInvalidArgument, "memory with swap %d is below the memory limit", *m.Swap)
+		return "", errclass.Errorf(errdefs.ErrInvalidArgument, "memory with swap %d is below the memory limit", *m.Swap)
 	}
 	return pages(*m.Swap - *m.Limit), nil
 }
@@ -182,7 +182,7 @@ func deviceRule(d specs.LinuxDeviceCgroup) (string, error) {
 		kind = "a"
 	}
 	if kind != "a" && kind != "b" && kind != "c" {
-		return "", driver.Errorf(errdefs.ErrInvalidArgument, "device rule of type %q: want a, b or c", d.Type)
+		return "", errclass.Errorf(errdefs.ErrInvalidArgument, "device rule of type %q: want a, b or c", d.Type)
 	}
 	part := func(n *int64) string {
 		if n == nil || *n < 0 {
@@ -196,7 +196,7 @@ func deviceRule(d specs.LinuxDeviceCgroup) (string, error) {
 	}
 	for _, a := range access {
 		if a != 'r' && a != 'w' && a != 'm' {
-			return "", driver.Errorf(errdefs.ErrInvalidArgument, "device rule with access %q: want some of rwm", d.Access)
+			return "", errclass.Errorf(errdefs.ErrInvalidArgument, "device rule with access %q: want some of rwm", d.Access)
 		}
 	}
 	return kind + " " + part(d.Major) + ":" + part(d.Minor) + " " + access, nil

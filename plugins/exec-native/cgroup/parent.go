@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +34,7 @@ type dir struct {
 // the directory itself (version 2 allows that only without controllers).
 func (t Tree) OpenParent(path string, leaf bool) (*Parent, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
-		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "cgroup path %q: want an absolute, clean one", path)
+		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "cgroup path %q: want an absolute, clean one", path)
 	}
 	p := &Parent{path: path, bpf: true}
 	for _, h := range t.Hierarchies {
@@ -44,7 +44,7 @@ func (t Tree) OpenParent(path string, leaf bool) (*Parent, error) {
 			return nil, fmt.Errorf("make cgroup %s in %s: %w", path, h.Mount, err)
 		}
 		p.dirs = append(p.dirs, dir{h, f})
-		if h.has("devices") {
+		if h.Has("devices") {
 			p.bpf = false
 		}
 	}
@@ -68,7 +68,7 @@ func makeParent(h Hierarchy, path string, leaf bool) (*os.File, error) {
 			return nil, err
 		}
 		fd = next
-		if h.has("cpuset") {
+		if h.Has("cpuset") {
 			if err := inheritCpuset(fd, h.Mount, parts[:i]); err != nil {
 				unix.Close(fd)
 				return nil, err
@@ -219,7 +219,7 @@ func (p *Parent) mkdirs(name string) error {
 				return fmt.Errorf("look into cgroup %s/%s: %w", p.path, name, err)
 			}
 			if strings.TrimSpace(procs) != "" {
-				return driver.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s/%s is in use: processes %s", p.path, name,
+				return errclass.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s/%s is in use: processes %s", p.path, name,
 					strings.Join(strings.Fields(procs), " "))
 			}
 		case err != nil:
@@ -272,7 +272,7 @@ func (p *Parent) forV1(writes []Write) []placed {
 	var out []placed
 	for _, w := range writes {
 		for _, d := range p.dirs {
-			if d.has(w.Controller) {
+			if d.Has(w.Controller) {
 				out = append(out, placed{w, d})
 			}
 		}
@@ -286,7 +286,7 @@ func (p *Parent) forV1(writes []Write) []placed {
 func (p *Parent) forV2(writes []Write) []placed {
 	var out []placed
 	for _, w := range writes {
-		if slices.ContainsFunc(p.dirs, func(d dir) bool { return d.has(w.Controller) }) {
+		if slices.ContainsFunc(p.dirs, func(d dir) bool { return d.Has(w.Controller) }) {
 			continue
 		}
 		place := p.dirs[0]
