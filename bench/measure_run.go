@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 )
@@ -15,18 +16,22 @@ func measureRun(ctx context.Context, r *rig) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := newCrun(r)
+	j, err := newJail()
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer j.close()
+	crun, bundle, err := r.crunAsDocker(j)
+	if err != nil {
+		return nil, err
+	}
 	gantry := func(network string) func() (time.Duration, error) {
 		return func() (time.Duration, error) {
 			return timed(r.gantry(d, "run", "--rm", "--network", network, imageName, "true"))
 		}
 	}
 	none, bridge := &row{name: "gantry none", once: gantry("none")}, &row{name: "gantry bridge", once: gantry("bridge")}
-	other := &row{name: "crun", once: c.once}
+	other := &row{name: "crun", once: func() (time.Duration, error) { return crun.run(bundle) }}
 	if err := r.inTurns(ctx, r.pairs, none, other, bridge); err != nil {
 		return nil, err
 	}
@@ -53,6 +58,25 @@ func measureRun(ctx context.Context, r *rig) ([]figure, error) {
 			detail: []string{"- bridge: " + b.String(), "- none: " + n.String()},
 		},
 	}, nil
+}
+
+// crunAsDocker is crun with a bundle of the specification that Docker would make
+// for `docker run --network none busybox true`.
+func (r *rig) crunAsDocker(j *jail) (*ociRuntime, string, error) {
+	files := filepath.Join(r.run, "files")
+	if err := dockerFiles(files); err != nil {
+		return nil, "", err
+	}
+	spec, err := dockerSpec(r.image.rootfs, files, "true")
+	if err != nil {
+		return nil, "", err
+	}
+	o := r.runtime(j, "crun")
+	bundle, err := r.bundles("run", spec, o)
+	if err != nil {
+		return nil, "", err
+	}
+	return o, bundle(o), nil
 }
 
 // whereTimeGoes reads the log: how long after the command each event of the last

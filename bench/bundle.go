@@ -4,93 +4,66 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"time"
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
-// crun runs a bundle with the specification that Docker would make for
-// `docker run --network none busybox true`.
-type crun struct {
-	bundle string
-	root   string
-	parent string // cgroup
-	n      int
-	do     chan func() // runs on a thread with a mount namespace of its own
-}
-
-func newCrun(r *rig) (*crun, error) {
-	c := &crun{bundle: filepath.Join(r.scratch, "bundle"), root: filepath.Join(r.run, "crun"), parent: "/" + r.name, do: make(chan func())}
-	if err := os.MkdirAll(c.bundle, 0o755); err != nil {
-		return nil, err
+// makeBundle writes an OCI bundle with the specification and returns its directory.
+func makeBundle(dir string, spec *specs.Spec) (string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
 	}
-	files := filepath.Join(r.run, "files")
-	if err := os.MkdirAll(files, 0o755); err != nil {
-		return nil, err
-	}
-	for _, name := range []string{"resolv.conf", "hostname", "hosts"} {
-		if err := os.WriteFile(filepath.Join(files, name), []byte("# "+name+"\n"), 0o644); err != nil {
-			return nil, err
-		}
-	}
-	spec, err := dockerSpec(r.image.rootfs, files)
-	if err != nil {
-		return nil, err
-	}
-	spec.Linux.CgroupsPath = c.parent + "/crun"
 	data, err := json.Marshal(spec)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if err := os.WriteFile(filepath.Join(c.bundle, "config.json"), data, 0o644); err != nil {
-		return nil, err
-	}
-	ready := make(chan error)
-	go c.serve(ready)
-	return c, <-ready
+	return dir, os.WriteFile(filepath.Join(dir, "config.json"), data, 0o644)
 }
 
-// serve runs what it is given on one thread. crun refuses machines that have both
-// cgroup versions mounted: the thread's mount namespace lacks the second one.
-func (c *crun) serve(ready chan<- error) {
-	runtime.LockOSThread() // never unlocked: the thread and its namespace end together
-	err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS)
-	if err == nil {
-		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	}
-	if _, none := os.Stat("/sys/fs/cgroup/unified/cgroup.procs"); err == nil && none == nil {
-		err = unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)
-	}
-	if err != nil {
-		err = fmt.Errorf("make a mount namespace for crun: %w", err)
-	}
-	ready <- err
-	for f := range c.do {
-		f()
+// smallSpec is what a runtime's own `spec` writes, more or less: namespaces, five
+// mounts, three capabilities, no filter and no devices of its own.
+func smallSpec(rootfs string, args ...string) *specs.Spec {
+	caps := []string{"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"}
+	return &specs.Spec{
+		Version: "1.0.2", Hostname: "small",
+		Root: &specs.Root{Path: rootfs, Readonly: true},
+		Process: &specs.Process{
+			Args: args, Cwd: "/", Env: []string{"PATH=/bin", "HOME=/root"}, NoNewPrivileges: true,
+			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+		},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
+			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		},
+		Linux: &specs.Linux{
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.MountNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace},
+			},
+			Resources:     &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
+			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		},
 	}
 }
 
-func (c *crun) close() { close(c.do) }
-
-// once runs a container from beginning to end.
-func (c *crun) once() (time.Duration, error) {
-	c.n++
-	cmd := exec.Command("crun", "--root", c.root, "run", "--bundle", c.bundle, fmt.Sprintf("c%d", c.n))
-	var took time.Duration
-	var err error
-	done := make(chan struct{})
-	c.do <- func() {
-		took, err = timed(cmd)
-		close(done)
+// dockerFiles are the three files that Docker binds into a container.
+func dockerFiles(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
-	<-done
-	return took, err
+	for _, name := range []string{"resolv.conf", "hostname", "hosts"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("# "+name+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dockerCaps are the capabilities that Docker gives by default.
@@ -102,13 +75,13 @@ func dockerCaps() []string {
 // dockerSpec is Docker's default specification: mounts, devices, masked paths and
 // the seccomp list as moby has them, no network, cgroup namespace as Docker has it
 // on this version of cgroups.
-func dockerSpec(rootfs, files string) (*specs.Spec, error) {
+func dockerSpec(rootfs, files string, args ...string) (*specs.Spec, error) {
 	caps := dockerCaps()
 	s := &specs.Spec{
 		Version: "1.0.2", Hostname: "0123456789ab",
 		Root: &specs.Root{Path: rootfs},
 		Process: &specs.Process{
-			Args: []string{"true"}, Cwd: "/", Env: []string{"PATH=/bin", "HOSTNAME=0123456789ab", "HOME=/root"},
+			Args: args, Cwd: "/", Env: []string{"PATH=/bin", "HOSTNAME=0123456789ab", "HOME=/root"},
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 		},
 		Mounts: dockerMounts(files),
