@@ -10,7 +10,8 @@ import (
 
 // do sends one gratuitous ARP request (RFC 5227, announcement), so that the
 // neighbours who knew the address with another hardware address learn the new
-// one at once.
+// one at once. The socket is closed behind everybody's back: the kernel waits
+// for an RCU grace period there (packet_release), some 10 ms.
 func (o announce) do(k *kernel) error {
 	l, err := k.link(true, o.Link)
 	if err != nil {
@@ -36,7 +37,7 @@ func (o announce) do(k *kernel) error {
 		if err != nil {
 			return err
 		}
-		defer func() { _ = unix.Close(s) }()
+		defer func() { go unix.Close(s) }() //nolint:errcheck // it is not written to any more
 		return unix.Sendto(s, packet, 0, to)
 	})
 }

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -65,9 +66,10 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool)
 	if err != nil {
 		return kept{}, err
 	}
+	usual, _ := endpointMAC("", r.Address.Addr()) // cannot fail
 	p := endpointPlan{
 		Port: portName(d.cfg.EngineID, r.EndpointKey), Interface: "eth0", Bridge: b,
-		Address: r.Address, Gateway: r.Gateway, MAC: mac.String(), Announce: r.MAC != "",
+		Address: r.Address, Gateway: r.Gateway, MAC: mac.String(), Announce: !bytes.Equal(mac, usual),
 	}
 	if there {
 		if err := deleteLink(d.host, p.Port); err != nil {
