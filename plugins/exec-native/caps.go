@@ -2,28 +2,12 @@ package execnative
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/sdk/driver"
 )
-
-// capNames lists the capabilities by their bit, as include/uapi/linux/capability.h
-// numbers them.
-func capNames() []string {
-	return []string{
-		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID",
-		"CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE",
-		"CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK",
-		"CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE",
-		"CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
-		"CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE",
-		"CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG",
-		"CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF",
-		"CAP_CHECKPOINT_RESTORE",
-	}
-}
 
 // defaultCaps is Docker's default set.
 func defaultCaps() []string {
@@ -32,32 +16,6 @@ func defaultCaps() []string {
 		"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
 		"CAP_AUDIT_WRITE",
 	}
-}
-
-// capBits turns names into a set of bits.
-func capBits(names []string) (uint64, error) {
-	var bits uint64
-	all := capNames()
-	for _, n := range names {
-		i := slices.Index(all, n)
-		if i < 0 {
-			return 0, driver.Errorf(errdefs.ErrInvalidArgument, "capability %q is not known", n)
-		}
-		bits |= 1 << i
-	}
-	return bits, nil
-}
-
-// capList turns bits into names, in the order of the bits. Bits without a name
-// are newer than this program and are left out.
-func capList(bits uint64) []string {
-	var out []string
-	for i, n := range capNames() {
-		if bits&(1<<i) != 0 {
-			out = append(out, n)
-		}
-	}
-	return out
 }
 
 // capsWanted is the set a container gets, by Docker's rules: privileged and
@@ -72,9 +30,9 @@ func capsWanted(privileged bool, add, drop []string, bounding uint64) (uint64, e
 		return 0, err
 	}
 	if lacking := addBits &^ bounding; lacking != 0 {
-		return 0, driver.Errorf(errdefs.ErrNotImplemented, "CapAdd %s: not in this machine's own bounding set", strings.Join(capList(lacking), ", "))
+		return 0, driver.Errorf(errdefs.ErrNotImplemented, "CapAdd %s: not in this machine's own bounding set", strings.Join(oci.CapList(lacking), ", "))
 	}
-	base, err := capBits(defaultCaps())
+	base, err := oci.CapBits(defaultCaps())
 	if err != nil {
 		return 0, err
 	}
@@ -100,7 +58,7 @@ func capRequest(field string, names []string) (bits uint64, all bool, err error)
 		if !strings.HasPrefix(full, "CAP_") {
 			full = "CAP_" + full
 		}
-		bit, err := capBits([]string{full})
+		bit, err := oci.CapBits([]string{full})
 		if err != nil {
 			return 0, false, fmt.Errorf("%s %q: %w", field, n, err)
 		}

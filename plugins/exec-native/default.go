@@ -56,19 +56,6 @@ func defaultReadOnly() []string {
 	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }
 
-// defaultDevices are the nodes every container has, which runtimes add by
-// themselves (runtime specification, config-linux.md "Default Devices").
-func defaultDevices() []specs.LinuxDevice {
-	node := func(path string, major, minor int64) specs.LinuxDevice {
-		mode, id := os.FileMode(0o666), uint32(0)
-		return specs.LinuxDevice{Path: path, Type: "c", Major: major, Minor: minor, FileMode: &mode, UID: &id, GID: &id}
-	}
-	return []specs.LinuxDevice{
-		node("/dev/null", 1, 3), node("/dev/zero", 1, 5), node("/dev/full", 1, 7),
-		node("/dev/random", 1, 8), node("/dev/urandom", 1, 9), node("/dev/tty", 5, 0),
-	}
-}
-
 // defaultDeviceRules let a container make any node, and use the default ones,
 // ptys and nothing else.
 func defaultDeviceRules() []specs.LinuxDeviceCgroup {

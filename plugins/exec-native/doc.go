@@ -6,8 +6,9 @@
 //	specOf   execdriver.Start → OCI runtime specification, with Docker's
 //	         defaults (spec.go, default.go); pure
 //	open     mounts become detached mounts, cgroups are made, sockets bound
-//	         (mounts.go, rundir.go, package cgroup)
-//	planOf   specification and descriptors → plan (plan.go); pure
+//	         (start.go, rundir.go, packages oci and cgroup)
+//	planOf   specification and descriptors → plan (monitor.go, package oci);
+//	         pure
 //
 // The plan goes to gantry-shim (package plan, folder shim), which runs it and
 // stays with the container. The driver keeps no truth: each run has a

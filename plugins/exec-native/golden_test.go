@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
@@ -22,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite the files in testdata")
 func testFacts() facts {
 	return facts{
 		Bounding: 1<<41 - 1 - 1<<24, NofileHard: 1 << 20, Swap: true, CPUs: 2, Hostname: "/run/d/c-1/hostname",
-		User: user{Groups: []uint32{0, 10}, Home: "/root"},
+		User: oci.User{Groups: []uint32{0, 10}, Home: "/root"},
 	}
 }
 
@@ -51,7 +52,7 @@ func goldenCases() []goldenCase {
 			r.Process.Cwd, r.Process.User = "/home/bob/", "bob"
 			r.Security.CapAdd, r.Security.CapDrop = []string{"net_admin"}, []string{"CAP_MKNOD", "Chown"}
 		}, facts: func(f *facts) {
-			f.User = user{UID: 1000, GID: 1001, Groups: []uint32{1001, 10}, Home: "/home/bob"}
+			f.User = oci.User{UID: 1000, GID: 1001, Groups: []uint32{1001, 10}, Home: "/home/bob"}
 		}},
 		{name: "privileged", start: func(r *execdriver.Start) {
 			r.Security.Privileged = true
@@ -103,19 +104,21 @@ func TestGoldenSpecsAndPlans(t *testing.T) {
 			compare(t, "spec-"+c.name+".json", string(text)+"\n")
 
 			h := handles{
-				Run: r.Run, ShimCgroups: []plan.FD{1}, ShimDir: 2, Cgroups: []plan.FD{3}, CgroupDir: 4, CgroupV1: []string{"memory", "name=systemd"},
-				CgroupMounts: []plan.FD{12, 13},
-				Lock:         5, Record: 6, Listen: 7, OOMCounter: 8, Network: plan.NoFD, Root: 10, Filter: make([]byte, 16),
+				Run: r.Run, ShimCgroups: []plan.FD{1}, ShimDir: 2, Lock: 5, Record: 6, Listen: 7, OOMCounter: 8,
+				Handles: oci.Handles{
+					Cgroups: []plan.FD{3}, CgroupDir: 4, CgroupV1: []string{"memory", "name=systemd"},
+					CgroupMounts: []plan.FD{12, 13}, Network: plan.NoFD, Root: 10, Filter: make([]byte, 16),
+				},
 				Log: &plan.Log{Dir: 11, Name: "output.log", MaxBytes: 1 << 20, MaxFiles: 3},
 			}
 			for i, m := range spec.Mounts {
-				one := handle{FD: plan.NoFD}
+				one := oci.Mount{FD: plan.NoFD}
 				if m.Type == "bind" {
-					one = handle{FD: plan.FD(20 + i), IsDir: m.Destination == "/data"}
+					one = oci.Mount{FD: plan.FD(20 + i), IsDir: m.Destination == "/data"}
 				}
 				h.Mounts = append(h.Mounts, one)
 			}
-			if h.Programs, err = programPaths(spec.Process); err != nil {
+			if h.Programs, err = oci.ProgramPaths(spec.Process); err != nil {
 				t.Fatal(err)
 			}
 			if c.with != nil {

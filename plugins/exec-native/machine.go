@@ -11,6 +11,7 @@ import (
 
 	"github.com/gantryd/gantry/internal/linux/probe"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ import (
 // machineFacts reads what all starts need to know of this machine and this
 // process.
 func machineFacts(tree cgroup.Tree) (facts, error) {
-	f := facts{Bounding: ownBounding(), CPUs: throttledCPUs(), Swap: hasSwapLimit(tree)}
+	f := facts{Bounding: oci.OwnBounding(), CPUs: throttledCPUs(), Swap: hasSwapLimit(tree)}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return f, fmt.Errorf("read own limit of open files: %w", err)
@@ -33,17 +34,6 @@ func machineFacts(tree cgroup.Tree) (facts, error) {
 		return f, fmt.Errorf("read own oom score: %w", err)
 	}
 	return f, nil
-}
-
-// ownBounding reads this process's bounding set.
-func ownBounding() uint64 {
-	var bits uint64
-	for i := range capNames() {
-		if on, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(i), 0, 0, 0); err == nil && on == 1 {
-			bits |= 1 << i
-		}
-	}
-	return bits
 }
 
 // hasSwapLimit reports whether memory and swap can be limited together.
@@ -65,9 +55,9 @@ func (d *native) machineWarnings() []string {
 			out = append(out, fmt.Sprintf("%s: %s; %s", f.Name, f.Detail, f.Consequence))
 		}
 	}
-	if lacking, err := capBits(defaultCaps()); err == nil && lacking&^d.facts.Bounding != 0 {
+	if lacking, err := oci.CapBits(defaultCaps()); err == nil && lacking&^d.facts.Bounding != 0 {
 		out = append(out, fmt.Sprintf("capabilities: %s of the default set are not ours to give; containers go without",
-			strings.Join(capList(lacking&^d.facts.Bounding), ", ")))
+			strings.Join(oci.CapList(lacking&^d.facts.Bounding), ", ")))
 	}
 	if d.facts.OOMScoreAdj > 0 {
 		out = append(out, fmt.Sprintf("oom score: the driver runs with %d, below which containers cannot go", d.facts.OOMScoreAdj))
@@ -89,7 +79,7 @@ func keyOfGroup(name string) (execdriver.Key, bool) {
 // without those that every container has anyway.
 func hostDevices() ([]specs.LinuxDevice, error) {
 	own := []string{"/dev/ptmx", "/dev/console"}
-	for _, d := range defaultDevices() {
+	for _, d := range oci.DefaultDevices() {
 		own = append(own, d.Path)
 	}
 	var out []specs.LinuxDevice

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/stdio"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
@@ -26,7 +27,7 @@ const (
 
 // prepareNetwork opens the network namespace to join, and makes sure that it is
 // the one meant: a path below /proc may have come to mean another.
-func (d *native) prepareNetwork(r execdriver.Start, b *bundle, h *handles) error {
+func (d *native) prepareNetwork(r execdriver.Start, b *oci.Files, h *handles) error {
 	if r.Network.Mode != netdriver.NamespacePath {
 		return nil
 	}
@@ -34,7 +35,7 @@ func (d *native) prepareNetwork(r execdriver.Start, b *bundle, h *handles) error
 	if err != nil {
 		return driver.Errorf(errdefs.ErrInvalidArgument, "open network namespace: %w", err)
 	}
-	h.Network = b.add(f)
+	h.Network = b.Add(f)
 	var fs unix.Statfs_t
 	var st unix.Stat_t
 	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
@@ -76,7 +77,7 @@ func logOf(c execdriver.LogConfig) (*plan.Log, error) {
 
 // prepareLog opens the directory of the container's log, and finds the offset
 // where an earlier run has ended.
-func (d *native) prepareLog(one *run, b *bundle, log *plan.Log) error {
+func (d *native) prepareLog(one *run, b *oci.Files, log *plan.Log) error {
 	dir := filepath.Dir(one.log)
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, os.ErrExist) {
@@ -89,6 +90,6 @@ func (d *native) prepareLog(one *run, b *bundle, log *plan.Log) error {
 	if err != nil {
 		return fmt.Errorf("prepare log: %w", err)
 	}
-	log.Dir = b.add(f)
+	log.Dir = b.Add(f)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
@@ -31,7 +32,7 @@ type facts struct {
 	Swap        bool                // memory and swap can be limited together
 	CPUs        int                 // processors with throttling counters to mask
 	Devices     []specs.LinuxDevice // the host's, for privileged containers
-	User        user
+	User        oci.User
 	Hostname    string // host path of the file to be /etc/hostname; empty for none
 }
 
@@ -149,7 +150,7 @@ func processOf(r execdriver.Start, f facts) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := capList(caps)
+	names := oci.CapList(caps)
 	sets := &specs.LinuxCapabilities{Bounding: names, Effective: names, Permitted: names}
 	if f.User.UID != 0 { // as the kernel would at the change of ids
 		sets.Effective, sets.Permitted = nil, nil
@@ -246,29 +247,4 @@ func writable(mounts []specs.Mount, at ...string) []specs.Mount {
 		}
 	}
 	return mounts
-}
-
-// programPaths lists where the program may be: as it is if it has a slash,
-// otherwise in each directory of PATH.
-func programPaths(p *specs.Process) ([]string, error) {
-	program := p.Args[0]
-	if strings.Contains(program, "/") {
-		return []string{program}, nil
-	}
-	var out []string
-	for _, v := range p.Env {
-		list, ok := strings.CutPrefix(v, "PATH=")
-		if !ok {
-			continue
-		}
-		for _, dir := range strings.Split(list, ":") {
-			if path.IsAbs(dir) { // others would depend on the working directory
-				out = append(out, path.Join(dir, program))
-			}
-		}
-	}
-	if len(out) > mostTries {
-		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "PATH of %d directories: at most %d", len(out), mostTries)
-	}
-	return out, nil
 }

@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
-	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func TestRefusedRequests(t *testing.T) {
@@ -46,9 +46,9 @@ func TestRefusedRequests(t *testing.T) {
 
 func TestCapabilitiesWanted(t *testing.T) {
 	bounding := uint64(1<<41 - 1 - 1<<24)
-	standard, _ := capBits(defaultCaps())
+	standard, _ := oci.CapBits(defaultCaps())
 	bit := func(names ...string) uint64 {
-		b, err := capBits(names)
+		b, err := oci.CapBits(names)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,11 +70,11 @@ func TestCapabilitiesWanted(t *testing.T) {
 	} {
 		got, err := capsWanted(c.privileged, c.add, c.drop, bounding)
 		if err != nil || got != c.want {
-			t.Errorf("%s: %v, want %v (%v)", name, capList(got), capList(c.want), err)
+			t.Errorf("%s: %v, want %v (%v)", name, oci.CapList(got), oci.CapList(c.want), err)
 		}
 	}
 	if got, _ := capsWanted(false, nil, nil, bit("CAP_CHOWN")); got != bit("CAP_CHOWN") {
-		t.Errorf("default beyond the bounding set: %v", capList(got))
+		t.Errorf("default beyond the bounding set: %v", oci.CapList(got))
 	}
 }
 
@@ -84,27 +84,6 @@ func TestEnvironment(t *testing.T) {
 	want := []string{"PATH=/x", "HOSTNAME=box", "A=2", "HOME=/root"}
 	if got := environment(r, "/root"); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
-	}
-}
-
-func TestProgramPaths(t *testing.T) {
-	for _, c := range []struct {
-		program, path string
-		want          []string
-	}{
-		{"/bin/x", "/a", []string{"/bin/x"}},
-		{"./x", "/a", []string{"./x"}},
-		{"x", "/a:/b/", []string{"/a/x", "/b/x"}},
-		{"x", "::rel:.", nil},
-	} {
-		got, err := programPaths(&specs.Process{Args: []string{c.program}, Env: []string{"PATH=" + c.path}})
-		if err != nil || !slices.Equal(got, c.want) {
-			t.Errorf("%s in %s: %q %v, want %q", c.program, c.path, got, err, c.want)
-		}
-	}
-	long := "PATH=" + strings.Repeat("/a:", 65)
-	if _, err := programPaths(&specs.Process{Args: []string{"x"}, Env: []string{long}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
-		t.Errorf("a PATH of 65 directories: %v", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
@@ -110,73 +111,32 @@ func (d *native) discardEarlier(ctx context.Context, one *run) error {
 	return d.discard(ctx, one)
 }
 
-// bundle collects the files that go to the shim.
-type bundle struct {
-	files []*os.File
-	own   []*os.File // those of them that end with the bundle
-}
-
-// lend gives files their places that stay open afterwards.
-func (b *bundle) lend(files []*os.File) []plan.FD {
-	out := make([]plan.FD, 0, len(files))
-	for _, f := range files {
-		b.files = append(b.files, f)
-		out = append(out, plan.FD(len(b.files)-1))
-	}
-	return out
-}
-
-// add gives a file its place. The bundle closes it.
-func (b *bundle) add(f *os.File) plan.FD {
-	if f == nil {
-		return plan.NoFD
-	}
-	b.own = append(b.own, f)
-	return b.lend([]*os.File{f})[0]
-}
-
-// addAll gives each file its place.
-func (b *bundle) addAll(files []*os.File) []plan.FD {
-	out := make([]plan.FD, 0, len(files))
-	for _, f := range files {
-		out = append(out, b.add(f))
-	}
-	return out
-}
-
-// close closes the files that were not lent.
-func (b *bundle) close() {
-	for _, f := range b.own {
-		f.Close()
-	}
-}
-
 // launch prepares a start, hands it to a shim and waits until the program runs.
 func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*plan.Conn, error) {
 	if err := d.discardEarlier(ctx, one); err != nil {
 		return nil, err
 	}
-	b := &bundle{}
-	defer b.close()
+	b := &oci.Files{}
+	defer b.Close()
 	spec, h, err := d.prepare(one, r, b)
 	if err != nil {
-		return nil, exhausted(err)
+		return nil, oci.Exhausted(err)
 	}
 	p, err := planOf(spec, h)
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := p.Encode(len(b.files))
+	encoded, err := p.Encode(len(b.All))
 	if err != nil {
 		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "encode plan: %w", err)
 	}
-	shim, err := d.startShim(ctx, encoded, b.files)
+	shim, err := d.startShim(ctx, encoded, b.All)
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	if err := d.await(ctx, one, shim); err != nil {
 		shim.Close()
-		return nil, startError(err, spec, p, b.files[h.Root])
+		return nil, oci.StartError(err, spec, p, b.All[h.Root])
 	}
 	return shim, nil
 }
@@ -200,7 +160,7 @@ func (d *native) await(ctx context.Context, one *run, shim *plan.Conn) error {
 			d.becomeRunning(one, rep.PID)
 			return nil
 		case plan.ReportError:
-			return &shimError{rep}
+			return &oci.ShimError{Report: rep}
 		case plan.ReportExited:
 			return driver.Errorf(errdefs.ErrUnavailable, "the container's init ended with %d before its program ran", rep.Code)
 		}
@@ -223,8 +183,8 @@ func (d *native) abort(ctx context.Context, shim *plan.Conn) error {
 }
 
 // prepare opens everything that the plan names, and states the specification.
-func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, handles, error) {
-	h := handles{UID: uint32(os.Getuid()), Run: r.Run, BootID: d.bootID, OOMScore: d.facts.OOMScoreAdj, Network: plan.NoFD}
+func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spec, handles, error) {
+	h := handles{UID: uint32(os.Getuid()), Run: r.Run, BootID: d.bootID, Handles: oci.Handles{OOMScore: d.facts.OOMScoreAdj, Network: plan.NoFD}}
 	if r.Stdio.WaitAttach {
 		h.Flags |= plan.WaitAttach
 	}
@@ -245,7 +205,7 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 	root := goOpenRoot(r.Rootfs[0])
 	groups, err := d.prepareRunDir(one, r, resources, b, &h)
 	m := <-root // also after an error: it must be closed
-	h.Root = b.add(m.root.File)
+	h.Root = b.Add(m.root.File)
 	err = errors.Join(err, m.err)
 	var spec *specs.Spec
 	if err == nil {
@@ -255,21 +215,21 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 		h.Log, err = log, d.prepareLog(one, b, log)
 	}
 	g := <-groups // also after an error: its files must be closed
-	h.Cgroups, h.CgroupDir, h.OOMCounter = b.addAll(g.entry.Tasks), b.add(g.entry.Dir), b.add(g.oom)
-	h.CgroupMounts = b.addAll(g.mounts)
-	h.ShimCgroups, h.ShimDir = b.lend(d.shimEntry.Tasks), plan.NoFD
+	h.Cgroups, h.CgroupDir, h.OOMCounter = b.AddAll(g.entry.Tasks), b.Add(g.entry.Dir), b.Add(g.oom)
+	h.CgroupMounts = b.AddAll(g.mounts)
+	h.ShimCgroups, h.ShimDir = b.Lend(d.shimEntry.Tasks), plan.NoFD
 	if d.shimEntry.Dir != nil {
-		h.ShimDir = b.lend([]*os.File{d.shimEntry.Dir})[0]
+		h.ShimDir = b.Lend([]*os.File{d.shimEntry.Dir})[0]
 	}
 	if err := errors.Join(g.err, err); err != nil {
 		return nil, h, err
 	}
 	d.showCgroups(&h)
-	if h.Programs, err = programPaths(spec.Process); err != nil {
+	if h.Programs, err = oci.ProgramPaths(spec.Process); err != nil {
 		return nil, h, err
 	}
 	if len(h.Programs) == 0 {
-		return nil, h, notInPath(spec.Process.Args[0])
+		return nil, h, oci.NotInPath(spec.Process.Args[0])
 	}
 	if !r.Security.Privileged && r.Security.Seccomp == "" {
 		if h.Filter, err = d.filters.Default(spec.Process.Capabilities.Bounding); err != nil {
@@ -281,7 +241,7 @@ func (d *native) prepare(one *run, r execdriver.Start, b *bundle) (*specs.Spec, 
 
 // prepareRunDir makes the run's directory. The cgroup is made beside it, as
 // soon as there is an intent to tell whose it is.
-func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxResources, b *bundle, h *handles) (<-chan groupFiles, error) {
+func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxResources, b *oci.Files, h *handles) (<-chan groupFiles, error) {
 	in := intent{Container: r.Container, Run: r.Run, Log: one.log, Time: time.Now(), BootID: fmt.Sprintf("%x", d.bootID)}
 	if err := makeIntent(one.dir, in); err != nil {
 		none := make(chan groupFiles, 1)
@@ -290,7 +250,7 @@ func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxRes
 	}
 	groups := d.prepareCgroups(one, res)
 	files, err := makeRunFiles(one.dir, r.Hostname)
-	h.Lock, h.Record, h.Listen = b.add(files.lock), b.add(files.record), b.add(files.listen)
+	h.Lock, h.Record, h.Listen = b.Add(files.lock), b.Add(files.record), b.Add(files.listen)
 	return groups, err
 }
 
@@ -306,7 +266,9 @@ func goOpenRoot(m driver.Mount) <-chan rootMount {
 	out := make(chan rootMount, 1)
 	go func() {
 		var r rootMount
-		r.root, r.err = openRoot(m)
+		if r.root, r.err = oci.OpenMount(m.Type, m.Source, m.Options); r.err != nil {
+			r.err = fmt.Errorf("mount rootfs: %w", r.err)
+		}
 		out <- r
 	}()
 	return out
@@ -352,7 +314,7 @@ func (d *native) showCgroups(h *handles) {
 }
 
 // prepareRoot makes the other mounts, looks up the user and states the specification.
-func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, b *bundle, h *handles) (*specs.Spec, error) {
+func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, b *oci.Files, h *handles) (*specs.Spec, error) {
 	var err error
 	f := d.facts
 	f.Hostname = filepath.Join(one.dir, hostnameFile)
@@ -365,12 +327,12 @@ func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, 
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := openMounts(spec.Mounts)
+	mounts, err := oci.OpenMounts(spec.Mounts)
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range mounts {
-		one := handle{FD: b.add(m.File)}
+		one := oci.Mount{FD: b.Add(m.File)}
 		if m.File != nil {
 			if one.IsDir, err = m.IsDir(); err != nil {
 				return nil, err
@@ -378,7 +340,7 @@ func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, 
 		}
 		h.Mounts = append(h.Mounts, one)
 	}
-	if f.User, err = lookUpUser(r.Process.User, view{root.File, spec.Mounts, mounts}.read); err != nil {
+	if f.User, err = oci.LookUpUser(r.Process.User, oci.View{Root: root.File, Mounts: spec.Mounts, Opened: mounts}.Read); err != nil {
 		return nil, err
 	}
 	if spec.Process, err = processOf(r, f); err != nil {

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -37,7 +37,7 @@ func archOf(name specs.Arch) (arch, error) {
 	case specs.ArchARM:
 		return arch{name: name, audit: 0x40000028, numbers: numbersARM, words32: true}, nil
 	}
-	return arch{}, driver.Errorf(errdefs.ErrNotImplemented, "seccomp architecture %s: no system call table", name)
+	return arch{}, errclass.Errorf(errdefs.ErrNotImplemented, "seccomp architecture %s: no system call table", name)
 }
 
 // nativeArch is the architecture that this program was built for.
@@ -52,7 +52,7 @@ func nativeArch() (specs.Arch, error) {
 	case "arm":
 		return specs.ArchARM, nil
 	}
-	return "", driver.Errorf(errdefs.ErrNotImplemented, "seccomp on %s: no system call table", runtime.GOARCH)
+	return "", errclass.Errorf(errdefs.ErrNotImplemented, "seccomp on %s: no system call table", runtime.GOARCH)
 }
 
 // table returns the architecture's numbers by name.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -71,7 +71,7 @@ func Compile(p *specs.LinuxSeccomp) (Program, error) {
 	}
 	prog := shrink(join(*main, x32, others))
 	if len(prog) > maxInstructions {
-		return nil, driver.Errorf(errdefs.ErrNotImplemented, "seccomp filter of %d instructions is longer than the kernel's %d", len(prog), maxInstructions)
+		return nil, errclass.Errorf(errdefs.ErrNotImplemented, "seccomp filter of %d instructions is longer than the kernel's %d", len(prog), maxInstructions)
 	}
 	return prog, nil
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -54,7 +54,7 @@ func answerOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 	code := uint32(unix.EPERM)
 	if errno != nil {
 		if *errno > 4095 { // MAX_ERRNO: the kernel cuts what is above
-			return 0, driver.Errorf(errdefs.ErrInvalidArgument, "seccomp errno %d is above 4095", *errno)
+			return 0, errclass.Errorf(errdefs.ErrInvalidArgument, "seccomp errno %d is above 4095", *errno)
 		}
 		code = uint32(*errno)
 	}
@@ -74,7 +74,7 @@ func answerOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 	case specs.ActTrace:
 		return retTrace | code, nil
 	}
-	return 0, driver.Errorf(errdefs.ErrNotImplemented, "seccomp action %q is not supported", a)
+	return 0, errclass.Errorf(errdefs.ErrNotImplemented, "seccomp action %q is not supported", a)
 }
 
 // callsOf gathers the profile's rules for one architecture, by number. A name
@@ -127,13 +127,13 @@ func rulesOf(s specs.LinuxSyscall) ([]rule, error) {
 	alternatives := false
 	for _, arg := range s.Args {
 		if arg.Index > 5 {
-			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "seccomp rule for %v: argument index %d is above 5", s.Names, arg.Index)
+			return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "seccomp rule for %v: argument index %d is above 5", s.Names, arg.Index)
 		}
 		switch arg.Op {
 		case specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpEqualTo,
 			specs.OpGreaterEqual, specs.OpGreaterThan, specs.OpMaskedEqual:
 		default:
-			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "seccomp rule for %v: operator %q is not known", s.Names, arg.Op)
+			return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "seccomp rule for %v: operator %q is not known", s.Names, arg.Op)
 		}
 		alternatives = alternatives || seen[arg.Index]
 		seen[arg.Index] = true

@@ -1,4 +1,4 @@
-package execnative
+package oci
 
 import (
 	"errors"
@@ -23,7 +23,7 @@ func TestLookUpUser(t *testing.T) {
 	read := func(path string, _ int64) ([]byte, error) {
 		return []byte(map[string]string{"/etc/passwd": somePasswd, "/etc/group": someGroup}[path]), nil
 	}
-	for want, expect := range map[string]user{
+	for want, expect := range map[string]User{
 		"":           {0, 0, []uint32{0, 10}, "/root"},
 		"0":          {0, 0, []uint32{0, 10}, "/root"},
 		"root":       {0, 0, []uint32{0, 10}, "/root"},
@@ -37,13 +37,13 @@ func TestLookUpUser(t *testing.T) {
 		"7":          {1007, 1007, []uint32{1007}, "/seven"}, // a name of digits wins, as in Docker
 		"2147483647": {2147483647, 0, []uint32{0}, "/"},
 	} {
-		got, err := lookUpUser(want, read)
+		got, err := LookUpUser(want, read)
 		if err != nil || !reflect.DeepEqual(got, expect) {
 			t.Errorf("%q: %+v %v, want %+v", want, got, err, expect)
 		}
 	}
 	for _, bad := range []string{"nobody", "2147483648", "-1", "bob:nogroup", "bob:2147483648", "neg"} {
-		if u, err := lookUpUser(bad, read); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if u, err := LookUpUser(bad, read); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%q: %+v %v, want a refusal", bad, u, err)
 		}
 	}
@@ -83,7 +83,7 @@ func TestHostileUserFiles(t *testing.T) {
 			}
 			defer f.Close()
 			began := time.Now()
-			_, err = lookUpUser("spy", func(p string, limit int64) ([]byte, error) { return linux.ReadInRoot(f, p, limit) })
+			_, err = LookUpUser("spy", func(p string, limit int64) ([]byte, error) { return linux.ReadInRoot(f, p, limit) })
 			if !errors.Is(err, c.want) {
 				t.Errorf("%v, want %v", err, c.want)
 			}
@@ -116,7 +116,7 @@ func TestLinkInsideRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	u, err := lookUpUser("bob", func(p string, limit int64) ([]byte, error) { return linux.ReadInRoot(f, p, limit) })
+	u, err := LookUpUser("bob", func(p string, limit int64) ([]byte, error) { return linux.ReadInRoot(f, p, limit) })
 	if err != nil || u.UID != 1000 {
 		t.Errorf("%+v %v", u, err)
 	}

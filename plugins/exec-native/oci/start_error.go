@@ -1,4 +1,4 @@
-package execnative
+package oci
 
 import (
 	"errors"
@@ -7,42 +7,42 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
-	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// shimError is a start that failed in the shim.
-type shimError struct {
-	report plan.Report
+// ShimError is a start that failed in the shim.
+type ShimError struct {
+	Report plan.Report
 }
 
 // Error says which operation failed.
-func (e *shimError) Error() string { return e.report.Err().Error() }
+func (e *ShimError) Error() string { return e.Report.Err().Error() }
 
 // Unwrap is the kernel's errno.
-func (e *shimError) Unwrap() error { return e.report.Errno }
+func (e *ShimError) Unwrap() error { return e.Report.Errno }
 
-// startError gives a failed start its class and its sentence. Those about the
+// StartError gives a failed start its class and its sentence. Those about the
 // program are Docker's, since people search for them.
-func startError(err error, s *specs.Spec, p *plan.Plan, root *os.File) error {
-	var failed *shimError
+func StartError(err error, s *specs.Spec, p *plan.Plan, root *os.File) error {
+	var failed *ShimError
 	if !errors.As(err, &failed) {
 		return err
 	}
-	switch failed.report.Op {
+	switch failed.Report.Op {
 	case plan.KindExec:
-		return programError(failed.report.Errno, s.Process.Args[0], root)
+		return programError(failed.Report.Errno, s.Process.Args[0], root)
 	case plan.KindChdir:
 		class := errdefs.ErrInvalidArgument
 		if errors.Is(err, unix.EACCES) {
-			return driver.Errorf(errdefs.ErrPermissionDenied, "chdir to %q: %w", s.Process.Cwd, failed.report.Errno)
+			return errclass.Errorf(errdefs.ErrPermissionDenied, "chdir to %q: %w", s.Process.Cwd, failed.Report.Errno)
 		}
-		return fmt.Errorf("chdir to %q: %w: %w", s.Process.Cwd, failed.report.Errno, class)
+		return fmt.Errorf("chdir to %q: %w: %w", s.Process.Cwd, failed.Report.Errno, class)
 	}
-	return fmt.Errorf("start container: %s%w: %w", subject(p, failed.report), err, classOf(failed.report.Errno))
+	return fmt.Errorf("start container: %s%w: %w", subject(p, failed.Report), err, classOf(failed.Report.Errno))
 }
 
 // subject names what the failed operation was about.
@@ -87,12 +87,12 @@ func classOf(errno error) error {
 	return errdefs.ErrInternal
 }
 
-// exhausted gives errors about space and tables their class, where the code that
+// Exhausted gives errors about space and tables their class, where the code that
 // met them gave none.
-func exhausted(err error) error {
+func Exhausted(err error) error {
 	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
 		if errors.Is(err, errno) && !errors.Is(err, errdefs.ErrResourceExhausted) && !errors.Is(err, errdefs.ErrInvalidArgument) {
-			return driver.Errorf(errdefs.ErrResourceExhausted, "%w", err)
+			return errclass.Errorf(errdefs.ErrResourceExhausted, "%w", err)
 		}
 	}
 	return err
@@ -104,26 +104,26 @@ func programError(errno unix.Errno, program string, root *os.File) error {
 	switch errno {
 	case unix.ENOENT, unix.ENOTDIR:
 		if !strings.Contains(program, "/") {
-			return notInPath(program)
+			return NotInPath(program)
 		}
 		if found, err := linux.OpenInRoot(root, program, unix.O_PATH); err == nil {
 			found.Close() // it is there: its interpreter or loader is not
-			return driver.Errorf(errdefs.ErrNotFound, "exec %s: %w", program, errno)
+			return errclass.Errorf(errdefs.ErrNotFound, "exec %s: %w", program, errno)
 		}
-		return driver.Errorf(errdefs.ErrNotFound, "exec: %q: stat %s: %w", program, program, errno)
+		return errclass.Errorf(errdefs.ErrNotFound, "exec: %q: stat %s: %w", program, program, errno)
 	case unix.ENOEXEC:
-		return driver.Errorf(errdefs.ErrPermissionDenied, "exec %s: exec format error", program)
+		return errclass.Errorf(errdefs.ErrPermissionDenied, "exec %s: exec format error", program)
 	case unix.E2BIG:
-		return driver.Errorf(errdefs.ErrInvalidArgument, "exec %s: argument list and environment too long", program)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "exec %s: argument list and environment too long", program)
 	case unix.ENOMEM:
-		return driver.Errorf(errdefs.ErrResourceExhausted, "exec %s: %w", program, errno)
+		return errclass.Errorf(errdefs.ErrResourceExhausted, "exec %s: %w", program, errno)
 	case unix.EACCES, unix.EPERM:
-		return driver.Errorf(errdefs.ErrPermissionDenied, "exec: %q: permission denied", program)
+		return errclass.Errorf(errdefs.ErrPermissionDenied, "exec: %q: permission denied", program)
 	}
-	return driver.Errorf(errdefs.ErrPermissionDenied, "exec: %q: %w", program, errno)
+	return errclass.Errorf(errdefs.ErrPermissionDenied, "exec: %q: %w", program, errno)
 }
 
-// notInPath is Docker's sentence.
-func notInPath(program string) error {
-	return driver.Errorf(errdefs.ErrNotFound, "exec: %q: executable file not found in $PATH", program)
+// NotInPath is Docker's sentence.
+func NotInPath(program string) error {
+	return errclass.Errorf(errdefs.ErrNotFound, "exec: %q: executable file not found in $PATH", program)
 }

@@ -1,4 +1,4 @@
-package execnative
+package oci
 
 import (
 	"bytes"
@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/linux"
-	"github.com/gantryd/gantry/sdk/driver"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,36 +22,36 @@ const (
 	maxGroups     = 1024 // plan.MaxGroups
 )
 
-// user is who the program runs as.
-type user struct {
+// User is who the program runs as.
+type User struct {
 	UID, GID uint32
 	Groups   []uint32 // supplementary, the primary group first
 	Home     string
 }
 
-// fileReader reads a small regular file of the container's root.
-type fileReader func(path string, limit int64) ([]byte, error)
+// FileReader reads a small regular file of the container's root.
+type FileReader func(path string, limit int64) ([]byte, error)
 
-// lookUpUser finds a user by the image's own files. The forms are "", "name",
+// LookUpUser finds a user by the image's own files. The forms are "", "name",
 // "uid", each with ":group" or ":gid". Numbers need no entry. As Docker does, a
 // named group replaces the supplementary ones.
-func lookUpUser(want string, read fileReader) (user, error) {
+func LookUpUser(want string, read FileReader) (User, error) {
 	passwd, err := userFile(read, "/etc/passwd")
 	if err != nil {
-		return user{}, err
+		return User{}, err
 	}
 	group, err := userFile(read, "/etc/group")
 	if err != nil {
-		return user{}, err
+		return User{}, err
 	}
 	name, groupName, hasGroup := strings.Cut(want, ":")
 	u, login, err := findUser(name, passwd)
 	if err != nil {
-		return user{}, err
+		return User{}, err
 	}
 	if hasGroup && groupName != "" {
 		if u.GID, err = findGroup(groupName, group); err != nil {
-			return user{}, err
+			return User{}, err
 		}
 		u.Groups = []uint32{u.GID}
 		return u, nil
@@ -63,13 +63,13 @@ func lookUpUser(want string, read fileReader) (user, error) {
 		}
 	}
 	if len(u.Groups) > maxGroups {
-		return user{}, driver.Errorf(errdefs.ErrInvalidArgument, "user %q is in %d groups, at most %d", want, len(u.Groups), maxGroups)
+		return User{}, errclass.Errorf(errdefs.ErrInvalidArgument, "user %q is in %d groups, at most %d", want, len(u.Groups), maxGroups)
 	}
 	return u, nil
 }
 
 // userFile reads one of the files; an image without it is fine.
-func userFile(read fileReader, path string) ([]byte, error) {
+func userFile(read FileReader, path string) ([]byte, error) {
 	text, err := read(path, userFileLimit)
 	switch {
 	case err == nil:
@@ -77,14 +77,14 @@ func userFile(read fileReader, path string) ([]byte, error) {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return nil, nil
 	case errors.Is(err, linux.ErrNotRegular), errors.Is(err, linux.ErrTooLong), errors.Is(err, unix.ELOOP):
-		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "look up user: %w", err)
+		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "look up user: %w", err)
 	}
 	return nil, fmt.Errorf("look up user: %w", err)
 }
 
 // findUser finds a name or number in passwd; the login name is "" when a
 // number has no entry.
-func findUser(name string, passwd []byte) (u user, login string, err error) {
+func findUser(name string, passwd []byte) (u User, login string, err error) {
 	if name == "" {
 		name = "0"
 	}
@@ -103,12 +103,12 @@ func findUser(name string, passwd []byte) (u user, login string, err error) {
 		if len(f) > 5 && f[5] != "" {
 			home = f[5]
 		}
-		return user{UID: uid, GID: gid, Home: home}, f[0], nil
+		return User{UID: uid, GID: gid, Home: home}, f[0], nil
 	}
 	if !numeric {
-		return user{}, "", driver.Errorf(errdefs.ErrInvalidArgument, "unable to find user %s: no matching entries in passwd file", name)
+		return User{}, "", errclass.Errorf(errdefs.ErrInvalidArgument, "unable to find user %s: no matching entries in passwd file", name)
 	}
-	return user{UID: id, Home: "/"}, "", nil
+	return User{UID: id, Home: "/"}, "", nil
 }
 
 // findGroup finds a name or number in group.
@@ -124,7 +124,7 @@ func findGroup(name string, group []byte) (uint32, error) {
 		}
 	}
 	if !numeric {
-		return 0, driver.Errorf(errdefs.ErrInvalidArgument, "unable to find group %s: no matching entries in group file", name)
+		return 0, errclass.Errorf(errdefs.ErrInvalidArgument, "unable to find group %s: no matching entries in group file", name)
 	}
 	return id, nil
 }

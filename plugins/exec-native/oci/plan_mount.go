@@ -1,4 +1,4 @@
-package execnative
+package oci
 
 import (
 	"path"
@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
-	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +15,7 @@ import (
 // mountPart is stage 5: everything is mounted in the specification's order;
 // device nodes follow right after /dev, before anything of the image's or of
 // the user's can be mounted over it.
-func mountPart(p *plan.Plan, s *specs.Spec, h handles) error {
+func mountPart(p *plan.Plan, s *specs.Spec, h Handles) error {
 	p.Add(plan.StageMounts,
 		plan.Propagation{Flags: unix.MS_REC | unix.MS_SLAVE},
 		plan.Root{FD: h.Root, Attr: plan.Attr{Propagation: unix.MS_PRIVATE, Recursive: true}})
@@ -55,7 +55,7 @@ func filesystemOf(m specs.Mount) (plan.Filesystem, error) {
 	switch m.Type {
 	case "proc", "sysfs", "tmpfs", "devpts", "mqueue":
 	default:
-		return fs, driver.Errorf(errdefs.ErrNotImplemented, "mount of type %q at %s is not supported", m.Type, m.Destination)
+		return fs, errclass.Errorf(errdefs.ErrNotImplemented, "mount of type %q at %s is not supported", m.Type, m.Destination)
 	}
 	if m.Source != "" { // what the mount table shows
 		fs.Params = append(fs.Params, plan.Param{Type: plan.ParamString, Key: "source", Value: m.Source})
@@ -113,7 +113,7 @@ func isPlainMountOption(option string) bool {
 // one that has several. Clones of the container's own directories look the same
 // as mounts made in its cgroup namespace, for a fraction of the time; the file
 // system is the host's either way.
-func cgroupMounts(p *plan.Plan, m specs.Mount, h handles) error {
+func cgroupMounts(p *plan.Plan, m specs.Mount, h Handles) error {
 	flags := m
 	flags.Type = "tmpfs" // any type that filesystemOf knows
 	fs, err := filesystemOf(flags)
@@ -149,7 +149,7 @@ func cgroupMounts(p *plan.Plan, m specs.Mount, h handles) error {
 
 // deviceNodes fills a fresh /dev.
 func deviceNodes(p *plan.Plan, s *specs.Spec) error {
-	for _, d := range append(defaultDevices(), s.Linux.Devices...) {
+	for _, d := range append(DefaultDevices(), s.Linux.Devices...) {
 		var kind uint32
 		switch d.Type {
 		case "c", "u":
@@ -159,7 +159,7 @@ func deviceNodes(p *plan.Plan, s *specs.Spec) error {
 		case "p":
 			kind = unix.S_IFIFO
 		default:
-			return driver.Errorf(errdefs.ErrInvalidArgument, "device %s of type %q: want c, u, b or p", d.Path, d.Type)
+			return errclass.Errorf(errdefs.ErrInvalidArgument, "device %s of type %q: want c, u, b or p", d.Path, d.Type)
 		}
 		node := plan.Node{Path: d.Path, Mode: kind | 0o666, Major: uint32(d.Major), Minor: uint32(d.Minor)}
 		if d.FileMode != nil {

@@ -1,4 +1,4 @@
-package execnative
+package oci
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/linux"
-	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -39,7 +39,7 @@ func bindOptions(options []string) (bindFlags, error) {
 		default:
 			bit, ok := attrBit(o)
 			if !ok && !isPlainMountOption(o) {
-				return b, driver.Errorf(errdefs.ErrInvalidArgument, "mount option %q is not known", o)
+				return b, errclass.Errorf(errdefs.ErrInvalidArgument, "mount option %q is not known", o)
 			}
 			b.set |= bit
 		}
@@ -50,7 +50,7 @@ func bindOptions(options []string) (bindFlags, error) {
 // openBind makes a detached copy of a directory or file of the host.
 func openBind(source string, options []string) (linux.Detached, error) {
 	if !filepath.IsAbs(source) {
-		return linux.Detached{}, driver.Errorf(errdefs.ErrInvalidArgument, "bind source %q: not an absolute path", source)
+		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "bind source %q: not an absolute path", source)
 	}
 	b, err := bindOptions(options)
 	if err != nil {
@@ -58,7 +58,7 @@ func openBind(source string, options []string) (linux.Detached, error) {
 	}
 	m, err := linux.CloneMount(source, b.recursive)
 	if err != nil {
-		return m, classify(err)
+		return m, Classify(err)
 	}
 	if err := checkPropagation(source, b.propagation); err != nil {
 		m.Close()
@@ -66,7 +66,7 @@ func openBind(source string, options []string) (linux.Detached, error) {
 	}
 	if err := m.SetAttr(b.set, 0, b.propagation, true); err != nil {
 		m.Close()
-		return m, classify(err)
+		return m, Classify(err)
 	}
 	return m, nil
 }
@@ -80,11 +80,11 @@ func checkPropagation(source string, propagation uint64) error {
 	shared, slave, err := linux.MountPropagation(source)
 	switch {
 	case err != nil:
-		return classify(err)
+		return Classify(err)
 	case propagation == unix.MS_SHARED && !shared:
-		return driver.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is not shared", source)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is not shared", source)
 	case propagation == unix.MS_SLAVE && !shared && !slave:
-		return driver.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is neither shared nor slave", source)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is neither shared nor slave", source)
 	}
 	return nil
 }
@@ -114,61 +114,55 @@ func openOverlay(options []string) (linux.Detached, error) {
 		}
 	}
 	if len(lower) == 0 {
-		return linux.Detached{}, driver.Errorf(errdefs.ErrInvalidArgument, "overlay without lowerdir+")
+		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "overlay without lowerdir+")
 	}
 	m, err := linux.MountOverlay(lower, upper, work, flags)
 	if err != nil {
-		return m, classify(err)
+		return m, Classify(err)
 	}
 	if attrs != 0 {
 		if err := m.SetAttr(attrs, 0, 0, false); err != nil {
 			m.Close()
-			return m, classify(err)
+			return m, Classify(err)
 		}
 	}
 	return m, nil
 }
 
-// openRoot makes the root filesystem's detached mount.
-func openRoot(m driver.Mount) (linux.Detached, error) {
-	var root linux.Detached
-	var err error
-	switch m.Type {
+// OpenMount makes the detached mount of one that is made on this side: of type
+// bind ("none" is the same) or overlay.
+func OpenMount(kind, source string, options []string) (linux.Detached, error) {
+	switch kind {
+	case "bind", "none":
+		return openBind(source, options)
 	case "overlay":
-		root, err = openOverlay(m.Options)
-	case "bind":
-		root, err = openBind(m.Source, m.Options)
-	default:
-		return root, driver.Errorf(errdefs.ErrNotImplemented, "rootfs mount of type %q is not supported", m.Type)
+		return openOverlay(options)
 	}
-	if err != nil {
-		return root, fmt.Errorf("mount rootfs: %w", err)
-	}
-	return root, nil
+	return linux.Detached{}, errclass.Errorf(errdefs.ErrNotImplemented, "mount of type %q is not supported", kind)
 }
 
-// openMounts makes the detached mounts of those of the specification's mounts
+// Outside reports whether mounts of a type are made on this side.
+func Outside(kind string) bool { return kind == "bind" || kind == "none" || kind == "overlay" }
+
+// OpenMounts makes the detached mounts of those of the specification's mounts
 // that are made on this side; the places of others are empty.
-func openMounts(mounts []specs.Mount) ([]linux.Detached, error) {
+func OpenMounts(mounts []specs.Mount) ([]linux.Detached, error) {
 	out := make([]linux.Detached, len(mounts))
 	for i, m := range mounts {
 		var err error
-		switch m.Type {
-		case "bind", "none":
-			out[i], err = openBind(m.Source, m.Options)
-		case "overlay":
-			out[i], err = openOverlay(m.Options)
+		if Outside(m.Type) {
+			out[i], err = OpenMount(m.Type, m.Source, m.Options)
 		}
 		if err != nil {
-			closeAll(out)
+			CloseAll(out)
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
 	return out, nil
 }
 
-// closeAll closes the mounts that were made.
-func closeAll(mounts []linux.Detached) {
+// CloseAll closes the mounts that were made.
+func CloseAll(mounts []linux.Detached) {
 	for _, m := range mounts {
 		if m.File != nil {
 			m.Close()
@@ -176,43 +170,43 @@ func closeAll(mounts []linux.Detached) {
 	}
 }
 
-// classify gives an errno of the mount calls its class.
-func classify(err error) error {
+// Classify gives an errno of the mount calls its class.
+func Classify(err error) error {
 	switch {
 	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrNotImplemented):
 		return err
 	case errors.Is(err, unix.E2BIG): // what a newer kernel would take
-		return driver.Errorf(errdefs.ErrNotImplemented, "%w", err)
+		return errclass.Errorf(errdefs.ErrNotImplemented, "%w", err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ELOOP):
-		return driver.Errorf(errdefs.ErrInvalidArgument, "%w", err)
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "%w", err)
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EPERM):
-		return driver.Errorf(errdefs.ErrNotImplemented, "%w", err)
+		return errclass.Errorf(errdefs.ErrNotImplemented, "%w", err)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return driver.Errorf(errdefs.ErrResourceExhausted, "%w", err)
+		return errclass.Errorf(errdefs.ErrResourceExhausted, "%w", err)
 	}
-	return driver.Errorf(errdefs.ErrInternal, "%w", err)
+	return errclass.Errorf(errdefs.ErrInternal, "%w", err)
 }
 
-// view reads files as the container will see them: below the root, or below
+// View reads files as the container will see them: below the root, or below
 // the mount that covers the path.
-type view struct {
-	root   *os.File
-	mounts []specs.Mount
-	opened []linux.Detached
+type View struct {
+	Root   *os.File
+	Mounts []specs.Mount
+	Opened []linux.Detached // of each mount; without a file where the init makes it
 }
 
-// read is a fileReader. Links that lead from one mount into another are
+// Read is a FileReader. Links that lead from one mount into another are
 // followed inside the first only, which is what the image's author sees too.
-func (v view) read(name string, limit int64) ([]byte, error) {
-	root, rest, whole := v.root, name, false
-	for i, m := range v.mounts { // later mounts cover earlier ones
-		if v.opened[i].File == nil {
+func (v View) Read(name string, limit int64) ([]byte, error) {
+	root, rest, whole := v.Root, name, false
+	for i, m := range v.Mounts { // later mounts cover earlier ones
+		if v.Opened[i].File == nil {
 			continue
 		}
 		if m.Destination == name {
-			root, whole = v.opened[i].File, true
+			root, whole = v.Opened[i].File, true
 		} else if below, ok := strings.CutPrefix(name, strings.TrimSuffix(m.Destination, "/")+"/"); ok {
-			root, rest, whole = v.opened[i].File, path.Join("/", below), false
+			root, rest, whole = v.Opened[i].File, path.Join("/", below), false
 		}
 	}
 	if whole {

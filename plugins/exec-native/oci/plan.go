@@ -1,4 +1,4 @@
-package execnative
+package oci
 
 import (
 	"fmt"
@@ -6,58 +6,43 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
-	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// How long the monitor waits for others.
-const (
-	gateMilli  = 10_000 // for a client to attach
-	drainMilli = 1_000  // for pipes that grandchildren hold
-)
-
-// handles are the descriptors and settings that a plan is made with beside the
+// Handles are the descriptors and settings that a plan is made with beside the
 // specification. The FDs are places among the files given to plan.Start.
-type handles struct {
-	Flags  uint32 // plan.WaitAttach and so on
-	UID    uint32 // who may attach
-	Run    uint64
-	BootID [16]byte
+type Handles struct {
+	Front []plan.Op // stage 0: the monitor and what belongs to it, or Leave
+	Gate  plan.Op   // where the init waits to be let go; nil for nowhere
 
-	ShimCgroups  []plan.FD // version 1 tasks files of the shims' cgroup
-	ShimDir      plan.FD   // its version 2 directory, or NoFD
 	Cgroups      []plan.FD // version 1 tasks files of the container's cgroup
 	CgroupDir    plan.FD   // its version 2 directory, or NoFD
 	CgroupV1     []string  // controllers ("cpu,cpuacct", "name=systemd") of each version 1 hierarchy to show inside
 	CgroupMounts []plan.FD // the container's directory in each of them, detached
 	CgroupV2     bool      // the container sees version 2 alone
-	Lock         plan.FD
-	Record       plan.FD
-	Listen       plan.FD
-	Log          *plan.Log // nil keeps nothing
-	OOMCounter   plan.FD   // or NoFD
 
 	Root     plan.FD
-	Mounts   []handle // for each mount of the specification
+	Mounts   []Mount  // for each mount of the specification
 	Network  plan.FD  // namespace to join, or NoFD
 	OOMScore int      // our own: written only if the specification differs
 	Filter   []byte   // compiled seccomp filter; empty for none
 	Programs []string // candidates for the program
 }
 
-// handle is a mount made on this side.
-type handle struct {
+// Mount is a mount made on this side.
+type Mount struct {
 	FD    plan.FD // NoFD: the init makes it in its own namespaces
 	IsDir bool    // what to make where the target is missing
 }
 
-// planOf turns a specification into the operations that make it so. It is pure:
+// Plan turns a specification into the operations that make it so. It is pure:
 // the same arguments give the same plan.
-func planOf(s *specs.Spec, h handles) (*plan.Plan, error) {
+func Plan(s *specs.Spec, h Handles) (*plan.Plan, error) {
 	p := &plan.Plan{}
-	monitorPart(p, h)
+	p.Add(plan.StageMonitor, h.Front...)
 	if err := clonePart(p, s, h); err != nil {
 		return nil, err
 	}
@@ -68,33 +53,15 @@ func planOf(s *specs.Spec, h handles) (*plan.Plan, error) {
 		return nil, err
 	}
 	coverPart(p, s)
-	p.Add(plan.StageGate, plan.Gate{})
+	if h.Gate != nil {
+		p.Add(plan.StageGate, h.Gate)
+	}
 	return p, identityPart(p, s, h)
-}
-
-// monitorPart is stage 0.
-func monitorPart(p *plan.Plan, h handles) {
-	p.Add(plan.StageMonitor, plan.Monitor{
-		Flags: h.Flags, GateMilli: gateMilli, DrainMs: drainMilli, UID: h.UID, Run: h.Run, BootID: h.BootID,
-	})
-	if h.ShimDir != plan.NoFD {
-		p.Add(plan.StageMonitor, plan.ShimCgroup{FD: h.ShimDir, Dir: true})
-	}
-	for _, fd := range h.ShimCgroups {
-		p.Add(plan.StageMonitor, plan.ShimCgroup{FD: fd})
-	}
-	p.Add(plan.StageMonitor, plan.Lock{FD: h.Lock}, plan.Record{FD: h.Record}, plan.Listen{FD: h.Listen})
-	if h.Log != nil {
-		p.Add(plan.StageMonitor, *h.Log)
-	}
-	if h.OOMCounter != plan.NoFD {
-		p.Add(plan.StageMonitor, plan.OOMCounter{FD: h.OOMCounter})
-	}
 }
 
 // clonePart is stage 2. The cgroup namespace is left for later: made by the
 // clone, it would show the container the path of its own group.
-func clonePart(p *plan.Plan, s *specs.Spec, h handles) error {
+func clonePart(p *plan.Plan, s *specs.Spec, h Handles) error {
 	var flags uint64
 	for _, ns := range s.Linux.Namespaces {
 		flag, err := namespaceFlag(ns.Type)
@@ -107,7 +74,7 @@ func clonePart(p *plan.Plan, s *specs.Spec, h handles) error {
 			flags |= flag
 		case ns.Type == specs.NetworkNamespace && h.Network != plan.NoFD:
 		default:
-			return driver.Errorf(errdefs.ErrNotImplemented, "joining the %s namespace %s is not supported", ns.Type, ns.Path)
+			return errclass.Errorf(errdefs.ErrNotImplemented, "joining the %s namespace %s is not supported", ns.Type, ns.Path)
 		}
 	}
 	p.Add(plan.StageClone, plan.Clone{Flags: flags, Cgroup: h.CgroupDir})
@@ -130,7 +97,7 @@ func namespaceFlag(t specs.LinuxNamespaceType) (uint64, error) {
 	case specs.CgroupNamespace:
 		return unix.CLONE_NEWCGROUP, nil
 	}
-	return 0, driver.Errorf(errdefs.ErrNotImplemented, "namespace %q is not supported", t)
+	return 0, errclass.Errorf(errdefs.ErrNotImplemented, "namespace %q is not supported", t)
 }
 
 // hasNamespace reports whether the container gets a new namespace of a type.
@@ -139,7 +106,7 @@ func hasNamespace(s *specs.Spec, t specs.LinuxNamespaceType) bool {
 }
 
 // childPart is stage 4: cgroups, the namespaces that depend on them, limits.
-func childPart(p *plan.Plan, s *specs.Spec, h handles) error {
+func childPart(p *plan.Plan, s *specs.Spec, h Handles) error {
 	for _, fd := range h.Cgroups {
 		p.Add(plan.StageChild, plan.Cgroup{FD: fd})
 	}
@@ -172,7 +139,7 @@ func rlimitNumber(name string) (uint32, error) {
 			return uint32(i), nil
 		}
 	}
-	return 0, driver.Errorf(errdefs.ErrInvalidArgument, "rlimit %q is not known", name)
+	return 0, errclass.Errorf(errdefs.ErrInvalidArgument, "rlimit %q is not known", name)
 }
 
 // coverPart is stage 6. The root becomes read-only last: the working directory
@@ -209,7 +176,7 @@ func coverPart(p *plan.Plan, s *specs.Spec) {
 
 // identityPart is stages 8 and 9. A filter that needs no_new_privs is loaded
 // last; otherwise it must be loaded while the init still has CAP_SYS_ADMIN.
-func identityPart(p *plan.Plan, s *specs.Spec, h handles) error {
+func identityPart(p *plan.Plan, s *specs.Spec, h Handles) error {
 	sets, err := capSets(s.Process.Capabilities)
 	if err != nil {
 		return err
@@ -258,7 +225,7 @@ func capSets(c *specs.LinuxCapabilities) (allSets, error) {
 		{c.Bounding, &s.bounding}, {c.Effective, &s.CapSet.Effective}, {c.Permitted, &s.CapSet.Permitted},
 		{c.Inheritable, &s.CapSet.Inheritable}, {c.Ambient, &s.CapSet.Ambient},
 	} {
-		bits, err := capBits(part.names)
+		bits, err := CapBits(part.names)
 		if err != nil {
 			return s, err
 		}
