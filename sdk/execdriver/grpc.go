@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -11,16 +12,32 @@ import (
 
 	driverv1 "github.com/gantryd/gantry/api/driver/v1"
 	"github.com/gantryd/gantry/sdk/driver"
-	"github.com/gantryd/gantry/sdk/netdriver"
 )
 
-// Client is a driver in another process.
+// Client is a driver in another process. It has every method of every ability;
+// what the driver lacks answers Unimplemented by the ability's name.
 type Client struct {
 	*driver.Client
 	rpc driverv1.ExecDriverClient
 }
 
-var _ Driver = (*Client)(nil)
+var _ interface {
+	Driver
+	Execer
+	Freezer
+	Updater
+	Meter
+	Copier
+	UserNamespacer
+	OOMWatcher
+} = (*Client)(nil)
+
+// Has reports whether the driver says by Info that it has an ability. A value
+// of another process has the methods of all.
+func Has(ctx context.Context, d Driver, ability string) bool {
+	info, err := d.Info(ctx)
+	return err == nil && slices.Contains(info.Abilities, ability)
+}
 
 // NewClient speaks to the exec driver behind a connection.
 func NewClient(cc grpc.ClientConnInterface) *Client {
@@ -52,23 +69,25 @@ func (s *server) Start(ctx context.Context, r *driverv1.StartRequest) (*driverv1
 
 // Signal asks the driver's process.
 func (c *Client) Signal(ctx context.Context, k Key, signal int) error {
-	_, err := c.rpc.Signal(ctx, &driverv1.SignalRequest{Container: k.Container, Run: k.Run, Signal: int64(signal)})
+	_, err := c.rpc.Signal(ctx, &driverv1.SignalRequest{
+		Container: k.Container, Run: k.Run, Exec: k.Exec, Signal: int64(signal),
+	})
 	return driver.FromStatus(err)
 }
 
 func (s *server) Signal(ctx context.Context, r *driverv1.SignalRequest) (*driverv1.SignalResponse, error) {
-	k := Key{Container: r.GetContainer(), Run: r.GetRun()}
+	k := Key{Container: r.GetContainer(), Run: r.GetRun(), Exec: r.GetExec()}
 	return &driverv1.SignalResponse{}, driver.ToStatus(s.driver.Signal(ctx, k, int(r.GetSignal())))
 }
 
 // Release asks the driver's process.
 func (c *Client) Release(ctx context.Context, k Key) error {
-	_, err := c.rpc.Release(ctx, &driverv1.ReleaseRequest{Container: k.Container, Run: k.Run})
+	_, err := c.rpc.Release(ctx, &driverv1.ReleaseRequest{Container: k.Container, Run: k.Run, Exec: k.Exec})
 	return driver.FromStatus(err)
 }
 
 func (s *server) Release(ctx context.Context, r *driverv1.ReleaseRequest) (*driverv1.ReleaseResponse, error) {
-	k := Key{Container: r.GetContainer(), Run: r.GetRun()}
+	k := Key{Container: r.GetContainer(), Run: r.GetRun(), Exec: r.GetExec()}
 	return &driverv1.ReleaseResponse{}, driver.ToStatus(s.driver.Release(ctx, k))
 }
 
@@ -114,79 +133,44 @@ func (s *server) Exits(_ *driverv1.ExitsRequest, out grpc.ServerStreamingServer[
 }
 
 func exitToProto(e Exit) *driverv1.Exit {
-	m := &driverv1.Exit{
-		Container: e.Container, Run: e.Run, Code: int64(e.Code), Signal: int64(e.Signal),
+	return &driverv1.Exit{
+		Container: e.Container, Run: e.Run, Exec: e.Exec, Code: int64(e.Code), Signal: int64(e.Signal),
 		OomKilled: e.OOMKilled, Lost: e.Lost, Reason: e.Reason,
+		Time: timeToProto(e.Time),
 	}
-	if !e.Time.IsZero() {
-		m.Time = timestamppb.New(e.Time)
-	}
-	return m
 }
 
 func exitFromProto(m *driverv1.Exit) Exit {
-	e := Exit{
-		Key:  Key{Container: m.GetContainer(), Run: m.GetRun()},
+	return Exit{
+		Key:  Key{Container: m.GetContainer(), Run: m.GetRun(), Exec: m.GetExec()},
 		Code: int(m.GetCode()), Signal: int(m.GetSignal()),
 		OOMKilled: m.GetOomKilled(), Lost: m.GetLost(), Reason: m.GetReason(),
-	}
-	if m.GetTime() != nil {
-		e.Time = m.GetTime().AsTime()
-	} else {
-		e.Time = time.Time{}
-	}
-	return e
-}
-
-func startToProto(r Start) *driverv1.StartRequest {
-	return &driverv1.StartRequest{
-		Container: r.Container, Run: r.Run,
-		Name: r.Name, Hostname: r.Hostname, Domain: r.Domain,
-		Rootfs: driver.MountsToProto(r.Rootfs), ReadOnly: r.ReadOnly, Mounts: driver.MountsToProto(r.Mounts),
-		IdMap:   driver.IDMapToProto(r.IDMap),
-		Network: netdriver.NamespaceToProto(r.Network),
-		Process: &driverv1.Process{
-			Args: r.Process.Args, Env: r.Process.Env, Cwd: r.Process.Cwd, User: r.Process.User,
-		},
-		Resources: &driverv1.Resources{
-			MemoryBytes: r.Resources.MemoryBytes, NanoCpus: r.Resources.NanoCPUs, PidsLimit: r.Resources.PidsLimit,
-		},
-		Security: &driverv1.Security{
-			Privileged: r.Security.Privileged, CapAdd: r.Security.CapAdd, CapDrop: r.Security.CapDrop,
-			NoNewPrivileges: r.Security.NoNewPrivileges, Seccomp: r.Security.Seccomp,
-		},
-		Stdio: &driverv1.Stdio{
-			OpenStdin: r.Stdio.OpenStdin, WaitAttach: r.Stdio.WaitAttach,
-			Log: &driverv1.LogConfig{
-				Driver: r.Stdio.Log.Driver, MaxBytes: r.Stdio.Log.MaxBytes, MaxFiles: int64(r.Stdio.Log.MaxFiles),
-			},
-		},
+		Time: timeFromProto(m.GetTime()),
 	}
 }
 
-func startFromProto(r *driverv1.StartRequest) Start {
-	p, limits, security, stdio := r.GetProcess(), r.GetResources(), r.GetSecurity(), r.GetStdio()
-	return Start{
-		Key:  Key{Container: r.GetContainer(), Run: r.GetRun()},
-		Name: r.GetName(), Hostname: r.GetHostname(), Domain: r.GetDomain(),
-		Rootfs: driver.MountsFromProto(r.GetRootfs()), ReadOnly: r.GetReadOnly(),
-		Mounts:  driver.MountsFromProto(r.GetMounts()),
-		IDMap:   driver.IDMapFromProto(r.GetIdMap()),
-		Network: netdriver.NamespaceFromProto(r.GetNetwork()),
-		Process: Process{Args: p.GetArgs(), Env: p.GetEnv(), Cwd: p.GetCwd(), User: p.GetUser()},
-		Resources: Resources{
-			MemoryBytes: limits.GetMemoryBytes(), NanoCPUs: limits.GetNanoCpus(), PidsLimit: limits.GetPidsLimit(),
-		},
-		Security: Security{
-			Privileged: security.GetPrivileged(), CapAdd: security.GetCapAdd(), CapDrop: security.GetCapDrop(),
-			NoNewPrivileges: security.GetNoNewPrivileges(), Seccomp: security.GetSeccomp(),
-		},
-		Stdio: Stdio{
-			OpenStdin: stdio.GetOpenStdin(), WaitAttach: stdio.GetWaitAttach(),
-			Log: LogConfig{
-				Driver: stdio.GetLog().GetDriver(), MaxBytes: stdio.GetLog().GetMaxBytes(),
-				MaxFiles: int(stdio.GetLog().GetMaxFiles()),
-			},
-		},
+// timeToProto maps a time; the zero one is absent.
+func timeToProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
 	}
+	return timestamppb.New(t)
+}
+
+func timeFromProto(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
+func keyToProto(k Key) *driverv1.RunKey {
+	if k == (Key{}) {
+		return nil
+	}
+	return &driverv1.RunKey{Container: k.Container, Run: k.Run, Exec: k.Exec}
+}
+
+func keyFromProto(k *driverv1.RunKey) Key {
+	return Key{Container: k.GetContainer(), Run: k.GetRun(), Exec: k.GetExec()}
 }

@@ -603,6 +603,149 @@ func (x *DiffResponse) GetData() []byte {
 	return nil
 }
 
+type ChangesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangesRequest) Reset() {
+	*x = ChangesRequest{}
+	mi := &file_driver_v1_graph_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangesRequest) ProtoMessage() {}
+
+func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_v1_graph_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
+func (*ChangesRequest) Descriptor() ([]byte, []int) {
+	return file_driver_v1_graph_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ChangesRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+// ChangesResponse holds the next changes of the list.
+type ChangesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangesResponse) Reset() {
+	*x = ChangesResponse{}
+	mi := &file_driver_v1_graph_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangesResponse) ProtoMessage() {}
+
+func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_v1_graph_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangesResponse.ProtoReflect.Descriptor instead.
+func (*ChangesResponse) Descriptor() ([]byte, []int) {
+	return file_driver_v1_graph_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ChangesResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// Change is one path that differs from the image's: kind "A" added, "C"
+// changed, "D" deleted.
+type Change struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_driver_v1_graph_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_v1_graph_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_driver_v1_graph_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Change) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Change) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 var File_driver_v1_graph_proto protoreflect.FileDescriptor
 
 const file_driver_v1_graph_proto_rawDesc = "" +
@@ -639,14 +782,22 @@ const file_driver_v1_graph_proto_rawDesc = "" +
 	"\vDiffRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"\"\n" +
 	"\fDiffResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xd1\x03\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\".\n" +
+	"\x0eChangesRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"E\n" +
+	"\x0fChangesResponse\x122\n" +
+	"\achanges\x18\x01 \x03(\v2\x18.gantry.driver.v1.ChangeR\achanges\"0\n" +
+	"\x06Change\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path2\xa3\x04\n" +
 	"\vGraphDriver\x12Y\n" +
 	"\n" +
 	"ApplyLayer\x12#.gantry.driver.v1.ApplyLayerRequest\x1a$.gantry.driver.v1.ApplyLayerResponse0\x01\x12Z\n" +
 	"\vRemoveLayer\x12$.gantry.driver.v1.RemoveLayerRequest\x1a%.gantry.driver.v1.RemoveLayerResponse\x12`\n" +
 	"\rPrepareRootfs\x12&.gantry.driver.v1.PrepareRootfsRequest\x1a'.gantry.driver.v1.PrepareRootfsResponse\x12`\n" +
 	"\rReleaseRootfs\x12&.gantry.driver.v1.ReleaseRootfsRequest\x1a'.gantry.driver.v1.ReleaseRootfsResponse\x12G\n" +
-	"\x04Diff\x12\x1d.gantry.driver.v1.DiffRequest\x1a\x1e.gantry.driver.v1.DiffResponse0\x01B2Z0github.com/gantryd/gantry/api/driver/v1;driverv1b\x06proto3"
+	"\x04Diff\x12\x1d.gantry.driver.v1.DiffRequest\x1a\x1e.gantry.driver.v1.DiffResponse0\x01\x12P\n" +
+	"\aChanges\x12 .gantry.driver.v1.ChangesRequest\x1a!.gantry.driver.v1.ChangesResponse0\x01B2Z0github.com/gantryd/gantry/api/driver/v1;driverv1b\x06proto3"
 
 var (
 	file_driver_v1_graph_proto_rawDescOnce sync.Once
@@ -660,7 +811,7 @@ func file_driver_v1_graph_proto_rawDescGZIP() []byte {
 	return file_driver_v1_graph_proto_rawDescData
 }
 
-var file_driver_v1_graph_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_driver_v1_graph_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_driver_v1_graph_proto_goTypes = []any{
 	(*ApplyLayerRequest)(nil),     // 0: gantry.driver.v1.ApplyLayerRequest
 	(*ApplyLayerResponse)(nil),    // 1: gantry.driver.v1.ApplyLayerResponse
@@ -673,32 +824,38 @@ var file_driver_v1_graph_proto_goTypes = []any{
 	(*ReleaseRootfsResponse)(nil), // 8: gantry.driver.v1.ReleaseRootfsResponse
 	(*DiffRequest)(nil),           // 9: gantry.driver.v1.DiffRequest
 	(*DiffResponse)(nil),          // 10: gantry.driver.v1.DiffResponse
-	(*Progress)(nil),              // 11: gantry.driver.v1.Progress
-	(*IDMap)(nil),                 // 12: gantry.driver.v1.IDMap
-	(*Target)(nil),                // 13: gantry.driver.v1.Target
-	(*Mount)(nil),                 // 14: gantry.driver.v1.Mount
+	(*ChangesRequest)(nil),        // 11: gantry.driver.v1.ChangesRequest
+	(*ChangesResponse)(nil),       // 12: gantry.driver.v1.ChangesResponse
+	(*Change)(nil),                // 13: gantry.driver.v1.Change
+	(*Progress)(nil),              // 14: gantry.driver.v1.Progress
+	(*IDMap)(nil),                 // 15: gantry.driver.v1.IDMap
+	(*Target)(nil),                // 16: gantry.driver.v1.Target
+	(*Mount)(nil),                 // 17: gantry.driver.v1.Mount
 }
 var file_driver_v1_graph_proto_depIdxs = []int32{
-	11, // 0: gantry.driver.v1.ApplyLayerResponse.progress:type_name -> gantry.driver.v1.Progress
+	14, // 0: gantry.driver.v1.ApplyLayerResponse.progress:type_name -> gantry.driver.v1.Progress
 	2,  // 1: gantry.driver.v1.ApplyLayerResponse.layer:type_name -> gantry.driver.v1.Layer
-	12, // 2: gantry.driver.v1.PrepareRootfsRequest.id_map:type_name -> gantry.driver.v1.IDMap
-	13, // 3: gantry.driver.v1.PrepareRootfsRequest.targets:type_name -> gantry.driver.v1.Target
-	14, // 4: gantry.driver.v1.PrepareRootfsResponse.mounts:type_name -> gantry.driver.v1.Mount
-	0,  // 5: gantry.driver.v1.GraphDriver.ApplyLayer:input_type -> gantry.driver.v1.ApplyLayerRequest
-	3,  // 6: gantry.driver.v1.GraphDriver.RemoveLayer:input_type -> gantry.driver.v1.RemoveLayerRequest
-	5,  // 7: gantry.driver.v1.GraphDriver.PrepareRootfs:input_type -> gantry.driver.v1.PrepareRootfsRequest
-	7,  // 8: gantry.driver.v1.GraphDriver.ReleaseRootfs:input_type -> gantry.driver.v1.ReleaseRootfsRequest
-	9,  // 9: gantry.driver.v1.GraphDriver.Diff:input_type -> gantry.driver.v1.DiffRequest
-	1,  // 10: gantry.driver.v1.GraphDriver.ApplyLayer:output_type -> gantry.driver.v1.ApplyLayerResponse
-	4,  // 11: gantry.driver.v1.GraphDriver.RemoveLayer:output_type -> gantry.driver.v1.RemoveLayerResponse
-	6,  // 12: gantry.driver.v1.GraphDriver.PrepareRootfs:output_type -> gantry.driver.v1.PrepareRootfsResponse
-	8,  // 13: gantry.driver.v1.GraphDriver.ReleaseRootfs:output_type -> gantry.driver.v1.ReleaseRootfsResponse
-	10, // 14: gantry.driver.v1.GraphDriver.Diff:output_type -> gantry.driver.v1.DiffResponse
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	15, // 2: gantry.driver.v1.PrepareRootfsRequest.id_map:type_name -> gantry.driver.v1.IDMap
+	16, // 3: gantry.driver.v1.PrepareRootfsRequest.targets:type_name -> gantry.driver.v1.Target
+	17, // 4: gantry.driver.v1.PrepareRootfsResponse.mounts:type_name -> gantry.driver.v1.Mount
+	13, // 5: gantry.driver.v1.ChangesResponse.changes:type_name -> gantry.driver.v1.Change
+	0,  // 6: gantry.driver.v1.GraphDriver.ApplyLayer:input_type -> gantry.driver.v1.ApplyLayerRequest
+	3,  // 7: gantry.driver.v1.GraphDriver.RemoveLayer:input_type -> gantry.driver.v1.RemoveLayerRequest
+	5,  // 8: gantry.driver.v1.GraphDriver.PrepareRootfs:input_type -> gantry.driver.v1.PrepareRootfsRequest
+	7,  // 9: gantry.driver.v1.GraphDriver.ReleaseRootfs:input_type -> gantry.driver.v1.ReleaseRootfsRequest
+	9,  // 10: gantry.driver.v1.GraphDriver.Diff:input_type -> gantry.driver.v1.DiffRequest
+	11, // 11: gantry.driver.v1.GraphDriver.Changes:input_type -> gantry.driver.v1.ChangesRequest
+	1,  // 12: gantry.driver.v1.GraphDriver.ApplyLayer:output_type -> gantry.driver.v1.ApplyLayerResponse
+	4,  // 13: gantry.driver.v1.GraphDriver.RemoveLayer:output_type -> gantry.driver.v1.RemoveLayerResponse
+	6,  // 14: gantry.driver.v1.GraphDriver.PrepareRootfs:output_type -> gantry.driver.v1.PrepareRootfsResponse
+	8,  // 15: gantry.driver.v1.GraphDriver.ReleaseRootfs:output_type -> gantry.driver.v1.ReleaseRootfsResponse
+	10, // 16: gantry.driver.v1.GraphDriver.Diff:output_type -> gantry.driver.v1.DiffResponse
+	12, // 17: gantry.driver.v1.GraphDriver.Changes:output_type -> gantry.driver.v1.ChangesResponse
+	12, // [12:18] is the sub-list for method output_type
+	6,  // [6:12] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_driver_v1_graph_proto_init() }
@@ -717,7 +874,7 @@ func file_driver_v1_graph_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_driver_v1_graph_proto_rawDesc), len(file_driver_v1_graph_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	GraphDriver_PrepareRootfs_FullMethodName = "/gantry.driver.v1.GraphDriver/PrepareRootfs"
 	GraphDriver_ReleaseRootfs_FullMethodName = "/gantry.driver.v1.GraphDriver/ReleaseRootfs"
 	GraphDriver_Diff_FullMethodName          = "/gantry.driver.v1.GraphDriver/Diff"
+	GraphDriver_Changes_FullMethodName       = "/gantry.driver.v1.GraphDriver/Changes"
 )
 
 // GraphDriverClient is the client API for GraphDriver service.
@@ -42,6 +43,8 @@ type GraphDriverClient interface {
 	ReleaseRootfs(ctx context.Context, in *ReleaseRootfsRequest, opts ...grpc.CallOption) (*ReleaseRootfsResponse, error)
 	// Diff streams the container's changes as an OCI layer tar. Ability "diff".
 	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffResponse], error)
+	// Changes lists the container's changes in order. Ability "changes".
+	Changes(ctx context.Context, in *ChangesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChangesResponse], error)
 }
 
 type graphDriverClient struct {
@@ -120,6 +123,25 @@ func (c *graphDriverClient) Diff(ctx context.Context, in *DiffRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type GraphDriver_DiffClient = grpc.ServerStreamingClient[DiffResponse]
 
+func (c *graphDriverClient) Changes(ctx context.Context, in *ChangesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChangesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &GraphDriver_ServiceDesc.Streams[2], GraphDriver_Changes_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ChangesRequest, ChangesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GraphDriver_ChangesClient = grpc.ServerStreamingClient[ChangesResponse]
+
 // GraphDriverServer is the server API for GraphDriver service.
 // All implementations must embed UnimplementedGraphDriverServer
 // for forward compatibility.
@@ -133,6 +155,8 @@ type GraphDriverServer interface {
 	ReleaseRootfs(context.Context, *ReleaseRootfsRequest) (*ReleaseRootfsResponse, error)
 	// Diff streams the container's changes as an OCI layer tar. Ability "diff".
 	Diff(*DiffRequest, grpc.ServerStreamingServer[DiffResponse]) error
+	// Changes lists the container's changes in order. Ability "changes".
+	Changes(*ChangesRequest, grpc.ServerStreamingServer[ChangesResponse]) error
 	mustEmbedUnimplementedGraphDriverServer()
 }
 
@@ -157,6 +181,9 @@ func (UnimplementedGraphDriverServer) ReleaseRootfs(context.Context, *ReleaseRoo
 }
 func (UnimplementedGraphDriverServer) Diff(*DiffRequest, grpc.ServerStreamingServer[DiffResponse]) error {
 	return status.Error(codes.Unimplemented, "method Diff not implemented")
+}
+func (UnimplementedGraphDriverServer) Changes(*ChangesRequest, grpc.ServerStreamingServer[ChangesResponse]) error {
+	return status.Error(codes.Unimplemented, "method Changes not implemented")
 }
 func (UnimplementedGraphDriverServer) mustEmbedUnimplementedGraphDriverServer() {}
 func (UnimplementedGraphDriverServer) testEmbeddedByValue()                     {}
@@ -255,6 +282,17 @@ func _GraphDriver_Diff_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type GraphDriver_DiffServer = grpc.ServerStreamingServer[DiffResponse]
 
+func _GraphDriver_Changes_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ChangesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(GraphDriverServer).Changes(m, &grpc.GenericServerStream[ChangesRequest, ChangesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GraphDriver_ChangesServer = grpc.ServerStreamingServer[ChangesResponse]
+
 // GraphDriver_ServiceDesc is the grpc.ServiceDesc for GraphDriver service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -284,6 +322,11 @@ var GraphDriver_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Diff",
 			Handler:       _GraphDriver_Diff_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Changes",
+			Handler:       _GraphDriver_Changes_Handler,
 			ServerStreams: true,
 		},
 	},
