@@ -38,13 +38,15 @@ func (c *Client) tell(ctx context.Context, subject string, body, out any) error 
 }
 
 // StepHandlers are a host's answers. They must not block: what they return only
-// says whether the step, or its end, was noted.
+// says whether the step, or its end, was noted. Ask answers by the function it is
+// given, once and whenever it can; nil refuses every question.
 type StepHandlers struct {
 	Step   func(Step) error
 	Cancel func(Cancel) error
+	Ask    func(Ask, func(body any, err error))
 }
 
-// ServeSteps takes the steps of one driver. Close of what it returns ends that.
+// ServeSteps takes the steps of one driver, and the questions to it. Close of what it returns ends that.
 func (c *Client) ServeSteps(kind, driver string, h StepHandlers) (*StepServing, error) {
 	s := &StepServing{}
 	err := s.listen(c, c.subjects.Step(kind, driver), func(data []byte) error {
@@ -55,6 +57,9 @@ func (c *Client) ServeSteps(kind, driver string, h StepHandlers) (*StepServing, 
 			return decodeTo(data, h.Cancel)
 		})
 	}
+	if err == nil && h.Ask != nil {
+		err = s.serveAsks(c, kind, driver, h.Ask)
+	}
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -62,7 +67,7 @@ func (c *Client) ServeSteps(kind, driver string, h StepHandlers) (*StepServing, 
 	return s, nil
 }
 
-// StepServing is a host's end for one driver.
+// StepServing is a host's end for one driver, until it is closed.
 type StepServing struct{ subs []*wire.Sub }
 
 // Close takes no more steps.
@@ -73,11 +78,16 @@ func (s *StepServing) Close() {
 }
 
 func (s *StepServing) listen(c *Client, subject string, f func([]byte) error) error {
+	return s.listenFor(c, subject, func(reply string, data []byte) {
+		_ = c.Answer(reply, nil, f(data)) // without an answer the engine asks again
+	})
+}
+
+func (s *StepServing) listenFor(c *Client, subject string, f func(reply string, data []byte)) error {
 	sub, err := c.conn.Subscribe(subject, func(m *wire.Msg) {
-		if !genuine(subject, m) || m.Reply == "" {
-			return
+		if genuine(subject, m) && m.Reply != "" {
+			f(m.Reply, m.Data)
 		}
-		_ = c.Answer(m.Reply, nil, f(m.Data)) // without an answer the engine asks again
 	})
 	if err == nil {
 		s.subs = append(s.subs, sub)

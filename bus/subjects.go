@@ -15,6 +15,7 @@ import (
 //	gantry.<node>.query.<conn>.<noun>.<what>      a query of a connection
 //	gantry.<node>.event.<noun>.<id>.<what>        an event
 //	gantry.<node>.step.<kind>.<driver>            a step for a driver; .cancel.… takes it back
+//	gantry.<node>.ask.<kind>.<driver>             a question to a driver; .cancel.… ends it, too
 //	gantry.<node>.finish.<kind>.<driver>          its result; .report.… what the host has seen
 //	gantry.<node>.progress.<job>                  how far a job has come; never an event
 //
@@ -93,6 +94,9 @@ func (s Subjects) Cancel(kind, driver string) string {
 	return s.of("cancel", token(kind), token(driver))
 }
 
+// Ask is where a driver's host is asked.
+func (s Subjects) Ask(kind, driver string) string { return s.of("ask", token(kind), token(driver)) }
+
 // Finish is where a driver's host sends results.
 func (s Subjects) Finish(kind, driver string) string {
 	return s.of("finish", token(kind), token(driver))
@@ -160,7 +164,7 @@ func (s Subjects) Rights(role Role, conn string) (publish, subscribe []string) {
 		return []string{s.of("query", c, ">")}, listen
 	case RoleHost:
 		return []string{s.Finishes(), s.Reports(), s.Progress("")},
-			[]string{inbox, s.of("step", "*", "*"), s.of("cancel", "*", "*")}
+			[]string{inbox, s.of("step", "*", "*"), s.of("cancel", "*", "*"), s.of("ask", "*", "*")}
 	case RoleEngine:
 		return []string{s.of(">"), "_INBOX.>"}, []string{s.of(">"), inbox}
 	}

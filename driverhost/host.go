@@ -175,7 +175,7 @@ func (h *Host) serve(kind, name string) error {
 	}
 	h.drivers[id] = d
 	h.mu.Unlock()
-	serving, err := h.o.Bus.ServeSteps(kind, name, bus.StepHandlers{Step: d.take, Cancel: d.cancel})
+	serving, err := h.o.Bus.ServeSteps(kind, name, bus.StepHandlers{Step: d.take, Cancel: d.cancel, Ask: d.ask})
 	if err != nil {
 		h.mu.Lock()
 		delete(h.drivers, id)

@@ -30,6 +30,7 @@ type hosted struct {
 	now      *process                 // that serves; nil for none. Guarded by mu, written while held
 	closed   bool                     // no more steps. Guarded by mu
 	running  map[string]*running      // by step id. Guarded by mu
+	asks     map[string]func()        // what ends a question that is being answered, by its id. Guarded by mu
 	slots    map[string]chan struct{} // closed when the last step of the slot has ended. Guarded by mu
 	failures int                      // starts and short lives in a row. Guarded by mu
 	last     error                    // what the last of them was. Guarded by mu
@@ -42,6 +43,7 @@ func newHosted(h *Host, kind, name string) *hosted {
 		host: h, kind: kind, name: name, id: id,
 		log:  h.o.Log.With("driver", id),
 		held: make(chan struct{}, 1), running: make(map[string]*running), slots: make(map[string]chan struct{}),
+		asks: make(map[string]func()),
 	}
 }
 

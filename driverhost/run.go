@@ -67,10 +67,14 @@ func (d *hosted) take(s bus.Step) error {
 	return nil
 }
 
-// cancel takes a running step back. Its end is still told.
+// cancel takes a running step back. Its end is still told. A question ends too.
 func (d *hosted) cancel(c bus.Cancel) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if end := d.asks[c.ID]; end != nil {
+		end()
+		return nil
+	}
 	r := d.running[c.ID]
 	if r == nil {
 		return errclass.Errorf(errdefs.ErrNotFound, "step %s does not run here", c.ID)
