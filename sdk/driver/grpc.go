@@ -108,14 +108,14 @@ func (c *Client) Drain(ctx context.Context) error {
 func itemToProto(i Item) *driverv1.Item {
 	return &driverv1.Item{
 		Kind: i.Kind, Key: i.Key, Run: i.Run, Network: i.Network, State: i.State,
-		Namespace: i.Namespace, Inode: i.Inode, Pid: int64(i.PID),
+		Namespace: i.Namespace, Inode: i.Inode, Pid: int64(i.PID), Exec: i.Exec,
 	}
 }
 
 func itemFromProto(i *driverv1.Item) Item {
 	return Item{
 		Kind: i.GetKind(), Key: i.GetKey(), Run: i.GetRun(), Network: i.GetNetwork(), State: i.GetState(),
-		Namespace: i.GetNamespace(), Inode: i.GetInode(), PID: int(i.GetPid()),
+		Namespace: i.GetNamespace(), Inode: i.GetInode(), PID: int(i.GetPid()), Exec: i.GetExec(),
 	}
 }
 

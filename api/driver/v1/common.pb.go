@@ -178,6 +178,7 @@ type Item struct {
 	Namespace     string                 `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Inode         uint64                 `protobuf:"varint,7,opt,name=inode,proto3" json:"inode,omitempty"`
 	Pid           int64                  `protobuf:"varint,8,opt,name=pid,proto3" json:"pid,omitempty"`
+	Exec          string                 `protobuf:"bytes,9,opt,name=exec,proto3" json:"exec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +267,13 @@ func (x *Item) GetPid() int64 {
 		return x.Pid
 	}
 	return 0
+}
+
+func (x *Item) GetExec() string {
+	if x != nil {
+		return x.Exec
+	}
+	return ""
 }
 
 type DrainRequest struct {
@@ -836,7 +844,7 @@ const file_driver_v1_common_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1c\n" +
 	"\tabilities\x18\x03 \x03(\tR\tabilities\x12\x1a\n" +
 	"\bwarnings\x18\x04 \x03(\tR\bwarnings\"\r\n" +
-	"\vListRequest\"\xb4\x01\n" +
+	"\vListRequest\"\xc8\x01\n" +
 	"\x04Item\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x10\n" +
@@ -845,7 +853,8 @@ const file_driver_v1_common_proto_rawDesc = "" +
 	"\x05state\x18\x05 \x01(\tR\x05state\x12\x1c\n" +
 	"\tnamespace\x18\x06 \x01(\tR\tnamespace\x12\x14\n" +
 	"\x05inode\x18\a \x01(\x04R\x05inode\x12\x10\n" +
-	"\x03pid\x18\b \x01(\x03R\x03pid\"\x0e\n" +
+	"\x03pid\x18\b \x01(\x03R\x03pid\x12\x12\n" +
+	"\x04exec\x18\t \x01(\tR\x04exec\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
 	"\rDrainResponse\"#\n" +
 	"\rCancelRequest\x12\x12\n" +
