@@ -32,28 +32,42 @@ func every() *Plan {
 	p := &Plan{}
 	a := Attr{Set: 1, Clear: 2, Propagation: 4, Recursive: true}
 	p.Add(StageMonitor, Monitor{Flags: 7, GateMilli: 1, DrainMs: 2, Run: 1 << 40}, ShimCgroup{0, true},
-		ShimCgroup{1, false}, Lock{2}, Record{3}, Listen{4}, Log{5, "log", 1 << 20, 5, 1 << 33}, OOMCounter{6})
+		ShimCgroup{1, false}, Lock{2}, Record{3}, Listen{4}, Log{5, "log", 1 << 20, 5, 1 << 33}, OOMCounter{6},
+		Deadline{7}, LogPolicy{true, 1 << 20, 60})
 	p.Add(StageJoin, Join{7, unix.CLONE_NEWUSER}, Unshare{unix.CLONE_NEWTIME}, ProcWrite{"timens_offsets", "boottime 1 0"})
 	p.Add(StageClone, Clone{allNamespaces, 8})
 	p.Add(StageParent, ProcWrite{"uid_map", "0 1 2"})
-	p.Add(StageChild, Cgroup{9}, Rlimit{7, 1, 2}, User{1, 2, []uint32{3, 4, 5}, true})
+	p.Add(StageChild, Cgroup{9}, Rlimit{7, 1, 2}, User{1, 2, []uint32{3, 4, 5}, true}, Affinity{[]byte{3}},
+		Scheduler{1, 2, -3, 4, 5, 6, 7}, IOPriority{0x4004}, MemoryPolicy{2, []byte{1}}, Keyring{"ring"}, Pty{24, 80})
 	p.Add(StageMounts, Propagation{1 << 40}, Root{1, a}, Attach{2, "/a/b", CreateFile, a},
 		Filesystem{"tmpfs", "/dev", CreateDir, 3, []Param{{ParamFlag, "a", "", 0}, {ParamString, "b", "c", 0}, {ParamFD, "d", "", 3}}},
 		Node{"/dev/null", 0o20666, 1, 3, 4, 5}, Symlink{"/l", "../x"}, Mkdir{"/m", 0o755, 1, 2},
-		WriteFile{"/w", 0o644, 1, 2, []byte("data\x00more")}, SetAttr{"/", a}, Console{24, 80}, Pivot{})
+		WriteFile{"/w", 0o644, 1, 2, []byte("data\x00more")}, SetAttr{"/", a}, Console{24, 80},
+		Hook{"/bin/h", []string{"h", "x"}, []string{"A=1"}, 10, []byte(`{"pid":          }`), 7}, Pivot{})
 	p.Add(StageCover, Hostname{"h"}, Domainname{"d"}, Sysctl{"net/a", "1"}, Mask{"/x", NoFD}, Mask{"/y", 1},
 		ReadOnly{"/z"}, LinkUp{"lo"})
 	p.Add(StageGate, Sync{3}, Gate{})
-	p.Add(StageIdentity, CapBound{1 << 40}, CapSet{1, 2, 3, 4}, NoNewPrivs{}, Umask{0o22}, Personality{8},
+	p.Add(StageIdentity, CapBound{1 << 40}, CapSet{1, 2, 3, 4}, NoNewPrivs{}, Umask{0o22}, Personality{8}, Label{"exec", "x"},
 		Chdir{"/work", true, 1, 2})
 	p.Add(StageExec, Sweep{}, Seccomp{1, bytes.Repeat([]byte{6, 0, 0, 0, 0, 0, 0xff, 0x7f}, 3)},
 		Exec{[]string{"/bin/a", "/b"}, []string{"a", "", "c"}, []string{"X=1"}})
 	return p
 }
 
+// leaving gives a plan of the leaving mode with the kinds that only it has.
+func leaving() *Plan {
+	p := &Plan{}
+	p.Add(StageMonitor, Leave{1, 0, NoFD, 2, []FD{3, 4}})
+	p.Add(StageClone, Clone{allNamespaces, 8})
+	p.Add(StageMounts, Root{1, Attr{}}, MoveRoot{})
+	p.Add(StageGate, StartGate{5})
+	p.Add(StageExec, Sweep{}, Exec{[]string{"/bin/a", "/b"}, []string{"a"}, nil})
+	return p
+}
+
 func TestEveryKindIsInEvery(t *testing.T) {
 	seen := map[Kind]bool{}
-	for _, s := range every().Steps {
+	for _, s := range append(every().Steps, leaving().Steps...) {
 		seen[s.Op.Kind()] = true
 	}
 	for _, k := range kindNames {
@@ -82,14 +96,17 @@ func TestDecoderUnderFuzzing(t *testing.T) {
 	w := bufio.NewWriter(in)
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 1))
-	good, err := every().Encode(10)
-	if err != nil {
-		t.Fatal(err)
+	var good [2][]byte
+	for i, p := range []*Plan{every(), leaving()} {
+		if good[i], err = p.Encode(10); err != nil {
+			t.Fatal(err)
+		}
 	}
-	n := 0
-	send(w, good, 10)
+	n := 1
+	send(w, good[0], 10)
+	send(w, good[1], 10)
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); n++ {
-		b, files := mutate(rng, good)
+		b, files := mutate(rng, good[n&1])
 		if send(w, b, files) != nil {
 			break
 		}
@@ -101,7 +118,7 @@ func TestDecoderUnderFuzzing(t *testing.T) {
 	}
 	var fine, all int
 	fmt.Sscanf(out.String(), "%d of %d", &fine, &all)
-	if all != n+1 || fine == 0 {
+	if all != n+1 || fine < 2 {
 		t.Errorf("%d sent: %s", n+1, out.String())
 	}
 	t.Logf("%s", strings.TrimSpace(out.String()))
@@ -170,6 +187,9 @@ func TestUnderSanitizers(t *testing.T) {
 		{"rotation", TestLogRotates}, {"full", TestLogOnFullDisk},
 		{"isolation", TestIsolation}, {"user namespace", TestUserNamespace}, {"join", TestJoin},
 		{"hostile", TestHostileTargets}, {"cwd", TestWorkingDirectory}, {"terminal", TestTerminal},
+		{"leaving", TestLeaving}, {"leaving failures", TestLeavingFailures}, {"start gate", TestStartGate},
+		{"leaving terminal", TestLeavingTerminal}, {"kept", TestKeptDescriptors}, {"hooks", TestHooks},
+		{"failing hooks", TestHooksThatFail}, {"exec", TestExecWithoutMonitor},
 	} {
 		t.Run(c.name, c.f)
 	}

@@ -28,9 +28,11 @@ const (
 	maxPassed = 253
 )
 
-// Conn is the driver's end of a shim's control socket.
+// Conn is the driver's end of a shim's control socket, or, without a monitor,
+// of the init's. It is for one goroutine at a time.
 type Conn struct {
-	c *net.UnixConn
+	c      *net.UnixConn
+	leaver *leaver // of the leaving mode
 }
 
 // Warm is a shim that was executed and waits for its plan. It is nobody's yet:
@@ -92,14 +94,7 @@ func (w *Warm) Start(ctx context.Context, plan []byte, files []*os.File) (*Conn,
 	}
 	sent := w.conn.send(plan, files)
 	if sent != nil {
-		// A shim that refused the plan has left and said why.
-		w.conn.c.SetReadDeadline(time.Now().Add(time.Second))
-		if r, err := w.conn.read(); err == nil && r.Err() != nil {
-			sent = r.Err()
-		} else if errors.Is(sent, unix.EPIPE) || errors.Is(sent, unix.ECONNRESET) {
-			sent = fmt.Errorf("%w: %w", ErrLost, sent)
-		}
-		w.helper.Kill()
+		sent = w.refused(sent)
 	}
 	if _, err := w.helper.Wait(); err != nil && sent == nil {
 		sent = fmt.Errorf("helper: %w", err)
@@ -109,6 +104,19 @@ func (w *Warm) Start(ctx context.Context, plan []byte, files []*os.File) (*Conn,
 		return nil, fmt.Errorf("hand over plan: %w", sent)
 	}
 	return w.conn, nil
+}
+
+// refused looks why a plan could not be sent: a shim that refused it has left
+// and said why.
+func (w *Warm) refused(sent error) error {
+	w.conn.c.SetReadDeadline(time.Now().Add(time.Second))
+	if r, err := w.conn.read(); err == nil && r.Err() != nil {
+		sent = r.Err()
+	} else if errors.Is(sent, unix.EPIPE) || errors.Is(sent, unix.ECONNRESET) {
+		sent = fmt.Errorf("%w: %w", ErrLost, sent)
+	}
+	w.helper.Kill()
+	return sent
 }
 
 // Start is Spawn and Warm.Start in one.
@@ -159,9 +167,11 @@ func (c *Conn) message(kind uint16, a, b uint32, data []byte, fds []int) error {
 // ends early with the context's error; the connection stays usable.
 func (c *Conn) Next(ctx context.Context) (Report, error) {
 	for {
-		c.c.SetReadDeadline(time.Time{})
+		if ctx.Done() != nil {
+			c.c.SetReadDeadline(time.Time{})
+		}
 		stop := context.AfterFunc(ctx, func() { c.c.SetReadDeadline(time.Unix(1, 0)) })
-		r, err := c.read()
+		r, err := c.ordered()
 		stop()
 		if err == nil {
 			return r, nil
@@ -178,14 +188,43 @@ func (c *Conn) Next(ctx context.Context) (Report, error) {
 
 func (c *Conn) read() (Report, error) {
 	var b [reportBytes + 1]byte
-	n, err := c.c.Read(b[:])
+	var oob [oobBytes]byte
+	n, passed, _, _, err := c.c.ReadMsgUnix(b[:], oob[:])
 	switch {
-	case errors.Is(err, syscall.ECONNRESET), err == nil && n == 0:
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), err == nil && n == 0:
 		return Report{}, io.EOF
 	case err != nil:
 		return Report{}, err
 	}
-	return decodeReport(b[:n])
+	file, err := passedFile(oob[:passed])
+	if err != nil {
+		return Report{}, err
+	}
+	r, err := decodeReport(b[:n])
+	if r.File = file; err != nil && file != nil {
+		file.Close()
+	}
+	return r, err
+}
+
+// oobBytes is room for one descriptor as the kernel lays it out.
+const oobBytes = 24
+
+// passedFile is the descriptor that came with a message, or nil.
+func passedFile(oob []byte) (*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) != 1 {
+		return nil, fmt.Errorf("descriptor from the shim: %w", errors.Join(err, errShort))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("descriptor from the shim: %w", errors.Join(err, errShort))
+	}
+	unix.CloseOnExec(fds[0])
+	return os.NewFile(uintptr(fds[0]), "pty"), nil
 }
 
 // Continue lets an init go on that waits at a Sync point.
@@ -197,4 +236,7 @@ func (c *Conn) Abort() error { return c.message(sendAbort, 0, 0, nil, nil) }
 
 // Close lets go of the shim, which lives on. A start that waits at a Sync point
 // is given up.
-func (c *Conn) Close() error { return c.c.Close() }
+func (c *Conn) Close() error {
+	c.letGo()
+	return c.c.Close()
+}

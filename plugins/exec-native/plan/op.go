@@ -14,6 +14,9 @@ const (
 	KindListen     Kind = 5
 	KindLog        Kind = 6
 	KindOOMCounter Kind = 7
+	KindLeave      Kind = 8
+	KindDeadline   Kind = 9
+	KindLogPolicy  Kind = 10
 
 	KindJoin    Kind = 16
 	KindUnshare Kind = 17
@@ -22,6 +25,12 @@ const (
 	KindProcWrite Kind = 32
 	KindCgroup    Kind = 33
 	KindRlimit    Kind = 34
+
+	KindAffinity     Kind = 35
+	KindScheduler    Kind = 36
+	KindIOPriority   Kind = 37
+	KindMemoryPolicy Kind = 38
+	KindKeyring      Kind = 39
 
 	KindPropagation Kind = 40
 	KindRoot        Kind = 41
@@ -40,9 +49,13 @@ const (
 	KindReadOnly    Kind = 54
 	KindLinkUp      Kind = 55
 	KindConsole     Kind = 56
+	KindMoveRoot    Kind = 57
+	KindPty         Kind = 58
 
-	KindSync Kind = 64
-	KindGate Kind = 65
+	KindSync      Kind = 64
+	KindGate      Kind = 65
+	KindStartGate Kind = 66
+	KindHook      Kind = 67
 
 	KindCapBound    Kind = 72
 	KindUser        Kind = 73
@@ -52,6 +65,7 @@ const (
 	KindUmask       Kind = 77
 	KindChdir       Kind = 78
 	KindPersonality Kind = 79
+	KindLabel       Kind = 80
 
 	KindSweep Kind = 88
 	KindExec  Kind = 89
@@ -92,4 +106,8 @@ var kindNames = [...]struct {
 	{KindUser, "user"}, {KindCapSet, "cap-set"}, {KindNoNewPrivs, "no-new-privs"},
 	{KindSeccomp, "seccomp"}, {KindUmask, "umask"}, {KindChdir, "chdir"},
 	{KindPersonality, "personality"}, {KindSweep, "sweep"}, {KindExec, "exec"},
+	{KindLeave, "leave"}, {KindDeadline, "deadline"}, {KindLogPolicy, "log-policy"},
+	{KindAffinity, "affinity"}, {KindScheduler, "scheduler"}, {KindIOPriority, "io-priority"},
+	{KindMemoryPolicy, "memory-policy"}, {KindKeyring, "keyring"}, {KindMoveRoot, "move-root"},
+	{KindPty, "pty"}, {KindStartGate, "start-gate"}, {KindHook, "hook"}, {KindLabel, "label"},
 }

@@ -24,6 +24,9 @@ const (
 	MaxFilter = 32 << 10  // bytes of a seccomp filter: 4,096 instructions
 	MaxData   = 64 << 10  // bytes of a written file
 	MaxName   = 64        // bytes of host name and domain name
+	MaxKeep   = 256       // descriptors that the program inherits beside its streams
+	MaxMask   = 1 << 10   // bytes of a set of processors or memory nodes
+	MaxRing   = 255       // bytes of a keyring's name
 )
 
 const (

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
 	"syscall"
 	"time"
 )
@@ -22,12 +23,20 @@ const (
 	ReportWarning ReportKind = 6 // an optional operation failed
 	ReportError   ReportKind = 7 // the start failed; nothing of it is left but cgroups and files
 	ReportExited  ReportKind = 8 // the program ended; the record is written
+	// ReportListener: a seccomp listener is about to be installed; the init waits
+	// for Continue. Report.Listener fetches it.
+	ReportListener ReportKind = 9
+
+	reportFinal ReportKind = 100 // the init's: from here on the end means executed
+	// ReportConsole brings a pty's master as Report.File, without a monitor.
+	ReportConsole ReportKind = 101
 )
 
 // Flags of a report and of a record.
 const (
-	FlagOOM    uint16 = 1 << iota // the cgroup's oom_kill counter rose
-	FlagFailed                    // the start failed: Stage, Index, Op and Errno tell where
+	FlagOOM     uint16 = 1 << iota // the cgroup's oom_kill counter rose
+	FlagFailed                     // the start failed: Stage, Index, Op and Errno tell where
+	FlagTimeout                    // the program was killed at its Deadline
 )
 
 // Report is one message of the monitor.
@@ -39,10 +48,11 @@ type Report struct {
 	Errno  syscall.Errno // of the operation
 	PID    int           // Shim, Init, Running
 	Point  uint32        // Sync
-	Code   int           // Exited: exit status, 128+n when ended by signal n
-	Signal int           // Exited: the signal, or 0
+	Code   int           // Exited: exit status, 128+n when ended by signal n; Listener: its descriptor in the init
+	Signal int           // Exited: the signal, or 0; Error of a Hook: its wait status
 	Flags  uint16
 	Time   time.Time // of the monitor's wall clock
+	File   *os.File  // Console: the receiver's to close
 }
 
 const (
@@ -79,7 +89,7 @@ func decodeReport(b []byte) (Report, error) {
 		Signal: int(int32(le.Uint32(b[28:]))),
 		Time:   time.Unix(0, int64(le.Uint64(b[32:]))),
 	}
-	if r.Kind == ReportSync {
+	if r.Kind == ReportSync || r.Kind == ReportListener {
 		r.Point = le.Uint32(b[20:])
 	} else {
 		r.PID = int(int32(le.Uint32(b[20:])))
@@ -96,7 +106,19 @@ func (r Report) Err() error {
 	if r.Op == 0 {
 		return fmt.Errorf("%v: %w", r.Stage, r.Errno)
 	}
+	if r.Op == KindHook && r.Errno == syscall.ECHILD {
+		return fmt.Errorf("hook (operation %d, %v) ended with %v: %w", r.Index, r.Stage, waitText(r.Signal), r.Errno)
+	}
 	return fmt.Errorf("%v (operation %d, %v): %w", r.Op, r.Index, r.Stage, r.Errno)
+}
+
+// waitText tells a wait status.
+func waitText(status int) string {
+	w := syscall.WaitStatus(status)
+	if w.Signaled() {
+		return "signal " + w.Signal().String()
+	}
+	return fmt.Sprintf("code %d", w.ExitStatus())
 }
 
 // RecordState says how far a run has come.

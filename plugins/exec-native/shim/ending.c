@@ -106,7 +106,17 @@ void monitor_fail(uint16_t stage, uint16_t kind, uint32_t index, int err)
 	M.rec.ended = (uint64_t)sys_clock(CLOCK_REALTIME);
 	write_record(STATE_FAILED);
 	r.code = M.rec.code;
+	r.signal = M.hook_status;
 	tell_end(&r);
+}
+
+/* The program has had its time: its process group goes, which it leads unless
+ * it has made another. */
+void time_is_up(void)
+{
+	M.deadline = 0;
+	M.rec.flags |= FLAG_TIMEOUT;
+	SYS2(__NR_kill, -M.pid, SIG_KILL);
 }
 
 /* The exit was seen; the process is still a zombie, so its pid is its own. */

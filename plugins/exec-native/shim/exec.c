@@ -36,32 +36,39 @@ int op_chdir(struct init *in, const struct op *op)
 	return r < 0 ? r : enter(op->chdir.path.s);
 }
 
+/* Whether it is the null device, whose inode would be the host's. */
+int is_null(int fd)
+{
+	struct statx st = { 0 };
+
+	return SYS5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) == 0 &&
+	       (st.stx_mode & S_IFMT) == S_IFCHR && st.stx_rdev_major == 1 && st.stx_rdev_minor == 3;
+}
+
 /* The container's own /dev/null, and really that one: through a descriptor of
  * the host's device the program could change the host's inode. */
 static int open_null(void)
 {
-	struct statx st = { 0 };
 	long fd = sys_openat(AT_FDCWD, "/dev/null", O_RDWR | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, 0);
-	long r;
 
-	if (fd < 0)
-		return (int)fd;
-	r = SYS5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st);
-	if (r == 0 && ((st.stx_mode & S_IFMT) != S_IFCHR || st.stx_rdev_major != 1 ||
-		       st.stx_rdev_minor != 3))
-		r = -ENODEV;
-	if (r == 0)
+	if (fd < 0 || is_null((int)fd))
 		return (int)fd;
 	sys_close((int)fd);
-	return (int)r;
+	return -ENODEV;
 }
 
 static int place_streams(struct init *in)
 {
 	for (int i = 0; i < 3; i++) {
 		int fd = in->console >= 0 ? in->console : in->std[i];
-		long r = fd < 0 ? open_null() : fd;
+		long r = fd;
 
+		/* A caller's may be the host's null device. */
+		if (fd < 0 || (in->leaving && is_null(fd))) {
+			r = open_null();
+			if (r < 0 && fd >= 0)
+				r = fd; /* this container has none */
+		}
 		if (r >= 0)
 			r = SYS3(__NR_dup3, r, i, 0);
 		if (r < 0)
@@ -70,14 +77,40 @@ static int place_streams(struct init *in)
 	return 0;
 }
 
-/* Everything is closed but 0, 1, 2 and the socket to the monitor, which exec
- * closes; merely marked, other descriptors could still be named in a path. */
-static int close_rest(int sync)
+/* What the program gets beside its streams, from 3 on. All of it is first moved
+ * out of the way, the socket too. */
+static int place_kept(struct init *in)
+{
+	struct blob keep = in->keep;
+	int high[MAX_KEEP], first = 3 + (int)keep.count, r;
+
+	for (uint32_t i = 0; i < in->keep.count; i++) {
+		high[i] = (int)sys_fcntl(in->files[blob_u32(&keep)], F_DUPFD_CLOEXEC, first);
+		if (high[i] < 0)
+			return high[i];
+	}
+	r = (int)sys_fcntl(in->sync, F_DUPFD_CLOEXEC, first);
+	if (r < 0)
+		return r;
+	sys_close(in->sync);
+	in->sync = r;
+	for (int i = 0; i < (int)in->keep.count; i++) {
+		r = (int)SYS3(__NR_dup3, high[i], 3 + i, 0);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Everything is closed but 0, 1, 2, what is kept and the socket to the monitor,
+ * which exec closes; merely marked, other descriptors could still be named in a
+ * path. */
+static int close_rest(int sync, int first)
 {
 	long r = 0;
 
-	if (sync > 3)
-		r = SYS3(__NR_close_range, 3, sync - 1, 0);
+	if (sync > first)
+		r = SYS3(__NR_close_range, first, sync - 1, 0);
 	if (r == 0)
 		r = SYS3(__NR_close_range, sync + 1, ~0u, 0);
 	return (int)r;
@@ -90,24 +123,30 @@ int op_sweep(struct init *in)
 	struct __kernel_timespec now = { 0 };
 	int r = place_streams(in);
 
+	if (r == 0 && in->keep.count)
+		r = place_kept(in);
 	if (r == 0)
-		r = close_rest(in->sync);
+		r = close_rest(in->sync, 3 + (int)in->keep.count);
 	in->root = in->proc = in->mask_dir = in->parent = -1;
 	if (r < 0)
 		return r;
 	ignore_signals(0);
 	if (!in->umask_set)
 		SYS1(__NR_umask, 022);
+	if (in->leaving) {
+		report_send(in->sync, &final, -1); /* whom we tell may have gone */
+		return 0;
+	}
 	/* Changed ids have cleared it. If the monitor died before, there is
 	 * nobody left to tell. */
-	sys_prctl(PR_SET_PDEATHSIG, SIG_KILL, 0, 0);
+	kill_on_parents_death(in);
 	SYS5(__NR_ppoll, &peer, 1, &now, 0, 0);
 	if (peer.revents & POLLHUP)
 		sys_exit(125);
 	return report_send(in->sync, &final, -1);
 }
 
-static const char **fill(const char **to, struct blob list)
+const char **fill(const char **to, struct blob list)
 {
 	for (uint32_t i = 0; i < list.count; i++)
 		*to++ = blob_str(&list).s;

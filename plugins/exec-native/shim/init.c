@@ -12,6 +12,7 @@ void init_fail(struct init *in, const struct op *op, int err)
 		r.stage = op->stage;
 		r.op = op->kind;
 		r.index = op->index;
+		r.signal = op->kind == OP_HOOK ? in->status : 0;
 	}
 	report_send(in->sync, &r, -1);
 	sys_exit(125);
@@ -23,23 +24,38 @@ void init_wait(struct init *in)
 {
 	char go = 0;
 
-	if (sys_read(in->sync, &go, 1) != 1)
+	if (sys_read(in->held >= 0 ? in->held : in->sync, &go, 1) != 1)
 		sys_exit(125);
+	if (in->held >= 0)
+		sys_close(in->held);
+	in->held = -1;
 }
 
-static int tell_and_wait(struct init *in, const struct op *op, uint16_t kind)
+/* Sync, Gate and Listener: a word, and the leave to go on. */
+int tell_and_wait(struct init *in, const struct op *op, struct report *r)
 {
-	struct report r = { .kind = kind, .stage = op->stage, .op = op->kind, .index = op->index,
-			    .pid = (int32_t)op->number };
 	int err;
 
-	if (kind == REPORT_GATE)
-		r.pid = 0;
-	err = report_send(in->sync, &r, -1);
+	r->stage = op->stage;
+	r->op = op->kind;
+	r->index = op->index;
+	err = report_send(in->sync, r, -1);
+	if (err == 0 && in->leaving)
+		return leave_wait(in, op);
 	if (err == 0)
 		init_wait(in);
 	return err;
 }
+
+/* The parent-death signal is first aid where a monitor stays. */
+void kill_on_parents_death(const struct init *in)
+{
+	if (!in->leaving)
+		sys_prctl(PR_SET_PDEATHSIG, SIG_KILL, 0, 0);
+}
+
+/* A change of ids or of the user namespace may have made us dumpable again. */
+void forget_dumps(void) { sys_prctl(PR_SET_DUMPABLE, 0, 0, 0); }
 
 int init_root(struct init *in)
 {
@@ -89,17 +105,22 @@ int write_proc(int proc, const char *path, const char *data, size_t n)
 	return (int)r;
 }
 
-static int own_proc_write(struct init *in, const struct op *op)
+/* A file of /proc/PID of the init, from the process that made it. */
+int parent_write(int proc, int pid, const struct op *op)
 {
 	char path[24 + MAX_NAME];
-	size_t n = put_number(path, (uint64_t)SYS0(__NR_getpid));
-	int proc = init_proc(in);
+	size_t n = put_number(path, (uint64_t)pid);
 
-	if (proc < 0)
-		return proc;
 	path[n] = '/';
 	memcpy(path + n + 1, op->two.a.s, op->two.a.n + 1);
 	return write_proc(proc, path, op->two.b.s, op->two.b.n);
+}
+
+static int own_proc_write(struct init *in, const struct op *op)
+{
+	int proc = init_proc(in);
+
+	return proc < 0 ? proc : parent_write(proc, (int)SYS0(__NR_getpid), op);
 }
 
 static int set_rlimit(const struct op *op)
@@ -109,11 +130,22 @@ static int set_rlimit(const struct op *op)
 	return (int)SYS4(__NR_prlimit64, 0, op->rlimit.resource, &lim, 0);
 }
 
+static int join(struct init *in, const struct op *op)
+{
+	int r = (int)SYS2(__NR_setns, in->files[op->fd], op->flags);
+
+	forget_dumps();
+	return r;
+}
+
 static int op_process(struct init *in, const struct op *op)
 {
+	struct report sync = { .kind = REPORT_SYNC, .pid = (int32_t)op->number };
+	struct report gate = { .kind = REPORT_GATE };
+
 	switch (op->kind) {
 	case OP_JOIN:
-		return (int)SYS2(__NR_setns, in->files[op->fd], op->flags);
+		return join(in, op);
 	case OP_UNSHARE:
 		return (int)SYS1(__NR_unshare, op->flags);
 	case OP_PROC_WRITE:
@@ -123,9 +155,13 @@ static int op_process(struct init *in, const struct op *op)
 	case OP_RLIMIT:
 		return set_rlimit(op);
 	case OP_SYNC:
-		return tell_and_wait(in, op, REPORT_SYNC);
+		return tell_and_wait(in, op, &sync);
 	case OP_GATE:
-		return tell_and_wait(in, op, REPORT_GATE);
+		return in->leaving ? 0 : tell_and_wait(in, op, &gate);
+	case OP_START_GATE:
+		return op_start_gate(in, op);
+	case OP_HOOK:
+		return op_hook(in, op);
 	}
 	return -ENOSYS;
 }
@@ -138,7 +174,12 @@ int init_run(struct init *in, struct op *op)
 	case OP_SET_ATTR:
 	case OP_PIVOT:
 	case OP_CONSOLE:
+	case OP_MOVE_ROOT:
+	case OP_PTY:
 		return op_mount(in, op);
+	case OP_AFFINITY ... OP_KEYRING:
+	case OP_LABEL:
+		return op_setting(in, op);
 	case OP_NODE ... OP_WRITE_FILE:
 		return op_file(in, op);
 	case OP_HOSTNAME ... OP_LINK_UP:
@@ -164,7 +205,7 @@ void init_main(struct init *in)
 	int r;
 
 	sys_prctl(PR_SET_NAME, (unsigned long)"gantry-init", 0, 0);
-	sys_prctl(PR_SET_PDEATHSIG, SIG_KILL, 0, 0);
+	kill_on_parents_death(in);
 	SYS0(__NR_setsid);
 	SYS1(__NR_umask, 0);
 	if (in->must_wait)

@@ -88,6 +88,7 @@ static int make_streams(struct init *in)
 /* The joiner: stage 1, then the clone as the monitor's own child. */
 static void join_main(struct init *in, const struct op *clone)
 {
+	struct op made_in = *clone; /* in the cgroup that the joiner was cloned into */
 	struct walk w = { .plan = in->plan, .at = PLAN_HEADER };
 	struct report made = { .kind = REPORT_INIT };
 	struct op op;
@@ -103,7 +104,8 @@ static void join_main(struct init *in, const struct op *clone)
 	if (in->proc >= 0)
 		sys_close(in->proc);
 	in->proc = -1;
-	made.pid = clone_init(clone, in->files, CLONE_PARENT);
+	made_in.fd = NO_FD;
+	made.pid = clone_init(&made_in, in->files, CLONE_PARENT);
 	if (made.pid == 0)
 		init_main(in);
 	if (made.pid < 0)
@@ -134,9 +136,14 @@ static int through_joiner(struct init *in, const struct op *clone)
 	struct clone_args args = { .exit_signal = SIG_CHLD };
 	struct waitinfo info = { 0 };
 	struct report r;
-	int passed, got;
-	int joiner = (int)SYS2(__NR_clone3, &args, sizeof args);
+	int passed, got, joiner;
 
+	/* A v2 cgroup may be out of reach once the namespaces are joined. */
+	if (clone->fd != NO_FD) {
+		args.flags = CLONE_INTO_CGROUP;
+		args.cgroup = (unsigned)in->files[clone->fd];
+	}
+	joiner = (int)SYS2(__NR_clone3, &args, sizeof args);
 	if (joiner == 0)
 		join_main(in, clone);
 	if (joiner < 0) {
@@ -163,27 +170,15 @@ static int through_joiner(struct init *in, const struct op *clone)
 
 static int init_proc_write(const struct op *op)
 {
-	char path[24 + MAX_NAME];
-	long proc = sys_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-	size_t n = put_number(path, (uint64_t)M.pid);
-	int r;
+	int proc = (int)sys_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	int r = proc < 0 ? proc : parent_write(proc, M.pid, op);
 
-	if (proc < 0)
-		return (int)proc;
-	path[n] = '/';
-	memcpy(path + n + 1, op->two.a.s, op->two.a.n + 1);
-	r = write_proc((int)proc, path, op->two.b.s, op->two.b.n);
-	sys_close((int)proc);
+	if (proc >= 0)
+		sys_close(proc);
 	return r;
 }
 
-/* Which parts the plan has; clone is its Clone. */
-struct parts {
-	int joins, parents;
-	struct op clone;
-};
-
-static void look_through(const struct plan *plan, struct parts *has)
+void look_through(const struct plan *plan, struct parts *has)
 {
 	struct walk w = { .plan = plan, .at = PLAN_HEADER };
 	struct op op;
@@ -191,6 +186,7 @@ static void look_through(const struct plan *plan, struct parts *has)
 	while (plan_next(&w, &op) > 0) {
 		has->joins += op.stage == STAGE_JOIN;
 		has->parents += op.stage == STAGE_PARENT;
+		has->labels += op.kind == OP_LABEL;
 		if (op.kind == OP_CLONE)
 			has->clone = op;
 	}
@@ -226,7 +222,7 @@ static void close_theirs(struct init *in)
 void launch(const struct plan *plan, const int *files)
 {
 	struct init in = { .plan = plan, .files = files, .std = { -1, -1, -1 }, .console = -1,
-			   .root = -1, .proc = -1, .mask_dir = -1, .parent = -1 };
+			   .root = -1, .proc = -1, .mask_dir = -1, .parent = -1, .held = -1 };
 	struct parts has = { 0 };
 	struct report made = { .kind = REPORT_INIT };
 	int pair[2];
@@ -234,6 +230,7 @@ void launch(const struct plan *plan, const int *files)
 
 	look_through(plan, &has);
 	in.must_wait = has.joins || has.parents;
+	in.labels = has.labels;
 	if (r >= 0)
 		r = (int)SYS4(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
 	if (r < 0) {

@@ -38,6 +38,13 @@ int log_open(const struct op *op, const int *files)
 	return (int)r;
 }
 
+int log_policy(const struct op *op)
+{
+	M.log.max_age = (uint64_t)op->policy.max_age * 1000000000;
+	M.log.buffer = op->policy.non_blocking ? op->policy.buffer : 0;
+	return 0;
+}
+
 /* The name of file n: NAME, NAME.1, ... or NAME.new for -1. */
 static const char *numbered(struct log *l, char *to, int n)
 {

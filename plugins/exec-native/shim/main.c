@@ -106,6 +106,14 @@ static int shim_cgroup(const struct plan *plan)
 	return -1;
 }
 
+static int leaves(const struct plan *plan)
+{
+	struct walk w = { .plan = plan, .at = PLAN_HEADER };
+	struct op op;
+
+	return plan_next(&w, &op) > 0 && op.kind == OP_LEAVE;
+}
+
 /* The driver may have been started with signals ignored or blocked. */
 static void reset_signals(void)
 {
@@ -143,6 +151,8 @@ int shim_main(void)
 		r = plan_check(&plan, &why);
 	if (r < 0)
 		return refuse(&why);
+	if (leaves(&plan))
+		leave_main(&plan, files);
 	cgroup = shim_cgroup(&plan);
 	if (cgroup >= 0) {
 		args.flags = CLONE_INTO_CGROUP;

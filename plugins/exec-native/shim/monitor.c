@@ -29,11 +29,13 @@ void report_to_driver(struct report *r)
 void enter_phase(enum phase phase)
 {
 	uint32_t wait = phase == PHASE_GATE ? M.set.gate_ms :
+			phase == PHASE_RUNNING ? M.limit_ms :
 			phase == PHASE_DRAIN ? M.set.drain_ms :
 			phase == PHASE_CLOSED ? FOLLOWER_MS : 0;
 
 	M.phase = phase;
-	M.deadline = phase == PHASE_SETUP || phase == PHASE_SYNC || phase == PHASE_RUNNING ?
+	M.deadline = phase == PHASE_SETUP || phase == PHASE_SYNC ||
+				     (phase == PHASE_RUNNING && !wait) ?
 			     0 : now_ms() + wait;
 }
 
@@ -114,6 +116,7 @@ static void init_says(void)
 		at_gate(&r);
 		break;
 	case REPORT_SYNC:
+	case REPORT_LISTENER:
 		enter_phase(PHASE_SYNC);
 		report_to_driver(&r);
 		if (M.control < 0)
@@ -123,6 +126,7 @@ static void init_says(void)
 		report_to_driver(&r);
 		break;
 	case REPORT_ERROR:
+		M.hook_status = r.signal;
 		monitor_fail(r.stage, r.op, r.index, -r.err);
 		break;
 	}
@@ -153,7 +157,7 @@ void driver_says(void)
 		return;
 	if (o.kind == SEND_GO && M.phase == PHASE_SYNC)
 		let_init_go();
-	if (o.kind == SEND_ABORT && starting && !M.final)
+	if (o.kind == SEND_ABORT && starting && (!M.final || M.phase == PHASE_SYNC))
 		monitor_fail(STAGE_GATE, 0, 0, -ECANCELED);
 }
 
@@ -262,6 +266,8 @@ static void advance(void)
 {
 	int late = M.deadline && now_ms() >= M.deadline;
 
+	if (M.phase == PHASE_RUNNING && late)
+		time_is_up();
 	if (M.phase == PHASE_GATE && (late || client_attached()))
 		let_init_go();
 	if (M.phase == PHASE_DRAIN &&

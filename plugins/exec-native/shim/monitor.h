@@ -90,6 +90,8 @@ struct log {
 	char name[MAX_LOG_NAME + 8]; /* room for ".99" and ".new" */
 	uint32_t name_len, max_files;
 	uint64_t max_bytes, size; /* of the current file */
+	uint64_t max_age;         /* ns after which a file is rotated; 0 for never */
+	uint32_t buffer;          /* bytes, of non-blocking delivery; 0 for blocking */
 	uint64_t offset;          /* of the next byte */
 	uint64_t dropped;         /* bytes not yet confessed in a gap record */
 	uint64_t dropped_at;      /* offset of the first of them */
@@ -112,6 +114,8 @@ struct monitor {
 	int terminal;  /* master, or -1 */
 	int pid;
 	enum phase phase;
+	uint32_t limit_ms; /* how long the program may run; 0 for ever */
+	int hook_status; /* of a hook that failed */
 	int final;     /* the init said that it is about to execute */
 	uint64_t oom_before;
 	int64_t deadline; /* of gate, drain or lingering; ms, 0 for none */
@@ -139,6 +143,7 @@ int setup(const struct plan *plan, const int *files, struct op *op);
 /* ending.c */
 void monitor_fail(uint16_t stage, uint16_t kind, uint32_t index, int err);
 void program_ended(void);
+void time_is_up(void);
 void close_run(void);
 uint64_t oom_count(void);
 void write_record(uint16_t state);
@@ -168,6 +173,7 @@ void confine(void);
 
 /* log.c */
 int log_open(const struct op *op, const int *files);
+int log_policy(const struct op *op);
 void log_write(const void *p, uint32_t n, uint32_t stream);
 
 #endif

@@ -95,6 +95,9 @@ static int mask(struct init *in, const struct op *op)
 	int cover;
 	long r;
 
+	/* In a user namespace none can be made once part of /proc is covered. */
+	if (in->labels)
+		init_proc(in);
 	if (target < 0)
 		return target == -ENOENT || target == -ENOTDIR ? 0 : target;
 	r = SYS5(__NR_statx, target, "", AT_EMPTY_PATH, STATX_TYPE, &st);

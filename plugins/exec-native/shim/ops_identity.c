@@ -5,6 +5,7 @@
 #include "shim.h"
 
 #include <linux/filter.h>
+#include <linux/seccomp.h>
 
 enum { CAPS = 64 };
 
@@ -49,9 +50,10 @@ static int own_streams(const struct init *in, const struct op *op)
 {
 	for (int i = 0; i < 3; i++) {
 		int fd = in->console >= 0 ? in->console : in->std[i];
-		long r = fd < 0 ? 0 : SYS3(__NR_fchown, fd, op->user.uid, op->user.gid);
+		long r = fd < 0 || is_null(fd) ? 0 : SYS3(__NR_fchown, fd, op->user.uid, op->user.gid);
 
-		if (r < 0)
+		/* What a caller has handed over may be anything. */
+		if (r < 0 && (in->console >= 0 || !in->leaving))
 			return (int)r;
 	}
 	return 0;
@@ -77,17 +79,45 @@ static int user(const struct init *in, const struct op *op)
 		r = SYS3(__NR_setresuid, op->user.uid, op->user.uid, op->user.uid);
 	if (r == 0)
 		r = sys_prctl(PR_SET_KEEPCAPS, 0, 0, 0);
-	/* A change of ids may have made us dumpable again. */
-	sys_prctl(PR_SET_DUMPABLE, 0, 0, 0);
+	forget_dumps();
 	return (int)r;
 }
 
-static int seccomp(const struct op *op)
+/* A filter with a listener: the driver is told which descriptor that will have,
+ * fetches it (pidfd_getfd) and lets us go on. Sending it from here would be a
+ * system call that the filter may stop. */
+static int with_listener(struct init *in, const struct op *op, const struct sock_fprog *prog)
+{
+	struct report r = { .kind = REPORT_LISTENER, .stage = op->stage, .op = op->kind,
+			    .index = op->index };
+	int fd, err;
+
+	r.code = (int32_t)sys_fcntl(in->sync, F_DUPFD_CLOEXEC, 0);
+	if (r.code < 0)
+		return r.code;
+	sys_close(r.code);
+	err = report_send(in->sync, &r, -1);
+	if (err < 0)
+		return err;
+	fd = (int)SYS3(__NR_seccomp, SECCOMP_SET_FILTER, op->seccomp.flags, prog);
+	if (fd < 0)
+		return fd;
+	if (fd != r.code)
+		return -EBADF;
+	if (in->leaving)
+		return leave_wait(in, op);
+	init_wait(in);
+	return 0;
+}
+
+static int seccomp(struct init *in, const struct op *op)
 {
 	/* The kernel reads the instructions at any alignment. */
 	struct sock_fprog prog = { .len = (uint16_t)(op->seccomp.filter.n / 8),
 				   .filter = (void *)(uintptr_t)op->seccomp.filter.p };
 
+	if (op->seccomp.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
+		return with_listener(in, op, &prog);
 	return (int)SYS3(__NR_seccomp, SECCOMP_SET_FILTER, op->seccomp.flags, &prog);
 }
 
@@ -103,7 +133,7 @@ int op_identity(struct init *in, const struct op *op)
 	case OP_NO_NEW_PRIVS:
 		return (int)sys_prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0);
 	case OP_SECCOMP:
-		return seccomp(op);
+		return seccomp(in, op);
 	case OP_UMASK:
 		in->umask_set = 1;
 		SYS1(__NR_umask, op->number & 0777);

@@ -140,6 +140,22 @@ static int pivot(struct init *in)
 	return (int)r;
 }
 
+/* The same where "/" is no mount that could be taken from under us. With the
+ * host's procfs and sysfs still below, a user namespace inside could mount whole
+ * ones of its own. */
+static int move_root(struct init *in)
+{
+	long r = SYS1(__NR_fchdir, in->root);
+
+	SYS2(__NR_umount2, "/proc", MNT_DETACH);
+	SYS2(__NR_umount2, "/sys", MNT_DETACH);
+	if (r == 0)
+		r = SYS1(__NR_chroot, ".");
+	if (r == 0)
+		r = SYS1(__NR_chdir, "/");
+	return (int)r;
+}
+
 static int open_pty(struct init *in, int *slave)
 {
 	uint64_t type[16] = { 0 };
@@ -165,11 +181,11 @@ static int open_pty(struct init *in, int *slave)
 	return (int)master;
 }
 
-static int console(struct init *in, const struct op *op)
+static int take_pty(struct init *in, const struct op *op)
 {
 	struct report r = { .kind = REPORT_CONSOLE };
 	uint16_t size[4] = { op->console.rows, op->console.cols, 0, 0 };
-	int slave = -1, master = open_pty(in, &slave), err, mount;
+	int slave = -1, master = open_pty(in, &slave), err;
 
 	if (master < 0)
 		return master;
@@ -180,9 +196,17 @@ static int console(struct init *in, const struct op *op)
 	if (err == 0)
 		err = report_send(in->sync, &r, master);
 	sys_close(master);
+	return err;
+}
+
+/* The pty is /dev/console as well, by its descriptor. */
+static int console(struct init *in, const struct op *op)
+{
+	int err = take_pty(in, op), mount;
+
 	if (err < 0)
 		return err;
-	mount = (int)SYS3(__NR_open_tree, slave, "",
+	mount = (int)SYS3(__NR_open_tree, in->console, "",
 			  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	if (mount < 0)
 		return mount;
@@ -206,6 +230,10 @@ int op_mount(struct init *in, const struct op *op)
 		return change(in, op);
 	case OP_PIVOT:
 		return pivot(in);
+	case OP_MOVE_ROOT:
+		return move_root(in);
+	case OP_PTY:
+		return take_pty(in, op);
 	case OP_CONSOLE:
 		return console(in, op);
 	}

@@ -91,6 +91,27 @@ static struct blob get_list(struct cur *c, uint32_t limit)
 	return b;
 }
 
+/* A list of numbers. */
+static struct blob get_numbers(struct cur *c, uint32_t limit)
+{
+	struct blob b = { 0 };
+
+	b.count = get32(c);
+	check(c, b.count <= limit);
+	b.p = take(c, 4 * (size_t)b.count);
+	b.n = c->bad ? 0 : 4 * b.count;
+	return b;
+}
+
+/* A set in whole words of the kernel's. */
+static struct blob get_mask(struct cur *c)
+{
+	struct blob b = get_bytes(c, MAX_MASK);
+
+	check(c, b.n % 8 == 0);
+	return b;
+}
+
 static struct attr get_attr(struct cur *c)
 {
 	struct attr a;
@@ -159,6 +180,24 @@ static void get_monitor_op(struct cur *c, struct op *op)
 		op->log.name = get_name(c, MAX_LOG_NAME);
 		check(c, op->log.files >= 1 && op->log.files <= 99 && op->log.bytes >= 4096);
 		break;
+	case OP_LEAVE:
+		op->leave.uid = get32(c);
+		for (int i = 0; i < 3; i++)
+			op->leave.std[i] = get_fd(c, 1);
+		op->leave.keep = get_numbers(c, MAX_KEEP);
+		for (struct blob keep = op->leave.keep; keep.n && !c->bad;)
+			check(c, blob_u32(&keep) < c->files);
+		break;
+	case OP_DEADLINE:
+		op->number = get32(c);
+		break;
+	case OP_LOG_POLICY:
+		op->policy.non_blocking = get32(c);
+		op->policy.buffer = get32(c);
+		op->policy.max_age = get32(c);
+		check(c, !op->policy.non_blocking ||
+				 (op->policy.buffer >= MIN_BUFFER && op->policy.buffer <= MAX_BUFFER));
+		break;
 	default: /* LOCK, RECORD, LISTEN, OOM_COUNTER */
 		op->fd = get_fd(c, 0);
 	}
@@ -197,7 +236,7 @@ static void get_mount_op(struct cur *c, struct op *op)
 		op->two.a = get_path(c);
 		op->two.b = get_str(c, MAX_PATH);
 		break;
-	default: /* CONSOLE */
+	default: /* CONSOLE, PTY */
 		op->console.rows = get16(c);
 		op->console.cols = get16(c);
 	}
@@ -236,10 +275,7 @@ static void get_identity_op(struct cur *c, struct op *op)
 		op->user.uid = get32(c);
 		op->user.gid = get32(c);
 		op->user.keep_caps = get32(c);
-		op->user.groups.count = get32(c);
-		check(c, op->user.groups.count <= MAX_GROUPS);
-		op->user.groups.p = take(c, 4 * (size_t)op->user.groups.count);
-		op->user.groups.n = 4 * op->user.groups.count;
+		op->user.groups = get_numbers(c, MAX_GROUPS);
 		break;
 	case OP_CAP_SET:
 		op->caps.effective = get64(c);
@@ -257,6 +293,74 @@ static void get_identity_op(struct cur *c, struct op *op)
 		op->chdir.uid = get32(c);
 		op->chdir.gid = get32(c);
 		op->chdir.path = get_path(c);
+	}
+}
+
+/* What the attributes of security modules are called; nothing else of /proc is
+ * reached through a label. */
+static int is_label(struct str s)
+{
+	static const char *const names[] = { "exec", "apparmor/exec", "keycreate", "sockcreate",
+					     "fscreate" };
+
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+		if (strlen(names[i]) == s.n && memcmp(names[i], s.s, s.n) == 0)
+			return 1;
+	return 0;
+}
+
+static void get_sched(struct cur *c, struct op *op)
+{
+	op->sched.policy = get32(c);
+	op->sched.flags = get64(c);
+	op->sched.nice = (int32_t)get32(c);
+	op->sched.priority = get32(c);
+	op->sched.runtime = get64(c);
+	op->sched.deadline = get64(c);
+	op->sched.period = get64(c);
+}
+
+static void get_hook(struct cur *c, struct op *op)
+{
+	op->hook.timeout_ms = get32(c);
+	op->hook.pid_at = get32(c);
+	op->hook.path = get_str(c, MAX_PATH);
+	check(c, op->hook.path.s[0] == '/');
+	op->hook.args = get_list(c, MAX_ARGS);
+	op->hook.env = get_list(c, MAX_ARGS);
+	op->hook.state = get_bytes(c, MAX_DATA);
+	check(c, op->hook.args.count > 0 &&
+			 (uint64_t)op->hook.pid_at + PID_ROOM <= op->hook.state.n);
+}
+
+/* What the program is given, beside who it is. */
+static void get_setting_op(struct cur *c, struct op *op)
+{
+	switch (op->kind) {
+	case OP_MEMORY_POLICY:
+		op->mask.mode = get32(c);
+		op->mask.set = get_mask(c);
+		break;
+	case OP_AFFINITY:
+		op->mask.set = get_mask(c);
+		check(c, op->mask.set.n > 0);
+		break;
+	case OP_SCHEDULER:
+		get_sched(c, op);
+		break;
+	case OP_IO_PRIORITY:
+		op->number = get32(c);
+		break;
+	case OP_KEYRING:
+		op->two.a = get_str(c, MAX_RING);
+		break;
+	case OP_LABEL:
+		op->two.a = get_str(c, MAX_NAME);
+		op->two.b = get_str(c, MAX_PATH);
+		check(c, is_label(op->two.a));
+		break;
+	default: /* HOOK */
+		get_hook(c, op);
 	}
 }
 
@@ -279,6 +383,7 @@ static void get_process_op(struct cur *c, struct op *op)
 		op->two.b = get_str(c, MAX_PATH);
 		break;
 	case OP_CGROUP:
+	case OP_START_GATE:
 		op->fd = get_fd(c, 0);
 		break;
 	case OP_RLIMIT:
@@ -300,11 +405,12 @@ static void get_process_op(struct cur *c, struct op *op)
 static void get_payload(struct cur *c, struct op *op)
 {
 	switch (op->kind) {
-	case OP_MONITOR ... OP_OOM_COUNTER:
+	case OP_MONITOR ... OP_LOG_POLICY:
 		get_monitor_op(c, op);
 		break;
 	case OP_PROPAGATION ... OP_SET_ATTR:
 	case OP_CONSOLE:
+	case OP_PTY:
 		get_mount_op(c, op);
 		break;
 	case OP_HOSTNAME ... OP_LINK_UP:
@@ -317,7 +423,13 @@ static void get_payload(struct cur *c, struct op *op)
 	case OP_CHDIR:
 		get_identity_op(c, op);
 		break;
+	case OP_AFFINITY ... OP_KEYRING:
+	case OP_HOOK:
+	case OP_LABEL:
+		get_setting_op(c, op);
+		break;
 	case OP_PIVOT:
+	case OP_MOVE_ROOT:
 	case OP_GATE:
 	case OP_NO_NEW_PRIVS:
 	case OP_SWEEP:

@@ -14,7 +14,7 @@
 static unsigned stages_of(uint16_t kind)
 {
 	switch (kind) {
-	case OP_MONITOR ... OP_OOM_COUNTER:
+	case OP_MONITOR ... OP_LOG_POLICY:
 		return AT(STAGE_MONITOR);
 	case OP_JOIN:
 	case OP_UNSHARE:
@@ -25,19 +25,32 @@ static unsigned stages_of(uint16_t kind)
 		return AT(STAGE_JOIN) | AT(STAGE_PARENT) | AT(STAGE_CHILD);
 	case OP_CGROUP:
 		return AT(STAGE_JOIN) | AT(STAGE_CHILD);
+	case OP_AFFINITY:
+		return AT(STAGE_JOIN) | AT(STAGE_CHILD);
 	case OP_RLIMIT:
+	case OP_SCHEDULER ... OP_MEMORY_POLICY:
 		return AT(STAGE_CHILD) | AT(STAGE_IDENTITY);
+	case OP_KEYRING:
+		return AT(STAGE_CHILD) | AT(STAGE_MOUNTS) | AT(STAGE_COVER) | AT(STAGE_GATE) |
+		       AT(STAGE_IDENTITY);
 	case OP_PROPAGATION ... OP_WRITE_FILE:
 	case OP_PIVOT:
 	case OP_CONSOLE:
+	case OP_MOVE_ROOT:
 		return AT(STAGE_MOUNTS);
 	case OP_SET_ATTR:
 		return AT(STAGE_MOUNTS) | AT(STAGE_COVER);
 	case OP_HOSTNAME ... OP_LINK_UP:
 		return AT(STAGE_COVER);
+	case OP_HOOK:
+		return AT(STAGE_MOUNTS) | AT(STAGE_GATE) | AT(STAGE_IDENTITY);
+	case OP_LABEL:
+		return AT(STAGE_COVER) | AT(STAGE_GATE) | AT(STAGE_IDENTITY);
 	case OP_SYNC:
+	case OP_PTY:
 		return AT(STAGE_CHILD) | AT(STAGE_MOUNTS) | AT(STAGE_COVER) | AT(STAGE_GATE);
 	case OP_GATE:
+	case OP_START_GATE:
 		return AT(STAGE_GATE);
 	case OP_USER:
 		return AT(STAGE_CHILD) | AT(STAGE_IDENTITY);
@@ -108,7 +121,7 @@ int plan_next(struct walk *w, struct op *op)
 
 /* How often the kinds occur that bind the others together. */
 struct counts {
-	unsigned monitor, clone, root, pivot, sweep, exec;
+	unsigned monitor, leave, clone, root, pivot, sweep, exec;
 };
 
 static int needs_root(uint16_t kind)
@@ -118,6 +131,7 @@ static int needs_root(uint16_t kind)
 	case OP_MASK:
 	case OP_READ_ONLY:
 	case OP_CONSOLE:
+	case OP_MOVE_ROOT:
 		return 1;
 	}
 	return 0;
@@ -125,8 +139,10 @@ static int needs_root(uint16_t kind)
 
 static int check_order(const struct op *op, struct counts *n)
 {
-	if ((op->kind == OP_MONITOR) != (op->index == 0) || n->exec)
+	if ((op->kind == OP_MONITOR || op->kind == OP_LEAVE) != (op->index == 0) || n->exec)
 		return -EINVAL;
+	if (n->leave ? op->stage == STAGE_MONITOR : op->kind == OP_START_GATE)
+		return -EINVAL; /* who leaves needs no more settings, who stays has its own gate */
 	if (op->stage == STAGE_EXEC && (op->kind == OP_SWEEP) != (n->sweep == 0))
 		return -EINVAL;
 	if (op->stage > STAGE_CLONE && !n->clone)
@@ -136,9 +152,10 @@ static int check_order(const struct op *op, struct counts *n)
 	if ((op->kind == OP_CHDIR || op->kind == OP_SWEEP) && n->root != n->pivot)
 		return -EINVAL;
 	n->monitor += op->kind == OP_MONITOR;
+	n->leave += op->kind == OP_LEAVE;
 	n->clone += op->kind == OP_CLONE;
 	n->root += op->kind == OP_ROOT;
-	n->pivot += op->kind == OP_PIVOT;
+	n->pivot += op->kind == OP_PIVOT || op->kind == OP_MOVE_ROOT;
 	n->sweep += op->kind == OP_SWEEP;
 	n->exec += op->kind == OP_EXEC;
 	if (n->clone > 1 || n->root > 1 || n->pivot > 1)

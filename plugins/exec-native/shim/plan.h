@@ -30,6 +30,12 @@ enum limit {
 	MAX_DATA = 65536,
 	MAX_NAME = 64,
 	MAX_LOG_NAME = 200,
+	MAX_KEEP = 256,
+	MAX_MASK = 1024,
+	MAX_RING = 255,
+	PID_ROOM = 10,
+	MIN_BUFFER = 65536,
+	MAX_BUFFER = 67108864,
 };
 
 #define NO_FD 0xffffffffu
@@ -55,12 +61,20 @@ enum kind {
 	OP_LISTEN = 5,
 	OP_LOG = 6,
 	OP_OOM_COUNTER = 7,
+	OP_LEAVE = 8,
+	OP_DEADLINE = 9,
+	OP_LOG_POLICY = 10,
 	OP_JOIN = 16,
 	OP_UNSHARE = 17,
 	OP_CLONE = 24,
 	OP_PROC_WRITE = 32,
 	OP_CGROUP = 33,
 	OP_RLIMIT = 34,
+	OP_AFFINITY = 35,
+	OP_SCHEDULER = 36,
+	OP_IO_PRIORITY = 37,
+	OP_MEMORY_POLICY = 38,
+	OP_KEYRING = 39,
 	OP_PROPAGATION = 40,
 	OP_ROOT = 41,
 	OP_ATTACH = 42,
@@ -78,8 +92,12 @@ enum kind {
 	OP_READ_ONLY = 54,
 	OP_LINK_UP = 55,
 	OP_CONSOLE = 56,
+	OP_MOVE_ROOT = 57,
+	OP_PTY = 58,
 	OP_SYNC = 64,
 	OP_GATE = 65,
+	OP_START_GATE = 66,
+	OP_HOOK = 67,
 	OP_CAP_BOUND = 72,
 	OP_USER = 73,
 	OP_CAP_SET = 74,
@@ -88,6 +106,7 @@ enum kind {
 	OP_UMASK = 77,
 	OP_CHDIR = 78,
 	OP_PERSONALITY = 79,
+	OP_LABEL = 80,
 	OP_SWEEP = 88,
 	OP_EXEC = 89,
 };
@@ -136,6 +155,13 @@ struct op {
 		struct monitor_settings monitor;
 		uint32_t dir;  /* SHIM_CGROUP */
 		struct {
+			uint32_t uid, std[3];
+			struct blob keep;
+		} leave;
+		struct {
+			uint32_t non_blocking, buffer, max_age;
+		} policy;
+		struct {
 			uint32_t files;
 			uint64_t bytes, offset;
 			struct str name;
@@ -159,11 +185,25 @@ struct op {
 		struct node node; /* NODE, MKDIR, WRITE_FILE */
 		struct {
 			struct str a, b;
-		} two; /* PROC_WRITE, SYMLINK, SYSCTL; a alone: names, MASK, READ_ONLY */
+		} two; /* PROC_WRITE, SYMLINK, SYSCTL, LABEL; a alone: names, MASK, READ_ONLY */
 		struct {
 			uint16_t rows, cols;
-		} console;
-		uint32_t number; /* SYNC, UMASK, PERSONALITY */
+		} console; /* also PTY */
+		uint32_t number; /* SYNC, UMASK, PERSONALITY, DEADLINE, IO_PRIORITY */
+		struct {
+			uint32_t mode;
+			struct blob set;
+		} mask; /* AFFINITY, MEMORY_POLICY */
+		struct {
+			uint32_t policy, priority;
+			int32_t nice;
+			uint64_t flags, runtime, deadline, period;
+		} sched;
+		struct {
+			uint32_t timeout_ms, pid_at;
+			struct str path;
+			struct blob args, env, state;
+		} hook;
 		struct {
 			uint32_t uid, gid, keep_caps;
 			struct blob groups;

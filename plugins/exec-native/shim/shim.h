@@ -1,7 +1,8 @@
 /*
  * shim.h - what the shim's files share.
  *
- * One program, four processes (plan/doc.go): helper, monitor, joiner, init.
+ * One program, four processes (plan/doc.go): helper, monitor, joiner, init; in
+ * the leaving mode the helper is the joiner, and there is no monitor.
  * Stages, each reported by number with the operation and its errno:
  *
  *	0 monitor   1 join   2 clone   3 parent   4 child   5 mounts
@@ -38,12 +39,13 @@ enum report_kind {
 	REPORT_WARNING = 6,
 	REPORT_ERROR = 7,
 	REPORT_EXITED = 8,
+	REPORT_LISTENER = 9,  /* code: the descriptor that the listener will have */
 	REPORT_FINAL = 100,   /* from here on the socket's end means: executed */
 	REPORT_CONSOLE = 101, /* a pty's master comes along */
 };
 
 enum { REPORT_MAGIC = 0x54505247, RECORD_MAGIC = 0x43455247, RECORD_SIZE = 88 };
-enum { FLAG_OOM = 1, FLAG_FAILED = 2 };
+enum { FLAG_OOM = 1, FLAG_FAILED = 2, FLAG_TIMEOUT = 4 };
 
 enum run_state {
 	STATE_MADE = 1,
@@ -104,7 +106,25 @@ struct init {
 	const char *parent_path;
 	int umask_set;
 	int must_wait; /* for the monitor, before stage 4 */
+	int leaving;   /* sync leads to the driver itself, later to who opened the gate */
+	int held;      /* leaving: a pipe that the helper writes once stage 3 is done; or -1 */
+	uint32_t uid;  /* leaving: who beside root may open the gate */
+	int labels;    /* a procfs will be needed once /proc is covered */
+	int status;    /* of the hook that failed */
+	struct blob keep; /* descriptors that the program gets beside its streams */
 };
+
+/* What a plan holds that decides how it is started; clone is its Clone. */
+struct parts {
+	int joins, parents, labels;
+	struct op clone;
+};
+void look_through(const struct plan *plan, struct parts *has);
+
+/* leave.c */
+void leave_main(const struct plan *plan, const int *files) __attribute__((noreturn));
+int leave_wait(struct init *in, const struct op *op);
+int op_start_gate(struct init *in, const struct op *op);
 
 /* init.c */
 void init_main(struct init *in) __attribute__((noreturn));
@@ -114,6 +134,10 @@ int init_root(struct init *in);
 int init_proc(struct init *in);
 int init_run(struct init *in, struct op *op);
 int clone_init(const struct op *op, const int *files, uint64_t flags);
+int parent_write(int proc, int pid, const struct op *op);
+int tell_and_wait(struct init *in, const struct op *op, struct report *r);
+void kill_on_parents_death(const struct init *in);
+void forget_dumps(void);
 int write_all(int fd, const void *p, size_t n);
 int write_proc(int proc, const char *path, const char *data, size_t n);
 
@@ -124,14 +148,20 @@ int path_make(struct init *in, const char *path, uint32_t create);
 int path_parent(struct init *in, const char *path, const char **name);
 void path_forget(struct init *in);
 
+/* hook.c: a program's words are filled into an array. */
+int op_hook(struct init *in, const struct op *op);
+const char **fill(const char **to, struct blob list);
+
 /* ops_*.c, exec.c: 0 or a negative errno. */
 int op_mount(struct init *in, const struct op *op);
 int op_file(struct init *in, const struct op *op);
 int op_cover(struct init *in, const struct op *op);
 int op_identity(struct init *in, const struct op *op);
+int op_setting(struct init *in, const struct op *op);
 int op_chdir(struct init *in, const struct op *op);
 int op_sweep(struct init *in);
 int op_exec(struct init *in, const struct op *op);
+int is_null(int fd);
 int set_attr(int fd, const struct attr *a);
 int attach_mount(int fd, int target);
 int make_fs(const char *type, struct blob *params, const int *files, uint64_t attrs);

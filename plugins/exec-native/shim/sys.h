@@ -103,6 +103,10 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 #define CLOCK_REALTIME 0
 #define CLOCK_MONOTONIC 1
 #define PROC_MAGIC 0x9fa0
+#define PROC_ROOT_INO 1
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC (1U << 2)
+#endif
 /* linux/stat.h keeps these back from programs with a C library. */
 #ifndef S_IFMT
 #define S_IFMT 00170000

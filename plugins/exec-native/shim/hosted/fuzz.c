@@ -44,6 +44,20 @@ static void use(const struct op *op)
 		read_list(op->exec.args);
 		read_list(op->exec.env);
 		break;
+	case OP_HOOK:
+		read_list(op->hook.args);
+		read_list(op->hook.env);
+		read_bytes(op->hook.state);
+		break;
+	case OP_AFFINITY:
+	case OP_MEMORY_POLICY:
+		read_bytes(op->mask.set);
+		break;
+	case OP_LEAVE:
+		list = op->leave.keep;
+		for (uint32_t i = 0; i < list.count; i++)
+			touched += blob_u32(&list);
+		break;
 	case OP_SECCOMP:
 		read_bytes(op->seccomp.filter);
 		break;

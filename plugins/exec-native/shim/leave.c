@@ -1,0 +1,157 @@
+/*
+ * leave.c - the leaving mode, for an OCI runtime: nobody of ours stays. The
+ * helper joins namespaces itself, clones the init as the driver's own child and
+ * leaves; the init reports to the driver, waits at a gate if the plan has one,
+ * and reports to whoever opens that.
+ */
+#include "shim.h"
+
+enum { POINTLESS = 125, ORDER_MS = 10000 };
+
+struct order {
+	uint32_t magic;
+	uint16_t kind, zero;
+	uint32_t a, b;
+};
+_Static_assert(sizeof(struct order) == SEND_HEADER, "order");
+
+static void settings(struct init *in, const struct plan *plan, const int *files)
+{
+	struct walk w = { .plan = plan, .at = PLAN_HEADER };
+	struct op op;
+
+	plan_next(&w, &op);
+	in->uid = op.leave.uid;
+	in->keep = op.leave.keep;
+	for (int i = 0; i < 3; i++)
+		in->std[i] = op.leave.std[i] == NO_FD ? -1 : files[op.leave.std[i]];
+}
+
+/* Stage 1, in the helper. Where stage 3 follows, /proc must be the host's. */
+static void join_first(struct init *in)
+{
+	struct walk w = { .plan = in->plan, .at = PLAN_HEADER };
+	struct op op;
+
+	while (plan_next(&w, &op) > 0 && op.stage <= STAGE_JOIN) {
+		int r = op.stage == STAGE_JOIN ? init_run(in, &op) : 0;
+
+		if (r < 0 && !op.optional)
+			init_fail(in, &op, r);
+	}
+	if (in->proc >= 0)
+		sys_close(in->proc);
+	in->proc = -1;
+}
+
+/* Stage 3: what only somebody outside may write. */
+static void help(struct init *in, int proc, int pid, int go)
+{
+	struct walk w = { .plan = in->plan, .at = PLAN_HEADER };
+	struct op op;
+
+	while (plan_next(&w, &op) > 0 && op.stage <= STAGE_PARENT) {
+		int r = op.stage != STAGE_PARENT ? 0 : proc < 0 ? proc : parent_write(proc, pid, &op);
+
+		if (r < 0 && !op.optional)
+			init_fail(in, &op, r); /* and the init ends with the pipe */
+	}
+	sys_write(go, "g", 1);
+}
+
+void leave_main(const struct plan *plan, const int *files)
+{
+	struct init in = { .plan = plan, .files = files, .sync = CONTROL_FD, .console = -1, .root = -1,
+			   .proc = -1, .mask_dir = -1, .parent = -1, .held = -1, .leaving = 1 };
+	struct report made = { .kind = REPORT_INIT };
+	struct parts has = { 0 };
+	int go[2] = { -1, -1 }, proc = -1, r = 0;
+
+	/* Whose end means that the program was executed. */
+	sys_fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC);
+	settings(&in, plan, files);
+	look_through(plan, &has);
+	in.labels = has.labels;
+	in.must_wait = has.parents != 0;
+	if (has.parents) {
+		proc = (int)sys_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+		r = (int)SYS2(__NR_pipe2, go, O_CLOEXEC);
+		in.held = go[0];
+	}
+	if (r < 0)
+		init_fail(&in, NULL, r);
+	if (has.joins)
+		join_first(&in);
+	made.pid = clone_init(&has.clone, files, CLONE_PARENT);
+	if (made.pid == 0) {
+		if (proc >= 0)
+			sys_close(proc);
+		if (go[1] >= 0)
+			sys_close(go[1]); /* so that the helper's death is an end of the pipe */
+		init_main(&in);
+	}
+	if (made.pid < 0)
+		init_fail(&in, &has.clone, made.pid);
+	report_send(CONTROL_FD, &made, -1);
+	if (has.parents)
+		help(&in, proc, made.pid, go[1]);
+	sys_exit(0);
+	__builtin_unreachable();
+}
+
+/* The driver's order: go on, or not. Its end is the start's. */
+int leave_wait(struct init *in, const struct op *op)
+{
+	struct order o = { 0 };
+	long n = sys_read(in->sync, &o, sizeof o);
+
+	if (n <= 0)
+		sys_exit(POINTLESS);
+	if (n != sizeof o || o.magic != SEND_MAGIC || o.kind != SEND_GO)
+		init_fail(in, op, -ECANCELED);
+	return 0;
+}
+
+/* One who has connected: the socket, if it may and says go in time. */
+static int admit(const struct init *in, int fd)
+{
+	struct pollfd says = { .fd = fd, .events = POLLIN };
+	struct __kernel_timespec patience = { ORDER_MS / 1000, 0 };
+	struct order o = { 0 };
+	struct ucred who = { 0 };
+	uint32_t size = sizeof who;
+
+	if (SYS5(__NR_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0 ||
+	    (who.uid && who.uid != in->uid))
+		return 0;
+	SYS5(__NR_ppoll, &says, 1, &patience, 0, 0);
+	return SYS6(__NR_recvfrom, fd, &o, sizeof o, MSG_DONTWAIT, 0, 0) == sizeof o &&
+	       o.magic == SEND_MAGIC && o.kind == SEND_GO;
+}
+
+/* Tells the creator that all is made, lets it go, and waits for somebody else
+ * to open. Only that one hears from here on whether the program was executed. */
+int op_start_gate(struct init *in, const struct op *op)
+{
+	struct report r = { .kind = REPORT_GATE, .stage = op->stage, .op = op->kind,
+			    .index = op->index };
+	int listen = in->files[op->fd], err = report_send(in->sync, &r, -1);
+
+	if (err < 0)
+		return err;
+	sys_close(in->sync);
+	in->sync = -1;
+	while (in->sync < 0) {
+		struct pollfd calls = { .fd = listen, .events = POLLIN };
+		int fd;
+
+		SYS5(__NR_ppoll, &calls, 1, 0, 0, 0);
+		fd = (int)SYS4(__NR_accept4, listen, 0, 0, SOCK_CLOEXEC);
+		if (fd >= 0 && admit(in, fd))
+			in->sync = fd;
+		else if (fd >= 0)
+			sys_close(fd);
+	}
+	sys_close(listen); /* whoever comes later finds nobody */
+	return 0;
+}
