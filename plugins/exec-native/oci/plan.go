@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -56,7 +55,7 @@ func Plan(s *specs.Spec, h Handles) (*plan.Plan, error) {
 	if h.Gate != nil {
 		p.Add(plan.StageGate, h.Gate)
 	}
-	return p, identityPart(p, s, h)
+	return p, identityPart(p, s.Process, filter{code: h.Filter}, h.Programs)
 }
 
 // clonePart is stage 2. The cgroup namespace is left for later: made by the
@@ -116,30 +115,7 @@ func childPart(p *plan.Plan, s *specs.Spec, h Handles) error {
 	if h.Network != plan.NoFD {
 		p.Add(plan.StageChild, plan.Join{FD: h.Network, Flags: unix.CLONE_NEWNET})
 	}
-	for _, l := range s.Process.Rlimits {
-		resource, err := rlimitNumber(l.Type)
-		if err != nil {
-			return err
-		}
-		p.Add(plan.StageChild, plan.Rlimit{Resource: resource, Soft: l.Soft, Hard: l.Hard})
-	}
-	if score := s.Process.OOMScoreAdj; score != nil && *score != h.OOMScore {
-		p.Add(plan.StageChild, plan.ProcWrite{Name: "oom_score_adj", Data: fmt.Sprint(*score)})
-	}
-	return nil
-}
-
-// rlimitNumber is the kernel's number of a limit.
-func rlimitNumber(name string) (uint32, error) {
-	for i, n := range []string{
-		"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
-		"MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
-	} {
-		if name == "RLIMIT_"+n {
-			return uint32(i), nil
-		}
-	}
-	return 0, errclass.Errorf(errdefs.ErrInvalidArgument, "rlimit %q is not known", name)
+	return attributePart(p, s.Process, h.OOMScore)
 }
 
 // coverPart is stage 6. The root becomes read-only last: the working directory
@@ -172,64 +148,4 @@ func coverPart(p *plan.Plan, s *specs.Spec) {
 	if s.Root.Readonly {
 		p.Add(plan.StageCover, plan.SetAttr{Path: "/", Attr: plan.Attr{Set: unix.MOUNT_ATTR_RDONLY}})
 	}
-}
-
-// identityPart is stages 8 and 9. A filter that needs no_new_privs is loaded
-// last; otherwise it must be loaded while the init still has CAP_SYS_ADMIN.
-func identityPart(p *plan.Plan, s *specs.Spec, h Handles) error {
-	sets, err := capSets(s.Process.Capabilities)
-	if err != nil {
-		return err
-	}
-	umask := uint32(0o022)
-	if s.Process.User.Umask != nil {
-		umask = *s.Process.User.Umask
-	}
-	filter := plan.Seccomp{Filter: h.Filter}
-	late := s.Process.NoNewPrivileges
-	p.Add(plan.StageIdentity, plan.Umask{Mask: umask}, plan.CapBound{Keep: sets.bounding})
-	if len(h.Filter) > 0 && !late {
-		p.Add(plan.StageIdentity, filter)
-	}
-	u := s.Process.User
-	p.Add(plan.StageIdentity,
-		plan.User{UID: u.UID, GID: u.GID, Groups: u.AdditionalGids, KeepCaps: sets.CapSet.Permitted != 0},
-		sets.CapSet)
-	if late {
-		p.Add(plan.StageIdentity, plan.NoNewPrivs{})
-	}
-	p.Add(plan.StageExec, plan.Sweep{})
-	if len(h.Filter) > 0 && late {
-		p.Add(plan.StageExec, filter)
-	}
-	p.Add(plan.StageExec, plan.Exec{Paths: h.Programs, Args: s.Process.Args, Env: s.Process.Env})
-	return nil
-}
-
-// allSets are the five sets of capabilities.
-type allSets struct {
-	bounding uint64
-	plan.CapSet
-}
-
-// capSets turns names into bits.
-func capSets(c *specs.LinuxCapabilities) (allSets, error) {
-	var s allSets
-	if c == nil {
-		return s, nil
-	}
-	for _, part := range []struct {
-		names []string
-		to    *uint64
-	}{
-		{c.Bounding, &s.bounding}, {c.Effective, &s.CapSet.Effective}, {c.Permitted, &s.CapSet.Permitted},
-		{c.Inheritable, &s.CapSet.Inheritable}, {c.Ambient, &s.CapSet.Ambient},
-	} {
-		bits, err := CapBits(part.names)
-		if err != nil {
-			return s, err
-		}
-		*part.to = bits
-	}
-	return s, nil
 }
