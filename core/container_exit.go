@@ -7,6 +7,7 @@ import "time"
 type ReportExit struct {
 	Container ContainerID `json:"container"`
 	Run       uint64      `json:"run"`
+	Exec      ExecID      `json:"exec,omitempty"` // the exec that has ended, and not the run
 	Code      int         `json:"code"`
 	Signal    int         `json:"signal,omitempty"`
 	OOMKilled bool        `json:"oom_killed,omitempty"`

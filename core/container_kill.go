@@ -6,6 +6,7 @@ import "github.com/containerd/errdefs"
 // the signal is its own affair.
 type KillContainer struct {
 	ID     ContainerID `json:"id"`
+	Exec   ExecID      `json:"exec,omitempty"` // an exec's process in the place of the container's own
 	Signal int         `json:"signal"`
 }
 

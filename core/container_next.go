@@ -17,7 +17,7 @@ func (c *Container) next(s *State) []Step {
 	graph, exec := s.Engine.Drivers.Graph, s.Engine.Drivers.Exec
 	switch verb := c.rootfsVerb(); verb {
 	case "prepare":
-		steps = append(steps, PrepareRootfs{owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph), c.ID, c.Layer})
+		steps = append(steps, PrepareRootfs{owedStep: owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph), Container: c.ID, Layer: c.Layer})
 	case "release":
 		steps = append(steps, ReleaseRootfs{owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph), c.ID})
 	}
@@ -49,7 +49,10 @@ func (c *Container) nextNet(s *State, i int) Step {
 	if network.Slot.State != Held {
 		return nil // the network comes first; its fold names us as dependents
 	}
-	return AttachNetwork{id, c.ID, slot.Run, slot.Network, c.Hostname(), []string{c.Name}, slot.Address}
+	return AttachNetwork{
+		owedStep: id, Container: c.ID, Run: slot.Run, Network: slot.Network,
+		Hostname: c.Hostname(), Names: []string{c.Name}, Address: slot.Address,
+	}
 }
 
 func (c *Container) nextProcess(exec string) Step {
@@ -61,19 +64,22 @@ func (c *Container) nextProcess(exec string) Step {
 	id := owed(stepID(c.ID.noun(), "process", verb, p.Turn), "exec", exec)
 	switch verb {
 	case "start":
-		return StartProcess{id, c.ID, p.Run, c.Name, c.Rootfs.Mounts, c.endpoint(), c.Spec, c.Attach}
+		return StartProcess{
+			owedStep: id, Container: c.ID, Run: p.Run, Name: c.Name, Rootfs: c.Rootfs.Mounts,
+			Endpoint: c.endpoint(), Spec: c.Spec, Attach: c.Attach,
+		}
 	case "kill":
 		k := p.Kills[0]
 		id.StepID = stepID(c.ID.noun(), "process", verb, k.Seq)
-		return SignalProcess{id, c.ID, p.Run, k.Signal}
+		return SignalProcess{owedStep: id, Container: c.ID, Run: p.Run, Signal: k.Signal}
 	case "signal":
-		return SignalProcess{id, c.ID, p.Run, p.Stop.Signal}
+		return SignalProcess{owedStep: id, Container: c.ID, Run: p.Run, Signal: p.Stop.Signal}
 	case "wait":
 		length := p.Stop.wait()
 		id.DriverKind, id.DriverName = "", ""
 		return Wait{id, p.Since.Add(length), length}
 	case "release", "purge":
-		return ReleaseProcess{id, c.ID, p.Run, verb == "purge"}
+		return ReleaseProcess{owedStep: id, Container: c.ID, Run: p.Run, RemoveLog: verb == "purge"}
 	}
 	return nil
 }

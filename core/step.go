@@ -26,7 +26,8 @@ type Slot struct {
 type Result struct {
 	Mounts   []Mount       `json:"mounts,omitempty"`   // PrepareRootfs
 	Endpoint *Endpoint     `json:"endpoint,omitempty"` // AttachNetwork
-	Started  *Started      `json:"started,omitempty"`  // StartProcess
+	Started  *Started      `json:"started,omitempty"`  // StartProcess, StartExec
+	UserNS   *Namespace    `json:"userns,omitempty"`   // HoldUserNS
 	Images   []LoadedImage `json:"images,omitempty"`   // LoadArchive
 	Size     int64         `json:"size,omitempty"`     // ApplyLayer: bytes unpacked
 	Instance string        `json:"instance,omitempty"` // ReplaceDriver: the new instance
@@ -53,6 +54,43 @@ type Endpoint struct {
 	Namespace Namespace `json:"namespace"`
 	Interface string    `json:"interface,omitempty"`
 	Files     []Mount   `json:"files,omitempty"`
+}
+
+// Target is a mount point that must exist in a root filesystem
+// (sdk/driver.Target).
+type Target struct {
+	Path string `json:"path"`
+	File bool   `json:"file,omitempty"`
+}
+
+// IDMap maps a container's user namespace (sdk/driver.IDMap). The zero value is
+// the host's own.
+type IDMap struct {
+	UIDs []IDMapping `json:"uids,omitempty"`
+	GIDs []IDMapping `json:"gids,omitempty"`
+}
+
+// IDMapping maps Size ids from Container on to the host's from Host on.
+type IDMapping struct {
+	Container uint32 `json:"container"`
+	Host      uint32 `json:"host"`
+	Size      uint32 `json:"size"`
+}
+
+// Shares says which namespaces of other containers' present runs a run is put
+// in; nil: none.
+type Shares struct {
+	PID     *RunKey `json:"pid,omitempty"`
+	IPC     *RunKey `json:"ipc,omitempty"`
+	UTS     *RunKey `json:"uts,omitempty"`
+	Network *RunKey `json:"network,omitempty"` // the step's Endpoint is that container's, too
+}
+
+// RunKey names a run of a container.
+type RunKey struct {
+	Container ContainerID `json:"container"`
+	Run       uint64      `json:"run"`
+	PID       int         `json:"pid,omitempty"` // of its first process; 0: it does not run
 }
 
 // Started is a running process (sdk/execdriver.Started).
@@ -103,6 +141,8 @@ type (
 		owedStep
 		Container ContainerID `json:"container"`
 		Layer     LayerID     `json:"layer,omitempty"` // topmost; empty for an empty root
+		IDMap     IDMap       `json:"id_map,omitzero"`
+		Targets   []Target    `json:"targets,omitempty"` // of the container's own mounts
 	}
 	// ReleaseRootfs gives it back.
 	ReleaseRootfs struct {
@@ -118,6 +158,7 @@ type (
 		Hostname  string      `json:"hostname"`
 		Names     []string    `json:"names,omitempty"`
 		Address   Address     `json:"address"`
+		UserNS    Namespace   `json:"userns,omitzero"` // that must own the network namespace
 	}
 	// DetachNetwork gives the endpoint back.
 	DetachNetwork struct {
@@ -136,12 +177,17 @@ type (
 		Endpoint  Endpoint    `json:"endpoint"`
 		Spec      Spec        `json:"spec"`
 		Attach    bool        `json:"attach,omitempty"` // wait at the gate for a client
+		IDMap     IDMap       `json:"id_map,omitzero"`
+		UserNS    Namespace   `json:"userns,omitzero"` // the one held for the container
+		Shares    Shares      `json:"shares,omitzero"`
 	}
-	// SignalProcess delivers a signal.
+	// SignalProcess delivers a signal to a run's first process, or to an
+	// exec's.
 	SignalProcess struct {
 		owedStep
 		Container ContainerID `json:"container"`
 		Run       uint64      `json:"run"`
+		Exec      ExecID      `json:"exec,omitempty"`
 		Signal    int         `json:"signal"`
 	}
 	// Wait ends when Length has passed by the monotonic clock, or when the
@@ -151,15 +197,75 @@ type (
 		Until  time.Time     `json:"until"`
 		Length time.Duration `json:"length_ns"`
 	}
-	// ReleaseProcess ends what is left of a run.
+	// ReleaseProcess ends what is left of a run, or of an exec.
 	ReleaseProcess struct {
 		owedStep
 		Container ContainerID `json:"container"`
 		Run       uint64      `json:"run"`
+		Exec      ExecID      `json:"exec,omitempty"`
 		RemoveLog bool        `json:"remove_log,omitempty"` // the container is being removed: its log goes too
 	}
 	// RemoveLog removes a container's log files.
 	RemoveLog struct {
+		owedStep
+		Container ContainerID `json:"container"`
+	}
+	// StartExec runs a further process in a run.
+	StartExec struct {
+		owedStep
+		Container ContainerID `json:"container"`
+		Run       uint64      `json:"run"`
+		Exec      ExecID      `json:"exec"`
+		Spec      ExecSpec    `json:"spec"` // whole: what the exec leaves out is the container's
+		Groups    []string    `json:"groups,omitempty"`
+		Attach    bool        `json:"attach,omitempty"` // wait at the gate for a client
+	}
+	// Freeze holds all processes of a run.
+	Freeze struct {
+		owedStep
+		Container ContainerID `json:"container"`
+		Run       uint64      `json:"run"`
+	}
+	// Thaw lets them go on.
+	Thaw struct {
+		owedStep
+		Container ContainerID `json:"container"`
+		Run       uint64      `json:"run"`
+	}
+	// UpdateResources changes the limits of a run, all or none.
+	UpdateResources struct {
+		owedStep
+		Container ContainerID `json:"container"`
+		Run       uint64      `json:"run"`
+		Resources Resources   `json:"resources"` // whole
+	}
+	// WatchHealth has the driver's host probe a run until it is told
+	// otherwise. It ends when the host has taken the watch over; asked again
+	// for the same run, the watch goes on as it is.
+	WatchHealth struct {
+		owedStep
+		Container ContainerID `json:"container"`
+		Run       uint64      `json:"run"`
+		Spec      Health      `json:"spec"`    // no field is zero but what means so
+		Process   Process     `json:"process"` // Env, User, Groups and Cwd of the probes
+		Status    string      `json:"status"`  // the last one that was reported
+		Streak    int         `json:"streak,omitempty"`
+		Started   time.Time   `json:"started"` // of the run: the start period counts from here
+	}
+	// UnwatchHealth ends the watch; nothing is reported afterwards.
+	UnwatchHealth struct {
+		owedStep
+		Container ContainerID `json:"container"`
+		Run       uint64      `json:"run"`
+	}
+	// HoldUserNS makes the container's user namespace.
+	HoldUserNS struct {
+		owedStep
+		Container ContainerID `json:"container"`
+		IDMap     IDMap       `json:"id_map"`
+	}
+	// ReleaseUserNS gives it back.
+	ReleaseUserNS struct {
 		owedStep
 		Container ContainerID `json:"container"`
 	}
@@ -232,26 +338,34 @@ type (
 
 // The names of the steps on the bus.
 
-func (PrepareRootfs) name() string  { return "container.prepare-rootfs" }
-func (ReleaseRootfs) name() string  { return "container.release-rootfs" }
-func (AttachNetwork) name() string  { return "container.attach-network" }
-func (DetachNetwork) name() string  { return "container.detach-network" }
-func (StartProcess) name() string   { return "container.start-process" }
-func (SignalProcess) name() string  { return "container.signal-process" }
-func (Wait) name() string           { return "container.wait" }
-func (ReleaseProcess) name() string { return "container.release-process" }
-func (RemoveLog) name() string      { return "container.remove-log" }
-func (LoadArchive) name() string    { return "image.load-archive" }
-func (Reconcile) name() string      { return "image.reconcile" }
-func (NameImage) name() string      { return "image.set-names" }
-func (RemoveImage) name() string    { return "image.remove-content" }
-func (ApplyLayer) name() string     { return "layer.apply" }
-func (RemoveLayer) name() string    { return "layer.remove" }
-func (CreateNetwork) name() string  { return "network.create" }
-func (RemoveNetwork) name() string  { return "network.remove" }
-func (ReplaceDriver) name() string  { return "driver.replace" }
-func (StopDriver) name() string     { return "driver.stop" }
-func (GiveBack) name() string       { return "driver.give-back" }
+func (PrepareRootfs) name() string   { return "container.prepare-rootfs" }
+func (ReleaseRootfs) name() string   { return "container.release-rootfs" }
+func (AttachNetwork) name() string   { return "container.attach-network" }
+func (DetachNetwork) name() string   { return "container.detach-network" }
+func (StartProcess) name() string    { return "container.start-process" }
+func (SignalProcess) name() string   { return "container.signal-process" }
+func (Wait) name() string            { return "container.wait" }
+func (ReleaseProcess) name() string  { return "container.release-process" }
+func (RemoveLog) name() string       { return "container.remove-log" }
+func (StartExec) name() string       { return "container.start-exec" }
+func (Freeze) name() string          { return "container.freeze" }
+func (Thaw) name() string            { return "container.thaw" }
+func (UpdateResources) name() string { return "container.update-resources" }
+func (WatchHealth) name() string     { return "container.watch-health" }
+func (UnwatchHealth) name() string   { return "container.unwatch-health" }
+func (HoldUserNS) name() string      { return "container.hold-userns" }
+func (ReleaseUserNS) name() string   { return "container.release-userns" }
+func (LoadArchive) name() string     { return "image.load-archive" }
+func (Reconcile) name() string       { return "image.reconcile" }
+func (NameImage) name() string       { return "image.set-names" }
+func (RemoveImage) name() string     { return "image.remove-content" }
+func (ApplyLayer) name() string      { return "layer.apply" }
+func (RemoveLayer) name() string     { return "layer.remove" }
+func (CreateNetwork) name() string   { return "network.create" }
+func (RemoveNetwork) name() string   { return "network.remove" }
+func (ReplaceDriver) name() string   { return "driver.replace" }
+func (StopDriver) name() string      { return "driver.stop" }
+func (GiveBack) name() string        { return "driver.give-back" }
 
 // StepBehind names the step whose good end an event tells, for people who read
 // the log; "" for events that no step has brought.
