@@ -21,7 +21,7 @@
 //	       18  lost       u32 stream, u32 zero, u64 from, u64 to: this stream's
 //	                      bytes at log offsets from ≤ n < to were not sent
 //	       19  exit       i32 code, i32 signal, u32 flags (1 OOM, 2 start failed,
-//	                      8 guessed), u32 zero, u64 time ns, u16 stage, u16 op,
+//	                      4 killed at its deadline, 8 guessed), u32 zero, u64 time ns, u16 stage, u16 op,
 //	                      u32 index, i32 errno, u32 zero: always the last frame
 //	       20  state      u16 version, u16 state (1 made, 2 running, 3 exited,
 //	                      4 failed), i32 pid, i32 pid of the shim, u32 zero,

@@ -210,6 +210,7 @@ func ParseState(p []byte) (State, error) {
 const (
 	exitOOM     = 1
 	exitFailed  = 2
+	exitTimeout = 4
 	exitGuessed = 8
 )
 
@@ -219,6 +220,7 @@ type Exit struct {
 	Signal  int // or 0
 	OOM     bool
 	Failed  bool // the start failed: Code is 125, 126 or 127, and the rest says where
+	Timeout bool // killed at the deadline of its plan
 	Guessed bool // the shim was lost; Code is what is likely
 	Time    time.Time
 	Stage   uint16 // of a failed start: numbers of package plan
@@ -235,6 +237,9 @@ func (e Exit) Frame() Frame {
 	}
 	if e.Failed {
 		flags |= exitFailed
+	}
+	if e.Timeout {
+		flags |= exitTimeout
 	}
 	if e.Guessed {
 		flags |= exitGuessed
@@ -262,6 +267,7 @@ func ParseExit(p []byte) (Exit, error) {
 		Signal:  int(int32(be.Uint32(p[4:]))),
 		OOM:     flags&exitOOM != 0,
 		Failed:  flags&exitFailed != 0,
+		Timeout: flags&exitTimeout != 0,
 		Guessed: flags&exitGuessed != 0,
 		Time:    time.Unix(0, int64(be.Uint64(p[16:]))),
 		Stage:   be.Uint16(p[24:]),

@@ -190,6 +190,7 @@ func TestUnderSanitizers(t *testing.T) {
 		{"leaving", TestLeaving}, {"leaving failures", TestLeavingFailures}, {"start gate", TestStartGate},
 		{"leaving terminal", TestLeavingTerminal}, {"kept", TestKeptDescriptors}, {"hooks", TestHooks},
 		{"failing hooks", TestHooksThatFail}, {"exec", TestExecWithoutMonitor},
+		{"settings", TestSettings}, {"labels", TestLabels}, {"listener", TestListener}, {"deadline", TestDeadline},
 	} {
 		t.Run(c.name, c.f)
 	}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -50,5 +51,24 @@ func TestSealWays(t *testing.T) {
 				t.Errorf("writing to the program: %v, want %v", err, way.want)
 			}
 		})
+	}
+}
+
+// TestNoRelocations: nothing would carry them out before the shim's first
+// instruction, so an array of addresses would hold nonsense.
+func TestNoRelocations(t *testing.T) {
+	path, err := buildShim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, s := range f.Sections {
+		if (s.Type == elf.SHT_RELA || s.Type == elf.SHT_REL) && s.Size > 0 {
+			t.Errorf("%s holds %d bytes", s.Name, s.Size)
+		}
 	}
 }

@@ -37,6 +37,11 @@ static int apply(const struct op *op, const int *files)
 		return (int)sys_fcntl(M.listen, F_SETFL, O_RDWR | O_NONBLOCK);
 	case OP_LOG:
 		return log_open(op, files);
+	case OP_DEADLINE:
+		M.limit_ms = op->number;
+		return 0;
+	case OP_LOG_POLICY:
+		return log_policy(op);
 	case OP_OOM_COUNTER:
 		M.oom = files[op->fd];
 		M.oom_before = oom_count();

@@ -297,14 +297,13 @@ static void get_identity_op(struct cur *c, struct op *op)
 }
 
 /* What the attributes of security modules are called; nothing else of /proc is
- * reached through a label. */
+ * reached through a label. One string: an array of them would need relocations. */
 static int is_label(struct str s)
 {
-	static const char *const names[] = { "exec", "apparmor/exec", "keycreate", "sockcreate",
-					     "fscreate" };
+	static const char names[] = "exec\0apparmor/exec\0keycreate\0sockcreate\0fscreate\0";
 
-	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-		if (strlen(names[i]) == s.n && memcmp(names[i], s.s, s.n) == 0)
+	for (const char *name = names; *name; name += strlen(name) + 1)
+		if (strlen(name) == s.n && memcmp(name, s.s, s.n) == 0)
 			return 1;
 	return 0;
 }
