@@ -22,7 +22,8 @@ import (
 // StreamRequest as JSON, and may pass one descriptor with it; the server
 // answers with one line, an Answer as JSON, and may pass one descriptor with
 // that. After an answer without an error the connection carries raw bytes, in
-// whatever way the operation says. A line has at most MaxStreamLine bytes.
+// whatever way the operation says. A request has at most MaxStreamLine bytes, an
+// answer MaxStreamAnswer: some answers are lists.
 
 // The names of the sockets in the engine's run directory.
 const (
@@ -32,9 +33,12 @@ const (
 	ReadStreamSocket = "read-streams.sock" // of those who may read
 )
 
-// MaxStreamLine bounds the two lines at the beginning of a stream, in bytes,
-// with their newline.
-const MaxStreamLine = 64 << 10
+// MaxStreamLine bounds the line that opens a stream, MaxStreamAnswer the one that
+// answers it, in bytes, with their newline.
+const (
+	MaxStreamLine   = 64 << 10
+	MaxStreamAnswer = 16 << 20
+)
 
 // StreamRequest opens a stream.
 type StreamRequest struct {
@@ -129,7 +133,7 @@ func begin(conn *net.UnixConn, line []byte, file *os.File) (*Stream, error) {
 	if err := SendLine(conn, line, file); err != nil {
 		return nil, errclass.Errorf(errdefs.ErrUnavailable, "send the request: %w", err)
 	}
-	line, early, passed, err := ReceiveLine(conn)
+	line, early, passed, err := ReceiveLine(conn, MaxStreamAnswer)
 	if err != nil {
 		return nil, errclass.Errorf(errdefs.ErrUnavailable, "read the answer: %w", err)
 	}
@@ -177,8 +181,9 @@ func OpenedStream(conn *net.UnixConn, body json.RawMessage, file *os.File, early
 
 // ReceiveLine reads a line, without its newline, and the descriptor that came
 // with it, if there was one. The second slice is what came behind the line. Of
-// several descriptors all are closed, and the line is refused.
-func ReceiveLine(conn *net.UnixConn) ([]byte, []byte, *os.File, error) {
+// several descriptors all are closed, and the line is refused, as one of more
+// than limit bytes is.
+func ReceiveLine(conn *net.UnixConn, limit int) ([]byte, []byte, *os.File, error) {
 	var line []byte
 	var passed *os.File
 	fail := func(err error) ([]byte, []byte, *os.File, error) {
@@ -210,8 +215,8 @@ func ReceiveLine(conn *net.UnixConn) ([]byte, []byte, *os.File, error) {
 			line = append(line, buf[:end]...)
 			return line, bytes.Clone(buf[end+1 : n]), passed, nil
 		}
-		if line = append(line, buf[:n]...); len(line) >= MaxStreamLine {
-			return fail(errclass.Errorf(errdefs.ErrInvalidArgument, "a line of more than %d bytes", MaxStreamLine))
+		if line = append(line, buf[:n]...); len(line) >= limit {
+			return fail(errclass.Errorf(errdefs.ErrInvalidArgument, "a line of more than %d bytes", limit))
 		}
 	}
 }

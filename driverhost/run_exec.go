@@ -6,7 +6,6 @@ import (
 
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/sdk/execdriver"
-	"github.com/gantryd/gantry/sdk/netdriver"
 )
 
 func runExec(ctx context.Context, d execdriver.Driver, st core.Step) (core.Result, error) {
@@ -32,34 +31,6 @@ func runExec(ctx context.Context, d execdriver.Driver, st core.Step) (core.Resul
 		}
 	}
 	return core.Result{}, noRunner(st)
-}
-
-// startOf puts the step into the driver's words.
-func startOf(st *core.StartProcess) execdriver.Start {
-	sp := &st.Spec
-	s := execdriver.Start{
-		Key:  execdriver.Key{Container: string(st.Container), Run: st.Run},
-		Name: st.Name, Hostname: sp.Network.Hostname,
-		Rootfs: toMounts(st.Rootfs), ReadOnly: sp.Rootfs.ReadOnly, Mounts: toMounts(st.Endpoint.Files),
-		Network:   netdriver.Namespace(st.Endpoint.Namespace),
-		Process:   execdriver.Process{Args: sp.Process.Args(), Cwd: sp.Process.Cwd, User: sp.Process.User},
-		Resources: limitsOf(&sp.Resources),
-		Security:  securityOf(&sp.Security),
-		Stdio: execdriver.Stdio{
-			OpenStdin: sp.Process.OpenStdin, WaitAttach: st.Attach,
-			Log: execdriver.LogConfig{Driver: sp.Logging.Driver, MaxBytes: sp.Logging.MaxBytes, MaxFiles: sp.Logging.MaxFiles},
-		},
-	}
-	if s.Hostname == "" {
-		s.Hostname = string(st.Container)[:12]
-	}
-	if s.Stdio.Log.Driver == "" || s.Stdio.Log.Driver == "json-file" {
-		s.Stdio.Log.Driver = "local"
-	}
-	for _, e := range sp.Process.Env {
-		s.Process.Env = append(s.Process.Env, e.Name+"="+e.Value)
-	}
-	return s
 }
 
 // exiter is a driver that watches processes.
@@ -96,41 +67,4 @@ func (d *hosted) followExits(p *process, e exiter) {
 		case <-ctx.Done():
 		}
 	}
-}
-
-func limitsOf(r *core.Resources) execdriver.Resources {
-	return execdriver.Resources{
-		MemoryBytes: r.MemoryBytes, MemorySwapBytes: r.MemorySwapBytes, MemoryReservationBytes: r.MemoryReservationBytes,
-		MemorySwappiness: r.MemorySwappiness, OOMKillDisable: r.OOMKillDisable,
-		NanoCPUs: r.NanoCPUs, CPUShares: r.CPUShares, CPUPeriod: r.CPUPeriod, CPUQuota: r.CPUQuota,
-		CPURealtimePeriod: r.CPURealtimePeriod, CPURealtimeRuntime: r.CPURealtimeRuntime,
-		CpusetCPUs: r.CpusetCPUs, CpusetMems: r.CpusetMems, PidsLimit: r.PidsLimit,
-		BlkioWeight: r.BlkioWeight, BlkioWeightDevices: ratesOf(r.BlkioWeightDevices, func(d core.DeviceWeight) (string, uint64) { return d.Path, uint64(d.Weight) }),
-		BlkioReadBps: ratesOf(r.BlkioReadBps, rate), BlkioWriteBps: ratesOf(r.BlkioWriteBps, rate),
-		BlkioReadIOps: ratesOf(r.BlkioReadIOps, rate), BlkioWriteIOps: ratesOf(r.BlkioWriteIOps, rate),
-		CgroupParent: r.CgroupParent,
-	}
-}
-
-func rate(d core.DeviceRate) (string, uint64) { return d.Path, d.Rate }
-
-func ratesOf[T any](list []T, of func(T) (string, uint64)) []execdriver.DeviceRate {
-	var out []execdriver.DeviceRate
-	for _, d := range list {
-		path, n := of(d)
-		out = append(out, execdriver.DeviceRate{Path: path, Rate: n})
-	}
-	return out
-}
-
-func securityOf(s *core.Security) execdriver.Security {
-	out := execdriver.Security{
-		Privileged: s.Privileged, CapAdd: s.CapAdd, CapDrop: s.CapDrop, NoNewPrivileges: s.NoNewPrivileges,
-		Seccomp: s.Seccomp, AppArmor: s.AppArmor, SELinux: s.SELinux, OpenPaths: s.OpenPaths,
-		DeviceRules: s.DeviceRules, Sysctls: s.Sysctls,
-	}
-	for _, d := range s.Devices {
-		out.Devices = append(out.Devices, execdriver.Device(d))
-	}
-	return out
 }

@@ -154,7 +154,7 @@ func TestUnavailableIsTriedAgain(t *testing.T) {
 	if w.log.Head().Seq != before {
 		t.Error("failures that are tried again were recorded")
 	}
-	out, err := ask[query.Steps](w, query.StepList, nil)
+	out, err := inquire[query.Steps](w, query.StepList, nil)
 	if err != nil || len(out.Steps) != 1 || out.Steps[0].Last != "driver is being started" {
 		t.Errorf("the step that is tried again: %+v, %v", out, err)
 	}

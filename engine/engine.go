@@ -39,7 +39,8 @@ type Begin struct {
 type Options struct {
 	Log   eventlog.Log
 	Hosts Hosts
-	Keys  Keys // of sealed values
+	Asker Asker // of drivers, for what is no step; nil: nobody can be asked
+	Keys  Keys  // of sealed values
 
 	Begin   Begin
 	Machine query.Info // what is told about the process and the machine beside the state
@@ -110,6 +111,8 @@ type Engine struct {
 	durable *core.State
 
 	dispatch *dispatch
+	asks     *asker
+	meter    *meter
 	stopping atomic.Bool // see Halt
 	turning  atomic.Bool // Turn is at work
 }
@@ -145,6 +148,7 @@ func Open(o Options) (*Engine, error) {
 		e.log.Warn("keys of containers that are gone could not be destroyed", "error", err)
 	}
 	e.dispatch.epoch = e.durable.Engine.Epoch
+	e.asks, e.meter = &asker{to: o.Asker, epoch: e.dispatch.epoch}, newMeter()
 	e.pending, e.opening = e.durable.Nouns(), false
 	return e, nil
 }

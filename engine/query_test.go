@@ -41,11 +41,11 @@ func must[T any](t *testing.T) func(T, error) T {
 
 func TestLists(t *testing.T) {
 	w := lived(t)
-	running := must[query.Containers](t)(ask[query.Containers](w, query.ContainerList, nil))
+	running := must[query.Containers](t)(inquire[query.Containers](w, query.ContainerList, nil))
 	if len(running.Containers) != 1 || running.Containers[0].Name != "frontend" || running.Seq != w.e.durable.Seq {
 		t.Errorf("running: %+v", running)
 	}
-	all := must[query.Containers](t)(ask[query.Containers](w, query.ContainerList, query.ListIn{All: true}))
+	all := must[query.Containers](t)(inquire[query.Containers](w, query.ContainerList, query.ListIn{All: true}))
 	if len(all.Containers) != 2 || all.Containers[0].Name != "backend" || all.Containers[0].Exit.Code != 3 || all.Containers[0].Status != "exited" {
 		t.Errorf("all, newest first: %+v", all)
 	}
@@ -54,27 +54,27 @@ func TestLists(t *testing.T) {
 		!slices.Equal(c.Holds, []string{"rootfs", "net-bridge", "process", "log"}) {
 		t.Errorf("in a line: %+v", c)
 	}
-	images := must[query.Images](t)(ask[query.Images](w, query.ImageList, nil))
+	images := must[query.Images](t)(inquire[query.Images](w, query.ImageList, nil))
 	if len(images.Images) != 1 || images.Images[0].Containers != 2 || !images.Images[0].Ready || images.Images[0].Unpacked != 1 {
 		t.Errorf("images: %+v", images)
 	}
-	networks := must[query.Networks](t)(ask[query.Networks](w, query.NetworkList, nil))
+	networks := must[query.Networks](t)(inquire[query.Networks](w, query.NetworkList, nil))
 	if len(networks.Networks) != 3 || networks.Networks[0].Name != "bridge" || !networks.Networks[0].Held {
 		t.Errorf("networks: %+v", networks)
 	}
-	drivers := must[query.Drivers](t)(ask[query.Drivers](w, query.DriverList, nil))
+	drivers := must[query.Drivers](t)(inquire[query.Drivers](w, query.DriverList, nil))
 	if len(drivers.Drivers) != 6 || drivers.Drivers[0].ID != "exec/native" || drivers.Drivers[0].Instance != "instance-1" {
 		t.Errorf("drivers: %+v", drivers)
 	}
-	jobs := must[query.Jobs](t)(ask[query.Jobs](w, query.JobList, query.JobsIn{Noun: "container"}))
+	jobs := must[query.Jobs](t)(inquire[query.Jobs](w, query.JobList, query.JobsIn{Noun: "container"}))
 	if len(jobs.Jobs) != 2 || jobs.Jobs[0].Seq < jobs.Jobs[1].Seq || jobs.Jobs[0].State != core.JobDone {
 		t.Errorf("jobs: %+v", jobs)
 	}
-	info := must[query.Info](t)(ask[query.Info](w, query.EngineInfo, nil))
+	info := must[query.Info](t)(inquire[query.Info](w, query.EngineInfo, nil))
 	if info.Containers != 2 || info.Running != 1 || info.Networks != 3 || info.Engine.Name != "test" {
 		t.Errorf("info: %+v", info)
 	}
-	hash := must[query.Hash](t)(ask[query.Hash](w, query.EngineHash, nil))
+	hash := must[query.Hash](t)(inquire[query.Hash](w, query.EngineHash, nil))
 	if hash.Hash != w.e.durable.Hash() || hash.Log != w.log.Head().Hash.String() {
 		t.Errorf("hash: %+v", hash)
 	}
@@ -82,26 +82,26 @@ func TestLists(t *testing.T) {
 
 func TestInspect(t *testing.T) {
 	w := lived(t)
-	c := must[query.ContainerDetail](t)(ask[query.ContainerDetail](w, query.ContainerInspect, query.RefIn{Ref: hexOf(1)[:64]}))
+	c := must[query.ContainerDetail](t)(inquire[query.ContainerDetail](w, query.ContainerInspect, query.RefIn{Ref: hexOf(1)[:64]}))
 	if c.Name != "frontend" || c.State.Name != "frontend" || c.State.Run != 1 {
 		t.Errorf("container: %+v", c)
 	}
-	i := must[query.ImageDetail](t)(ask[query.ImageDetail](w, query.ImageInspect, query.RefIn{Ref: "aaaa"}))
+	i := must[query.ImageDetail](t)(inquire[query.ImageDetail](w, query.ImageInspect, query.RefIn{Ref: "aaaa"}))
 	if len(i.Layers) != 1 || i.Layers[0].Slot.State != core.Held {
 		t.Errorf("image: %+v", i)
 	}
-	n := must[query.NetworkDetail](t)(ask[query.NetworkDetail](w, query.NetworkInspect, query.RefIn{Ref: "bridge"}))
+	n := must[query.NetworkDetail](t)(inquire[query.NetworkDetail](w, query.NetworkInspect, query.RefIn{Ref: "bridge"}))
 	if len(n.Attachments) != 1 || n.Attachments[0].ContainerName != "frontend" {
 		t.Errorf("network: %+v", n)
 	}
 	for _, ref := range []string{"exec/native", "exec-native", "gantry-exec-native"} {
-		d := must[query.DriverDetail](t)(ask[query.DriverDetail](w, query.DriverInspect, query.RefIn{Ref: ref}))
+		d := must[query.DriverDetail](t)(inquire[query.DriverDetail](w, query.DriverInspect, query.RefIn{Ref: ref}))
 		if d.ID != "exec/native" || !d.Chosen {
 			t.Errorf("driver %s: %+v", ref, d)
 		}
 	}
-	job := must[query.Jobs](t)(ask[query.Jobs](w, query.JobList, nil)).Jobs[0]
-	j := must[query.JobDetail](t)(ask[query.JobDetail](w, query.JobInspect, query.RefIn{Ref: string(job.ID)}))
+	job := must[query.Jobs](t)(inquire[query.Jobs](w, query.JobList, nil)).Jobs[0]
+	j := must[query.JobDetail](t)(inquire[query.JobDetail](w, query.JobInspect, query.RefIn{Ref: string(job.ID)}))
 	if j.Job.ID != job.ID || j.Job.Actor.UID != 7 {
 		t.Errorf("job: %+v", j)
 	}
@@ -118,18 +118,18 @@ func TestWrongNamesGetTheNearestRightOne(t *testing.T) {
 		{query.ImageInspect, "docker.io/library/busybix:latest", "did you mean busybox?"},
 		{query.NounResolve, "frontnd", "did you mean frontend?"},
 	} {
-		_, err := ask[json.RawMessage](w, c.name, query.RefIn{Ref: c.ref})
+		_, err := inquire[json.RawMessage](w, c.name, query.RefIn{Ref: c.ref})
 		if !errdefs.IsNotFound(err) || errclass.Hint(err) != c.hint {
 			t.Errorf("%s %s: %v, hint %q, want %q", c.name, c.ref, err, errclass.Hint(err), c.hint)
 		}
 	}
-	if _, err := ask[json.RawMessage](w, query.ContainerInspect, query.RefIn{Ref: "0000"}); !errdefs.IsInvalidArgument(err) {
+	if _, err := inquire[json.RawMessage](w, query.ContainerInspect, query.RefIn{Ref: "0000"}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("an ambiguous prefix: %v", err)
 	}
-	if _, err := ask[json.RawMessage](w, "no.such", nil); !errdefs.IsNotImplemented(err) {
+	if _, err := inquire[json.RawMessage](w, "no.such", nil); !errdefs.IsNotImplemented(err) {
 		t.Errorf("an unknown query: %v", err)
 	}
-	r := must[query.Resolved](t)(ask[query.Resolved](w, query.NounResolve, query.ResolveIn{Ref: "busybox"}))
+	r := must[query.Resolved](t)(inquire[query.Resolved](w, query.NounResolve, query.ResolveIn{Ref: "busybox"}))
 	if r.Kind != "image" || r.Name != "docker.io/library/busybox:latest" {
 		t.Errorf("busybox is %+v", r)
 	}
@@ -164,7 +164,7 @@ func TestReadLog(t *testing.T) {
 	w := lived(t)
 	get := func(in query.LogIn) query.LogPage {
 		t.Helper()
-		return must[query.LogPage](t)(ask[query.LogPage](w, query.LogRead, in))
+		return must[query.LogPage](t)(inquire[query.LogPage](w, query.LogRead, in))
 	}
 	all := get(query.LogIn{})
 	if !all.Done || uint64(len(all.Events)) != all.Head || all.Head != w.log.Head().Seq {
@@ -194,7 +194,7 @@ func TestReadLog(t *testing.T) {
 			t.Errorf("about another: %s", line)
 		}
 	}
-	job := must[query.Jobs](t)(ask[query.Jobs](w, query.JobList, nil)).Jobs[0]
+	job := must[query.Jobs](t)(inquire[query.Jobs](w, query.JobList, nil)).Jobs[0]
 	if names := events(t, get(query.LogIn{Job: string(job.ID)})); names[0] != "job.accepted" || len(names) < 4 {
 		t.Errorf("of one job: %v", names)
 	}
@@ -223,7 +223,7 @@ func TestWhy(t *testing.T) {
 	w := lived(t)
 	chain := func(ref string) (names []string, last query.Link) {
 		t.Helper()
-		why := must[query.Why](t)(ask[query.Why](w, query.ContainerWhy, query.RefIn{Ref: ref}))
+		why := must[query.Why](t)(inquire[query.Why](w, query.ContainerWhy, query.RefIn{Ref: ref}))
 		for _, l := range why.Chain {
 			var h eventHead
 			if err := json.Unmarshal(l.Event, &h); err != nil {
@@ -250,22 +250,22 @@ func TestWhy(t *testing.T) {
 	if !slices.Contains(names, "container.signaled") || !slices.Contains(names, "container.stop-wanted") || last.Job.Command != "container.stop" {
 		t.Errorf("a stop: %v, by %+v", names, last.Job)
 	}
-	if _, err := ask[query.Why](w, query.ContainerWhy, query.RefIn{Ref: "nobody"}); !errdefs.IsNotFound(err) {
+	if _, err := inquire[query.Why](w, query.ContainerWhy, query.RefIn{Ref: "nobody"}); !errdefs.IsNotFound(err) {
 		t.Errorf("nobody: %v", err)
 	}
 }
 
 func TestOwedStepsAreShown(t *testing.T) {
 	w := held(t, "container.start-process")
-	steps := must[query.Steps](t)(ask[query.Steps](w, query.StepList, nil)).Steps
+	steps := must[query.Steps](t)(inquire[query.Steps](w, query.StepList, nil)).Steps
 	if len(steps) != 1 || steps[0].State != "running" || steps[0].Driver != "exec/native" || steps[0].Name != "container.start-process" {
 		t.Errorf("in flight: %+v", steps)
 	}
-	d := must[query.ContainerDetail](t)(ask[query.ContainerDetail](w, query.ContainerInspect, query.RefIn{Ref: "web"}))
+	d := must[query.ContainerDetail](t)(inquire[query.ContainerDetail](w, query.ContainerInspect, query.RefIn{Ref: "web"}))
 	if len(d.Steps) != 1 || len(d.Jobs) != 1 {
 		t.Errorf("of the container: %+v, %+v", d.Steps, d.Jobs)
 	}
-	dr := must[query.DriverDetail](t)(ask[query.DriverDetail](w, query.DriverInspect, query.RefIn{Ref: "exec/native"}))
+	dr := must[query.DriverDetail](t)(inquire[query.DriverDetail](w, query.DriverInspect, query.RefIn{Ref: "exec/native"}))
 	if dr.InFlight != 1 || fmt.Sprint(dr.Steps) != fmt.Sprint(d.Steps) {
 		t.Errorf("of the driver: %+v", dr)
 	}

@@ -88,7 +88,7 @@ func TestSecretsAreNowhereInClear(t *testing.T) {
 	if bytes.Contains(stream.Bytes(), []byte(planted)) || !bytes.Contains(stream.Bytes(), []byte("TOKEN")) {
 		t.Error("the stream holds the value, or not the name")
 	}
-	detail, err := ask[query.ContainerDetail](w, query.ContainerInspect, query.RefIn{Ref: "web"})
+	detail, err := inquire[query.ContainerDetail](w, query.ContainerInspect, query.RefIn{Ref: "web"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,8 +25,11 @@ import (
 // pathsIn is where a test's shim and its log would be.
 func pathsIn(dir string) Paths {
 	return Paths{
-		Socket: func(id core.ContainerID, run uint64) string { return filepath.Join(dir, string(id[:4])) },
-		Log:    func(id core.ContainerID) string { return filepath.Join(dir, "output.log") },
+		Socket: func(id core.ContainerID, _ uint64, x core.ExecID) string {
+			return filepath.Join(dir, string(id[:4])+string(x))
+		},
+		Copy: func(name string) string { return filepath.Join(dir, "copy-"+name) },
+		Log:  func(id core.ContainerID) string { return filepath.Join(dir, "output.log") },
 	}
 }
 
@@ -50,7 +53,7 @@ func TestAttachWaitsForTheShim(t *testing.T) {
 	said := make(chan string, 1)
 	go func() {
 		time.Sleep(20 * time.Millisecond)
-		l, err := net.Listen("unix", p.Socket(core.ContainerID(hexOf(1)), 1))
+		l, err := net.Listen("unix", p.Socket(core.ContainerID(hexOf(1)), 1, ""))
 		if err != nil {
 			said <- err.Error()
 			return

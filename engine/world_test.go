@@ -289,13 +289,13 @@ func (w *world) atRest() {
 		w.t.Fatalf("at %d the folds differ: head %.12s, durable %.12s, log %.12s", w.e.head.Seq, head, durable, log)
 	}
 	if n := w.e.Busy(); n != 0 {
-		steps, err := ask[query.Steps](w, query.StepList, nil)
+		steps, err := inquire[query.Steps](w, query.StepList, nil)
 		w.t.Fatalf("%d steps are in flight at rest: %+v %v", n, steps, err)
 	}
 }
 
 // ask answers a query of the world's engine.
-func ask[Out any](w *world, name string, in any) (Out, error) {
+func inquire[Out any](w *world, name string, in any) (Out, error) {
 	var out Out
 	body, err := json.Marshal(in)
 	if err != nil {

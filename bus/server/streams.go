@@ -58,7 +58,7 @@ func sendAnswer(conn *net.UnixConn, body any, file *os.File, failed error) error
 		}
 	}
 	line, err := json.Marshal(a)
-	if err == nil && len(line) >= bus.MaxStreamLine {
+	if err == nil && len(line) >= bus.MaxStreamAnswer {
 		err = errclass.Errorf(errdefs.ErrInternal, "an answer of %d bytes", len(line))
 	}
 	if err != nil {
@@ -133,7 +133,7 @@ func readCall(conn *net.UnixConn, role bus.Role) (*StreamCall, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(streamBegin)); err != nil {
 		return nil, err
 	}
-	line, early, file, err := bus.ReceiveLine(conn)
+	line, early, file, err := bus.ReceiveLine(conn, bus.MaxStreamLine)
 	if err != nil {
 		return nil, err
 	}

@@ -160,8 +160,8 @@ func (d *daemon) openEngine(ctx context.Context) error {
 	}
 	d.engine, err = engine.Open(engine.Options{
 		Log: d.journal, Keys: keys, Begin: begin, Version: version, BootID: strings.TrimSpace(string(boot)),
-		Hosts:   engine.BusHosts(ctx, client, func() engine.Sendings { return d.engine }),
-		Machine: machine(d.o), Logger: d.log,
+		Hosts: engine.BusHosts(ctx, client, func() engine.Sendings { return d.engine }),
+		Asker: client, Machine: machine(d.o), Logger: d.log,
 		Committed: func(records []eventlog.Record) {
 			for _, r := range records {
 				d.publisher.Publish(engine.FrameOf(r))
@@ -252,9 +252,10 @@ func (d *daemon) openHost(ctx context.Context) error {
 func (d *daemon) paths() engine.Paths {
 	own := "exec-" + "native"
 	return engine.Paths{
-		Socket: func(id core.ContainerID, run uint64) string {
-			return execdriver.SocketPath(filepath.Join(d.o.run, own), execdriver.Key{Container: string(id), Run: run})
+		Socket: func(id core.ContainerID, run uint64, exec core.ExecID) string {
+			return execdriver.SocketPath(filepath.Join(d.o.run, own), execdriver.Key{Container: string(id), Run: run, Exec: string(exec)})
 		},
-		Log: func(id core.ContainerID) string { return d.root("drivers", own, string(id), "output.log") },
+		Copy: func(name string) string { return execdriver.CopySocket(filepath.Join(d.o.run, own), name) },
+		Log:  func(id core.ContainerID) string { return d.root("drivers", own, string(id), "output.log") },
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 
 	"github.com/containerd/errdefs"
@@ -18,6 +19,9 @@ func (d *daemon) streams() map[string]server.StreamHandler {
 		bus.OpUpload:   server.Spool(d.root("spool"), uploadLimit),
 		query.OpAttach: control(d.attach),
 		query.OpLogs:   control(d.logs),
+		query.OpTop:    control(d.top),
+		query.OpStats:  control(d.stats),
+		query.OpDiff:   control(d.diff),
 	}
 }
 
@@ -49,11 +53,44 @@ func (d *daemon) logs(ctx context.Context, call *server.StreamCall) error {
 		if err != nil {
 			return nil, err
 		}
-		go func() {
-			// A client says nothing: what comes is its end.
-			_, _ = io.Copy(io.Discard, stream.Conn)
-			cancel()
-		}()
+		go endWith(stream, cancel)
 		return stream, nil
+	})
+}
+
+// endWith ends what is done for a client when the client goes: it says nothing,
+// so what comes from it is its end.
+func endWith(s *bus.Stream, cancel context.CancelFunc) {
+	_, _ = io.Copy(io.Discard, s.Conn) // however it ends, it has ended
+	cancel()
+}
+
+func (d *daemon) top(ctx context.Context, call *server.StreamCall) error {
+	out, err := d.engine.Top(ctx, call.Request.Body)
+	if err == nil {
+		_, err = call.Accept(out, nil)
+	}
+	return err
+}
+
+func (d *daemon) diff(ctx context.Context, call *server.StreamCall) error {
+	out, err := d.engine.Diff(ctx, call.Request.Body)
+	if err == nil {
+		_, err = call.Accept(out, nil)
+	}
+	return err
+}
+
+func (d *daemon) stats(ctx context.Context, call *server.StreamCall) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return d.engine.Stats(ctx, call.Request.Body, func() (func(query.StatsSample) error, error) {
+		stream, err := call.Accept(struct{}{}, nil)
+		if err != nil {
+			return nil, err
+		}
+		go endWith(stream, cancel)
+		lines := json.NewEncoder(stream)
+		return func(s query.StatsSample) error { return lines.Encode(s) }, nil
 	})
 }

@@ -54,7 +54,7 @@ type Copy struct {
 	Container core.ContainerID `json:"container"`
 	Run       uint64           `json:"run,omitempty"` // 0: nothing runs
 	Rootfs    []core.Mount     `json:"rootfs,omitempty"`
-	Mounts    []core.Mount     `json:"mounts,omitempty"`
+	Mounts    []core.MountSpec `json:"mounts,omitempty"` // that were asked for
 	Path      string           `json:"path"`
 	Socket    string           `json:"socket,omitempty"`
 
