@@ -1,12 +1,10 @@
 package cgroup
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
-	"runtime"
-	"unsafe"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
@@ -14,181 +12,288 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// instruction is one of eBPF (include/uapi/linux/bpf.h, struct bpf_insn).
-type instruction struct {
-	code     uint8
-	dst, src uint8
-	off      int16
-	imm      int32
+// wild stands for all majors or minors.
+const wild = -1
+
+// anyAccess is read, write and mknod.
+const anyAccess = unix.BPF_DEVCG_ACC_MKNOD | unix.BPF_DEVCG_ACC_READ | unix.BPF_DEVCG_ACC_WRITE
+
+// deviceRule is a rule of the specification, read and checked.
+type deviceRule struct {
+	allow        bool
+	kind         byte // 'a', 'b' or 'c'
+	major, minor int64
+	access       int // bits as BPF_DEVCG_ACC
 }
 
-// Operation codes of eBPF that device programs need.
-const (
-	loadWord     = 0x61 // dst = *(u32 *)(src + off)
-	move32       = 0xbc // w(dst) = w(src)
-	moveImm      = 0xb7 // dst = imm
-	and32Imm     = 0x54 // w(dst) &= imm
-	right32Imm   = 0x74 // w(dst) >>= imm
-	jumpNotImm32 = 0x56 // if w(dst) != imm goto off
-	jumpNotReg32 = 0x5e // if w(dst) != w(src) goto off
-	exit         = 0x95
-)
-
-// deviceProgram compiles rules into a BPF_PROG_TYPE_CGROUP_DEVICE program: the
-// last rule that matches decides, and what none matches is refused. The
-// context is struct bpf_cgroup_dev_ctx: access_type (type in the low half,
-// access in the high one), major, minor.
-func deviceProgram(rules []specs.LinuxDeviceCgroup) ([]instruction, error) {
-	const (
-		ctx, kind, access, major, minor, scratch = 1, 2, 3, 4, 5, 0
-	)
-	prog := []instruction{
-		{loadWord, kind, ctx, 0, 0},
-		{move32, access, kind, 0, 0},
-		{and32Imm, kind, 0, 0, 0xffff},
-		{right32Imm, access, 0, 0, 16},
-		{loadWord, major, ctx, 4, 0},
-		{loadWord, minor, ctx, 8, 0},
+// parseDevice reads a rule.
+func parseDevice(d specs.LinuxDeviceCgroup) (deviceRule, error) {
+	r := deviceRule{allow: d.Allow, kind: 'a', major: wild, minor: wild}
+	switch d.Type {
+	case "", "a":
+	case "b", "c":
+		r.kind = d.Type[0]
+	case "u": // mknod's other letter for a character device
+		r.kind = 'c'
+	default:
+		return r, errclass.Errorf(errdefs.ErrInvalidArgument, "device rule of type %q: want a, b or c", d.Type)
 	}
-	for i := len(rules) - 1; i >= 0; i-- {
-		r := rules[i]
-		if _, err := deviceRule(r); err != nil {
-			return nil, err
+	for _, n := range []struct {
+		from *int64
+		to   *int64
+	}{{d.Major, &r.major}, {d.Minor, &r.minor}} {
+		if n.from == nil || *n.from == wild {
+			continue
 		}
-		var tests []instruction
-		switch r.Type {
-		case "b":
-			tests = append(tests, instruction{jumpNotImm32, kind, 0, 0, unix.BPF_DEVCG_DEV_BLOCK})
-		case "c":
-			tests = append(tests, instruction{jumpNotImm32, kind, 0, 0, unix.BPF_DEVCG_DEV_CHAR})
+		if *n.from < 0 || *n.from > 1<<32-1 {
+			return r, errclass.Errorf(errdefs.ErrInvalidArgument, "device rule with number %d: want 0 to 4294967295, or -1 for all", *n.from)
 		}
-		if bits := accessBits(r.Access); bits != 7 {
-			// Allowed only if nothing outside the rule is asked for.
-			tests = append(tests,
-				instruction{move32, scratch, access, 0, 0},
-				instruction{and32Imm, scratch, 0, 0, bits},
-				instruction{jumpNotReg32, scratch, access, 0, 0})
-		}
-		if r.Major != nil && *r.Major >= 0 {
-			tests = append(tests, instruction{jumpNotImm32, major, 0, 0, int32(*r.Major)})
-		}
-		if r.Minor != nil && *r.Minor >= 0 {
-			tests = append(tests, instruction{jumpNotImm32, minor, 0, 0, int32(*r.Minor)})
-		}
-		verdict := int32(0)
-		if r.Allow {
-			verdict = 1
-		}
-		tests = append(tests, instruction{moveImm, 0, 0, 0, verdict}, instruction{exit, 0, 0, 0, 0})
-		for at := range tests {
-			if tests[at].code == jumpNotImm32 || tests[at].code == jumpNotReg32 {
-				tests[at].off = int16(len(tests) - at - 1)
-			}
-		}
-		prog = append(prog, tests...)
-		if len(tests) == 2 { // matches all: what was written before does not matter
-			return prog, nil
-		}
+		*n.to = *n.from
 	}
-	return append(prog, instruction{moveImm, 0, 0, 0, 0}, instruction{exit, 0, 0, 0, 0}), nil
-}
-
-// accessBits are a rule's letters as the kernel's bits; none means all.
-func accessBits(access string) int32 {
-	var bits int32
-	for _, a := range access {
+	for _, a := range d.Access {
 		switch a {
 		case 'm':
-			bits |= unix.BPF_DEVCG_ACC_MKNOD
+			r.access |= unix.BPF_DEVCG_ACC_MKNOD
 		case 'r':
-			bits |= unix.BPF_DEVCG_ACC_READ
+			r.access |= unix.BPF_DEVCG_ACC_READ
 		case 'w':
-			bits |= unix.BPF_DEVCG_ACC_WRITE
+			r.access |= unix.BPF_DEVCG_ACC_WRITE
+		default:
+			return r, errclass.Errorf(errdefs.ErrInvalidArgument, "device rule with access %q: want some of rwm", d.Access)
 		}
 	}
-	if bits == 0 {
-		return 7
+	if r.access == 0 {
+		r.access = anyAccess
 	}
-	return bits
+	return r, nil
 }
 
-// bytes is the instruction as the kernel reads it.
-func (i instruction) bytes() []byte {
-	b := []byte{i.code, i.dst | i.src<<4}
-	b = binary.NativeEndian.AppendUint16(b, uint16(i.off))
-	return binary.NativeEndian.AppendUint32(b, uint32(i.imm))
+// parseDevices reads all rules, and leaves out those before the last one that
+// speaks of everything: it decides whatever they did.
+func parseDevices(rules []specs.LinuxDeviceCgroup) ([]deviceRule, error) {
+	var out []deviceRule
+	for _, d := range rules {
+		r, err := parseDevice(d)
+		if err != nil {
+			return nil, err
+		}
+		if r.whole() {
+			out = out[:0]
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
-// restrictDevices attaches the rules as a program to the version 2 group, where
-// version 1 has no controller for them. No rules restrict nothing.
-func (p *Parent) restrictDevices(name string, rules []specs.LinuxDeviceCgroup) error {
-	if !p.bpf || len(rules) == 0 {
+// whole reports whether the rule speaks of everything.
+func (r deviceRule) whole() bool {
+	return r.kind == 'a' && r.major == wild && r.minor == wild && r.access == anyAccess
+}
+
+// same reports whether two rules speak of the same devices.
+func (r deviceRule) same(o deviceRule) bool {
+	return r.kind == o.kind && r.major == o.major && r.minor == o.minor
+}
+
+// meets reports whether two rules speak of a device and an access in common.
+func (r deviceRule) meets(o deviceRule) bool {
+	return r.kind == o.kind && (r.major == o.major || r.major == wild || o.major == wild) &&
+		(r.minor == o.minor || r.minor == wild || o.minor == wild) && r.access&o.access != 0
+}
+
+// String spells a rule as version 1 reads and shows it: "c 1:3 rwm".
+func (r deviceRule) String() string {
+	part := func(n int64) string {
+		if n == wild {
+			return "*"
+		}
+		return number(n)
+	}
+	letters := ""
+	for _, a := range []struct {
+		bit    int
+		letter string
+	}{{unix.BPF_DEVCG_ACC_READ, "r"}, {unix.BPF_DEVCG_ACC_WRITE, "w"}, {unix.BPF_DEVCG_ACC_MKNOD, "m"}} {
+		if r.access&a.bit != 0 {
+			letters += a.letter
+		}
+	}
+	return fmt.Sprintf("%c %s:%s %s", r.kind, part(r.major), part(r.minor), letters)
+}
+
+// deviceList is what a version 1 group allows: all but the exceptions, or none
+// but them (security/device_cgroup.c).
+type deviceList struct {
+	known      bool // false: the rules build on what the parent gives
+	allow      bool
+	exceptions []deviceRule
+}
+
+// apply does what the kernel does with a rule. An exception is taken back only
+// if it was made for exactly the same devices: the kernel ignores any other
+// wish, so it is refused here.
+func (d *deviceList) apply(r deviceRule) error {
+	switch {
+	case r.whole():
+		*d = deviceList{known: true, allow: r.allow}
+		return nil
+	case r.kind == 'a': // the kernel would take it for everything, whatever else it says
+		for _, kind := range []byte{'b', 'c'} {
+			r.kind = kind
+			if err := d.apply(r); err != nil {
+				return err
+			}
+		}
 		return nil
 	}
-	for _, d := range p.dirs {
-		if d.Unified {
-			if err := attachDevices(int(d.f.Fd()), name, rules); err != nil {
-				return fmt.Errorf("restrict devices of cgroup %s/%s: %w", p.path, name, err)
-			}
-			return nil
+	at := slices.IndexFunc(d.exceptions, r.same)
+	if r.allow != d.allow {
+		if at < 0 {
+			d.exceptions = append(d.exceptions, r)
+		} else {
+			d.exceptions[at].access |= r.access
+		}
+		return nil
+	}
+	for i, e := range d.exceptions {
+		if i != at && r.meets(e) {
+			return errclass.Errorf(errdefs.ErrNotImplemented, "device rule %s (allow: %t) after one for %s: cgroup version 1 ignores such a part", r, r.allow, e)
 		}
 	}
-	return errclass.Errorf(errdefs.ErrNotImplemented, "restrict devices of cgroup %s/%s: no controller for devices", p.path, name)
-}
-
-// attachDevices loads the program and attaches it; it lives as long as the
-// group does.
-func attachDevices(at int, name string, rules []specs.LinuxDeviceCgroup) error {
-	prog, err := deviceProgram(rules)
-	if err != nil {
-		return err
-	}
-	group, err := openAt(at, name, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(group)
-	fd, err := loadDevices(prog)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	attach := struct {
-		target, prog, kind, flags uint32
-	}{uint32(group), uint32(fd), unix.BPF_CGROUP_DEVICE, unix.BPF_F_ALLOW_MULTI}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_ATTACH, uintptr(unsafe.Pointer(&attach)), unsafe.Sizeof(attach))
-	runtime.KeepAlive(&attach)
-	if errno != 0 {
-		return os.NewSyscallError("attach program", errno)
+	if at >= 0 {
+		if d.exceptions[at].access &^= r.access; d.exceptions[at].access == 0 {
+			d.exceptions = slices.Delete(d.exceptions, at, at+1)
+		}
 	}
 	return nil
 }
 
-// loadDevices hands the program to the kernel's verifier.
-func loadDevices(prog []instruction) (int, error) {
-	var code []byte
-	for _, i := range prog {
-		code = append(code, i.bytes()...)
+// text is devices.list of such a group, in the order of the rules.
+func (d *deviceList) text() string {
+	if d.allow {
+		return "a *:* rwm\n" // the exceptions are not shown
 	}
-	license := []byte("Apache-2.0\x00")
-	load := struct {
-		kind, count    uint32
-		insns, license uint64
-		logLevel, size uint32
-		log            uint64
-	}{
-		kind: unix.BPF_PROG_TYPE_CGROUP_DEVICE, count: uint32(len(prog)),
-		insns: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
+	var b strings.Builder
+	for _, e := range d.exceptions {
+		b.WriteString(e.String() + "\n")
 	}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
-	runtime.KeepAlive(code)
-	runtime.KeepAlive(license)
-	switch {
-	case errors.Is(errno, unix.ENOSYS), errors.Is(errno, unix.EPERM):
-		return -1, errclass.Errorf(errdefs.ErrNotImplemented, "load program: %w", errno)
-	case errno != 0:
-		return -1, os.NewSyscallError("load program", errno)
+	return b.String()
+}
+
+// parseDeviceList reads devices.list; false for what it does not understand.
+func parseDeviceList(text string) (deviceList, bool) {
+	d := deviceList{known: true}
+	for line := range strings.Lines(text) {
+		f := strings.FieldsFunc(line, func(c rune) bool { return c == ' ' || c == ':' || c == '\n' })
+		if len(f) != 4 {
+			return d, false
+		}
+		if f[0] == "a" {
+			return deviceList{known: true, allow: true}, true
+		}
+		one := specs.LinuxDeviceCgroup{Allow: true, Type: f[0], Access: f[3]}
+		for _, n := range []struct {
+			text string
+			to   **int64
+		}{{f[1], &one.Major}, {f[2], &one.Minor}} {
+			if v, err := strconv.ParseInt(n.text, 10, 64); err == nil {
+				*n.to = &v
+			} else if n.text != "*" {
+				return d, false
+			}
+		}
+		r, err := parseDevice(one)
+		if err != nil {
+			return d, false
+		}
+		d.exceptions = append(d.exceptions, r)
 	}
-	unix.CloseOnExec(int(fd)) // bpf sets it already; said for older kernels
-	return int(fd), nil
+	return d, true
+}
+
+// transition computes the rules that turn one list into another without a
+// moment in which a device that both allow is denied.
+func (d *deviceList) transition(to deviceList) []deviceRule {
+	if d.allow || to.allow {
+		out := []deviceRule{{allow: to.allow, kind: 'a', major: wild, minor: wild, access: anyAccess}}
+		return append(out, to.exceptions...)
+	}
+	var out []deviceRule
+	differ := func(have, want []deviceRule, allow bool) {
+		for _, e := range want {
+			if at := slices.IndexFunc(have, e.same); at >= 0 {
+				e.access &^= have[at].access
+			}
+			if e.access != 0 {
+				e.allow = allow
+				out = append(out, e)
+			}
+		}
+	}
+	differ(d.exceptions, to.exceptions, true)
+	differ(to.exceptions, d.exceptions, false)
+	return out
+}
+
+// devices plans version 1's files; version 2 has a program instead.
+func (l *limits) devices(rules []specs.LinuxDeviceCgroup) {
+	if len(rules) == 0 {
+		return
+	}
+	parsed, err := parseDevices(rules)
+	if err == nil && l.on("devices", "devices", "devices") == 1 {
+		err = l.devicesV1(parsed)
+	}
+	if err != nil && l.err == nil {
+		l.err = err
+	}
+}
+
+// devicesV1 plans the writes, and what the list must say in the end. Of a new
+// group it is known only once a rule has spoken of everything: before that it
+// has what its parent has.
+func (l *limits) devicesV1(rules []deviceRule) error {
+	var target deviceList
+	if !l.fresh {
+		target, target.known = parseDeviceList(l.now("devices", "devices.list"))
+	}
+	present := deviceList{target.known, target.allow, slices.Clone(target.exceptions)}
+	for _, r := range rules {
+		if target.known || r.whole() {
+			if err := target.apply(r); err != nil {
+				return err
+			}
+		}
+	}
+	if present.known && !present.allow {
+		rules = present.transition(target)
+	}
+	for _, r := range rules {
+		for _, one := range r.split() {
+			l.add(deviceWrite(one))
+		}
+	}
+	if target.known {
+		l.add(Write{Field: "devices", Controller: "devices", File: "devices.list", Back: target.text(), Rule: sameSet})
+	}
+	return nil
+}
+
+// split makes two rules of one for all kinds that is not for everything.
+func (r deviceRule) split() []deviceRule {
+	if r.kind != 'a' || r.whole() {
+		return []deviceRule{r}
+	}
+	b, c := r, r
+	b.kind, c.kind = 'b', 'c'
+	return []deviceRule{b, c}
+}
+
+// deviceWrite is a rule for version 1's files.
+func deviceWrite(r deviceRule) Write {
+	w := Write{Field: "devices", Controller: "devices", File: "devices.deny", Value: r.String()}
+	if r.allow {
+		w.File = "devices.allow"
+	}
+	return w
 }

@@ -2,13 +2,9 @@ package cgroup
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
-	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/internal/errclass"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,90 +33,65 @@ func readAt(dir int, name string) (string, error) {
 	if err != nil {
 		return "", &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	var b strings.Builder
-	buf := make([]byte, 4096)
-	for b.Len() < 1<<20 { // no file of ours is longer; pids of a huge group are read by Kill again
-		n, err := unix.Read(int(f.Fd()), buf)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
+	defer unix.Close(fd)
+	text, err := readWhole(fd)
+	if err != nil {
+		return "", &os.PathError{Op: "read", Path: name, Err: err}
+	}
+	return text, nil
+}
+
+// longest bounds what is read of one file: no file of ours is longer; the pids
+// of a huge group are read by Kill again.
+const longest = 1 << 20
+
+// readWhole reads a file from its beginning.
+func readWhole(fd int) (string, error) {
+	var buf [4096]byte
+	var long strings.Builder
+	for at := int64(0); at < longest; {
+		var n int
+		err := again(func() (err error) {
+			n, err = unix.Pread(fd, buf[:], at)
+			return err
+		})
 		if err != nil {
-			return "", &os.PathError{Op: "read", Path: name, Err: err}
+			return "", err
 		}
 		if n == 0 {
 			break
 		}
-		b.Write(buf[:n])
+		at += int64(n)
+		long.Write(buf[:n])
 	}
-	return b.String(), nil
+	return long.String(), nil
+}
+
+// readOnce reads a file of one short line with one read.
+func readOnce(fd int) (string, error) {
+	var buf [256]byte
+	var n int
+	err := again(func() (err error) {
+		n, err = unix.Pread(fd, buf[:], 0)
+		return err
+	})
+	return string(buf[:max(n, 0)]), err
 }
 
 // writeAt opens a file below a directory's descriptor and writes one value.
-func writeAt(dir int, name, value, back string) error {
-	fd, err := openForWrite(dir, name, back != "")
+func writeAt(dir int, name, value string) error {
+	fd, err := openAt(dir, name, unix.O_WRONLY)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	defer unix.Close(fd)
-	return writeValue(fd, name, value, back)
-}
-
-// openForWrite opens a file for values; readable as well if they are read back.
-func openForWrite(dir int, name string, readBack bool) (int, error) {
-	flags := unix.O_WRONLY
-	if readBack {
-		flags = unix.O_RDWR
-	}
-	fd, err := openAt(dir, name, flags)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	return fd, nil
-}
-
-// writeValue writes one value with one write, as these files want it, and reads
-// back what became of it if back is not empty.
-func writeValue(fd int, name, value, back string) error {
-	if err := again(func() error { _, err := unix.Write(fd, []byte(value)); return err }); err != nil {
+	if err := writeOnce(fd, value); err != nil {
 		return &os.PathError{Op: "write", Path: name, Err: err}
-	}
-	if back == "" {
-		return nil
-	}
-	var buf [256]byte
-	n, err := unix.Pread(fd, buf[:], 0)
-	if err != nil {
-		return &os.PathError{Op: "read back", Path: name, Err: err}
-	}
-	if got := strings.TrimSpace(string(buf[:n])); got != back && !sameNumber(got, back) {
-		return errclass.Errorf(errdefs.ErrInvalidArgument, "%s: wrote %s, the kernel keeps %q", name, value, got)
 	}
 	return nil
 }
 
-// sameNumber allows for a page size above 4 KiB: a number rounded down by less
-// than 64 KiB. Numbers that small are compared exactly by the caller.
-func sameNumber(got, want string) bool {
-	g, err1 := strconv.ParseInt(got, 10, 64)
-	w, err2 := strconv.ParseInt(want, 10, 64)
-	return err1 == nil && err2 == nil && w >= 1<<20 && g <= w && w-g < 64<<10
-}
-
-// refusal puts a failed write into words and a class: file, value, group, and
-// what the kernel said.
-func refusal(group string, w Write, err error) error {
-	var class error = errdefs.ErrInternal
-	switch {
-	case errors.Is(err, errdefs.ErrInvalidArgument):
-		return fmt.Errorf("set limit of cgroup %s: %w", group, err)
-	case errors.Is(err, unix.ENOENT):
-		return errclass.Errorf(errdefs.ErrNotImplemented, "set limit of cgroup %s: this kernel has no %s", group, w.File)
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EBUSY):
-		class = errdefs.ErrInvalidArgument
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		class = errdefs.ErrPermissionDenied
-	}
-	return fmt.Errorf("set limit of cgroup %s: %q to %s: %w: %w", group, w.Value, w.File, err, class)
+// writeOnce writes one value with one write, as these files want it.
+func writeOnce(fd int, value string) error {
+	return again(func() error { _, err := unix.Write(fd, []byte(value)); return err })
 }

@@ -1,7 +1,11 @@
 package cgroup
 
 import (
+	"math"
+	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
@@ -10,207 +14,166 @@ import (
 
 // Write is one value for one file of a group.
 type Write struct {
-	Controller string // version 1: decides the hierarchy
+	Field      string // the field of the specification it comes from: "memory.limit"
+	Controller string // decides the hierarchy
+	Unified    bool   // of version 2
 	File       string
-	Value      string
-	Back       string // what the file must say afterwards; empty to not look
-	Optional   bool   // leave out silently where the kernel has no such file
+	Value      string // empty: nothing is written, the file is only looked at
+	Key        string // of a file with a line for each device: that line's first word
+	Back       string // what the file, or the line's rest, must say afterwards; empty to not look
+	Rule       rule   // how Back is compared
+	Reset      string // undoes the first write of a line: what to write where Key had no line
+	Optional   bool   // leave out where the kernel has no such file: it is so anyway
 }
 
-// defaultPeriod is the kernel's scheduling period in microseconds.
-const defaultPeriod = 100_000
+// rule says how what a file says is compared with what was asked for.
+type rule uint8
 
-// refuse names the first limit that this package does not serve.
-func refuse(r *specs.LinuxResources) error {
-	name := ""
+const (
+	sameText rule = iota // the whole text, after the kernel's rounding
+	sameList             // a list of processors or nodes, in any spelling
+	sameLine             // the line of Key has all words of Back; without a line all are defaults
+	sameSet              // the same lines, in any order
+	sameAny              // whatever the file is: used for unified, where the caller names files
+)
+
+// view is what is known of a group before it is written to.
+type view struct {
+	fresh   bool                                 // the group is new, and nothing was ever written to it
+	version func(controller string) int          // 1, 2, or 0 where no hierarchy has the controller
+	has     func(controller, file string) bool   // whether groups here have the file
+	now     func(controller, file string) string // what it says at present; of a new group ""
+}
+
+// limits collects what has to be written for a specification's resources.
+//
+// A number that is zero where zero is no possible limit means "not set", as
+// runc's update reads it: its documented input names every field.
+type limits struct {
+	view
+	page int64 // in bytes: limits are kept in whole pages
+	out  []Write
+	err  error // the first refusal
+}
+
+// plan computes what the kernel has to be told, in order. It fails with
+// NotImplemented where this machine cannot, with InvalidArgument where nothing
+// could.
+func plan(r *specs.LinuxResources, v view) ([]Write, error) {
+	l := &limits{view: v, page: int64(os.Getpagesize())}
+	if r.Memory != nil {
+		l.memory(r.Memory)
+	}
+	if r.CPU != nil {
+		l.cpu(r.CPU)
+		l.cpuset(r.CPU)
+	}
+	if r.Pids != nil {
+		l.pids(r.Pids)
+	}
+	if r.BlockIO != nil {
+		l.blockIO(r.BlockIO)
+	}
+	l.hugetlb(r.HugepageLimits)
+	if r.Network != nil {
+		l.network(r.Network)
+	}
+	l.rdma(r.Rdma)
+	l.devices(r.Devices)
+	l.unified(r.Unified)
+	if l.err != nil {
+		return nil, l.err
+	}
+	return l.out, nil
+}
+
+// on reports the version of the hierarchy that has the controller, under its
+// name in version 1 or 2, and refuses the field where none has.
+func (l *limits) on(field, v1, v2 string) int {
+	if v1 != "" && l.version(v1) == 1 {
+		return 1
+	}
+	if v2 != "" && l.version(v2) == 2 {
+		return 2
+	}
 	switch {
-	case r.BlockIO != nil:
-		name = "blockIO"
-	case len(r.HugepageLimits) > 0:
-		name = "hugepageLimits"
-	case r.Network != nil:
-		name = "network"
-	case len(r.Rdma) > 0:
-		name = "rdma"
-	case len(r.Unified) > 0:
-		name = "unified"
-	//lint:ignore SA1019 a deprecated field must be refused, so it must be read
-	case r.Memory != nil && (r.Memory.Kernel != nil || r.Memory.KernelTCP != nil):
-		name = "memory.kernel" // accepted by the kernel, but ignored
-	case r.CPU != nil && (r.CPU.RealtimePeriod != nil || r.CPU.RealtimeRuntime != nil):
-		name = "cpu.realtime"
+	case v2 == "":
+		l.lack(field, "only cgroup version 1 has it, in the controller "+v1+", which is not mounted here")
+	case v1 == "" || v1 == v2:
+		l.lack(field, "no cgroup controller "+v2+" is there for groups of this place")
+	default:
+		l.lack(field, "no cgroup controller "+v1+" or "+v2+" is there for groups of this place")
 	}
-	if name == "" {
-		return nil
-	}
-	return errclass.Errorf(errdefs.ErrNotImplemented, "resource limit %s is not supported", name)
+	return 0
 }
 
-// writesV1 computes what version 1 has to be told, in order.
-func writesV1(r *specs.LinuxResources) ([]Write, error) {
-	if err := refuse(r); err != nil {
-		return nil, err
+// add appends a write if groups here have its file. A file that is missing
+// refuses the field by name, unless what is asked for holds without it.
+func (l *limits) add(w Write) {
+	if l.has(w.Controller, w.File) {
+		l.out = append(l.out, w)
+		return
 	}
-	var w []Write
-	if m := r.Memory; m != nil {
-		if m.Limit != nil {
-			w = append(w, Write{"memory", "memory.limit_in_bytes", number(*m.Limit), pages(*m.Limit), false})
-		}
-		if m.Reservation != nil {
-			w = append(w, Write{"memory", "memory.soft_limit_in_bytes", number(*m.Reservation), pages(*m.Reservation), false})
-		}
-		if m.Swap != nil { // after the limit: it may not be below it
-			w = append(w, Write{"memory", "memory.memsw.limit_in_bytes", number(*m.Swap), pages(*m.Swap), true})
-		}
+	if !w.Optional {
+		l.lack(w.Field, "this kernel has no "+w.File)
 	}
-	if c := r.CPU; c != nil {
-		w = append(w, cpuV1(c)...)
-	}
-	if r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 {
-		w = append(w, Write{"pids", "pids.max", number(*r.Pids.Limit), number(*r.Pids.Limit), false})
-	}
-	for _, d := range r.Devices {
-		rule, err := deviceRule(d)
-		if err != nil {
-			return nil, err
-		}
-		file := "devices.deny"
-		if d.Allow {
-			file = "devices.allow"
-		}
-		w = append(w, Write{"devices", file, rule, "", false})
-	}
-	return w, nil
 }
 
-// cpuV1 computes the writes of the controllers cpu and cpuset.
-func cpuV1(c *specs.LinuxCPU) []Write {
-	var w []Write
-	if c.Shares != nil {
-		w = append(w, Write{"cpu", "cpu.shares", unsigned(*c.Shares), "", false}) // the kernel clamps
+// lack refuses a field that this machine does not serve.
+func (l *limits) lack(field, why string) {
+	if l.err == nil {
+		l.err = errclass.Errorf(errdefs.ErrNotImplemented, "resource limit %s: %s", field, why)
 	}
-	if c.Period != nil {
-		w = append(w, Write{"cpu", "cpu.cfs_period_us", unsigned(*c.Period), unsigned(*c.Period), false})
-	}
-	if c.Quota != nil {
-		w = append(w, Write{"cpu", "cpu.cfs_quota_us", number(*c.Quota), number(*c.Quota), false})
-	}
-	if c.Cpus != "" {
-		w = append(w, Write{"cpuset", "cpuset.cpus", c.Cpus, "", false}) // read back in another spelling
-	}
-	if c.Mems != "" {
-		w = append(w, Write{"cpuset", "cpuset.mems", c.Mems, "", false})
-	}
-	return w
 }
 
-// writesV2 computes what version 2 has to be told. Devices are a program
-// there (devices.go).
-func writesV2(r *specs.LinuxResources) ([]Write, error) {
-	if err := refuse(r); err != nil {
-		return nil, err
+// invalid refuses a field's value.
+func (l *limits) invalid(field, format string, args ...any) {
+	if l.err == nil {
+		args = append([]any{field}, args...)
+		l.err = errclass.Errorf(errdefs.ErrInvalidArgument, "resource limit %s: "+format, args...)
 	}
-	var w []Write
-	if m := r.Memory; m != nil {
-		if m.Limit != nil {
-			w = append(w, Write{"memory", "memory.max", number(*m.Limit), pages(*m.Limit), false})
-		}
-		if m.Reservation != nil {
-			w = append(w, Write{"memory", "memory.low", number(*m.Reservation), pages(*m.Reservation), false})
-		}
-		if m.Swap != nil {
-			swap, err := swapV2(m)
-			if err != nil {
-				return nil, err
-			}
-			w = append(w, Write{"memory", "memory.swap.max", swap, swap, true})
-		}
-	}
-	if c := r.CPU; c != nil {
-		w = append(w, cpuV2(c)...)
-	}
-	if r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 {
-		w = append(w, Write{"pids", "pids.max", number(*r.Pids.Limit), number(*r.Pids.Limit), false})
-	}
-	return w, nil
 }
 
-// swapV2 turns version 1's sum of memory and swap into swap alone.
-func swapV2(m *specs.LinuxMemory) (string, error) {
-	switch {
-	case *m.Swap < 0:
-		return "max", nil
-	case m.Limit == nil || *m.Swap < *m.Limit:
-		return "", errclass.Errorf(errdefs.ErrInvalidArgument, "memory with swap %d is below the memory limit", *m.Swap)
-	}
-	return pages(*m.Swap - *m.Limit), nil
-}
-
-// cpuV2 computes the writes of the controllers cpu and cpuset.
-func cpuV2(c *specs.LinuxCPU) []Write {
-	var w []Write
-	if c.Shares != nil && *c.Shares > 0 {
-		// The specification's line from 2..262144 shares to 1..10000 weight.
-		shares := min(max(*c.Shares, 2), 262144)
-		weight := unsigned(1 + (shares-2)*9999/262142)
-		w = append(w, Write{"cpu", "cpu.weight", weight, weight, false})
-	}
-	if c.Quota != nil || c.Period != nil {
-		quota, period := "max", uint64(defaultPeriod)
-		if c.Quota != nil && *c.Quota > 0 {
-			quota = number(*c.Quota)
-		}
-		if c.Period != nil {
-			period = *c.Period
-		}
-		value := quota + " " + unsigned(period)
-		w = append(w, Write{"cpu", "cpu.max", value, value, false})
-	}
-	if c.Cpus != "" {
-		w = append(w, Write{"cpuset", "cpuset.cpus", c.Cpus, "", false})
-	}
-	if c.Mems != "" {
-		w = append(w, Write{"cpuset", "cpuset.mems", c.Mems, "", false})
-	}
-	return w
-}
-
-// deviceRule spells a rule as version 1 reads it: "c 1:3 rwm".
-func deviceRule(d specs.LinuxDeviceCgroup) (string, error) {
-	kind := d.Type
-	if kind == "" {
-		kind = "a"
-	}
-	if kind != "a" && kind != "b" && kind != "c" {
-		return "", errclass.Errorf(errdefs.ErrInvalidArgument, "device rule of type %q: want a, b or c", d.Type)
-	}
-	part := func(n *int64) string {
-		if n == nil || *n < 0 {
-			return "*"
-		}
-		return number(*n)
-	}
-	access := d.Access
-	if access == "" {
-		access = "rwm"
-	}
-	for _, a := range access {
-		if a != 'r' && a != 'w' && a != 'm' {
-			return "", errclass.Errorf(errdefs.ErrInvalidArgument, "device rule with access %q: want some of rwm", d.Access)
-		}
-	}
-	return kind + " " + part(d.Major) + ":" + part(d.Minor) + " " + access, nil
+// number is what a file says at present as a number; false where it says none,
+// "max" included.
+func (l *limits) number(controller, file string) (int64, bool) {
+	n, err := strconv.ParseInt(strings.TrimSpace(l.now(controller, file)), 10, 64)
+	return n, err == nil
 }
 
 func number(n int64) string    { return strconv.FormatInt(n, 10) }
 func unsigned(n uint64) string { return strconv.FormatUint(n, 10) }
 
-// pages rounds bytes down to whole pages, as the kernel does with limits it
-// stores. Page sizes other than 4096 make the value read back differ further
-// and are caught by sameNumber, which allows one page of 64 KiB.
-func pages(n int64) string {
-	if n < 0 {
-		return ""
+// pages rounds bytes down to whole pages of the given size, as the kernel does
+// with limits that it keeps (mm/page_counter.c).
+func pages(n, page int64) string { return number(n / page * page) }
+
+// unlimited is how version 1 spells no limit of bytes (PAGE_COUNTER_MAX).
+func unlimited(page int64) string { return pages(math.MaxInt64, page) }
+
+// mostBytes is where a page counter ends: "max" in version 2.
+func mostBytes(page int64) int64 { return math.MaxInt64 / page * page }
+
+// parseList reads a list of processors or memory nodes: "0-3,7".
+func parseList(s string) ([]int, bool) {
+	var out []int
+	for part := range strings.SplitSeq(strings.TrimSpace(s), ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		a, err1 := strconv.Atoi(from)
+		b, err2 := strconv.Atoi(to)
+		if err1 != nil || err2 != nil || a < 0 || b < a || b-a > 1<<16 {
+			return nil, false
+		}
+		for n := a; n <= b; n++ {
+			out = append(out, n)
+		}
 	}
-	return number(n &^ 4095)
+	slices.Sort(out)
+	return slices.Compact(out), true
 }

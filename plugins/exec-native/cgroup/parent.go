@@ -7,103 +7,155 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// Parent is a directory of groups, the same path in every hierarchy. Its
-// descriptors are opened once; making a group walks no path. Safe for
-// concurrent use.
+// Parent is a directory of groups in every hierarchy. Its descriptors are
+// opened once; making a group walks no path. Safe for concurrent use.
 type Parent struct {
-	path string // below each hierarchy's root
-	dirs []dir
-	bpf  bool // devices of version 2 are a program
+	path    string // below each hierarchy's root, as messages say it
+	dirs    []dir
+	inherit bool // a new version 1 cpuset has what its parent has (clone_children)
+
+	mu    sync.Mutex
+	files map[string]bool // that groups are known to have; guarded by mu
 }
 
 // dir is the parent in one hierarchy.
 type dir struct {
 	Hierarchy
-	f *os.File
+	path      string // below the hierarchy's root
+	f         *os.File
+	delegated []string // version 2: the controllers that groups inside have
 }
 
 // OpenParent makes the path in every hierarchy, such that groups below it take
 // processes and limits, and opens it. leaf says that processes are put into
-// the directory itself (version 2 allows that only without controllers).
+// the directory itself (version 2 allows that only without controllers). The
+// path is the caller's own: it stays until Remove.
 func (t Tree) OpenParent(path string, leaf bool) (*Parent, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "cgroup path %q: want an absolute, clean one", path)
 	}
-	p := &Parent{path: path, bpf: true}
+	p := &Parent{path: path, inherit: true}
 	for _, h := range t.Hierarchies {
-		f, err := makeParent(h, path, leaf)
+		d, err := makeParent(h, path, walk{delegate: !leaf, inherit: true})
 		if err != nil {
 			p.Close()
 			return nil, fmt.Errorf("make cgroup %s in %s: %w", path, h.Mount, err)
 		}
-		p.dirs = append(p.dirs, dir{h, f})
-		if h.Has("devices") {
-			p.bpf = false
-		}
+		p.dirs = append(p.dirs, d)
 	}
 	return p, nil
 }
 
+// walk says how a path is gone down and made.
+type walk struct {
+	only     bool // make nothing: what is not there is ENOENT
+	delegate bool // hand controllers to what is inside the last one
+	inherit  bool // version 1 cpusets pass their values on by themselves
+	mark     bool // remember which directories were made
+}
+
 // makeParent walks down one hierarchy, making and preparing each directory.
-func makeParent(h Hierarchy, path string, leaf bool) (*os.File, error) {
+func makeParent(h Hierarchy, path string, how walk) (dir, error) {
 	fd, err := openAt(unix.AT_FDCWD, h.Mount, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return nil, err
+		return dir{}, err
 	}
-	parts := strings.Split(strings.Trim(path, "/"), "/")
-	for i, part := range parts {
-		if h.Unified {
+	above := h.Mount
+	for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		if part == "" {
+			break // the root itself
+		}
+		if h.Unified && !how.only {
 			delegate(fd, h.Controllers)
 		}
-		next, err := enter(h, fd, part)
+		next, err := enter(fd, part, how)
 		unix.Close(fd)
 		if err != nil {
-			return nil, err
+			return dir{}, err
 		}
 		fd = next
-		if h.Has("cpuset") {
-			if err := inheritCpuset(fd, h.Mount, parts[:i]); err != nil {
+		if h.Has("cpuset") && !how.only {
+			if err := prepareCpuset(fd, above, how.inherit); err != nil {
 				unix.Close(fd)
-				return nil, err
+				return dir{}, err
 			}
 		}
+		above = filepath.Join(above, part)
 	}
-	if h.Unified && !leaf {
+	if h.Unified && how.delegate && !how.only {
 		delegate(fd, h.Controllers)
 	}
-	return os.NewFile(uintptr(fd), h.Mount+path), nil
+	d := dir{Hierarchy: h, path: path, f: os.NewFile(uintptr(fd), filepath.Join(h.Mount, path))}
+	if h.Unified {
+		text, _ := readAt(fd, "cgroup.subtree_control") // none in trees older than the file
+		d.delegated = strings.Fields(text)
+	}
+	return d, nil
 }
 
 // enter makes one directory if it is missing, and opens it.
-func enter(h Hierarchy, fd int, name string) (int, error) {
-	err := again(func() error { return unix.Mkdirat(fd, name, 0o755) })
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return -1, err
+func enter(fd int, name string, how walk) (int, error) {
+	if !how.only {
+		err := again(func() error { return unix.Mkdirat(fd, name, 0o755) })
+		if err != nil && !errors.Is(err, unix.EEXIST) && !isThere(fd, name) {
+			return -1, err
+		}
+		if err == nil && how.mark {
+			mark(fd, name)
+		}
 	}
 	return openAt(fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW)
 }
 
-// delegate hands controllers down to children of a version 2 group, one by one:
-// what cannot be is missed by the limit that needs it, with its name.
+// isThere reports whether a name exists. Without the right to make directories
+// mkdir may answer EACCES or EROFS for one that exists.
+func isThere(fd int, name string) bool {
+	return unix.Faccessat(fd, name, unix.F_OK, 0) == nil
+}
+
+// delegate hands controllers down to children of a version 2 group: all that
+// are missing in one write, and if the kernel does not take that, one by one.
+// What cannot be handed down is missed by the limit that needs it, by name.
 func delegate(fd int, controllers []string) {
+	have, err := readAt(fd, "cgroup.subtree_control")
+	if err != nil {
+		return
+	}
+	var missing []string
 	for _, c := range controllers {
-		_ = writeAt(fd, "cgroup.subtree_control", "+"+c, "")
+		if !slices.Contains(strings.Fields(have), c) {
+			missing = append(missing, "+"+c)
+		}
+	}
+	if len(missing) == 0 || writeAt(fd, "cgroup.subtree_control", strings.Join(missing, " ")) == nil {
+		return
+	}
+	for _, c := range missing {
+		_ = writeAt(fd, "cgroup.subtree_control", c)
 	}
 }
 
-// inheritCpuset fills a version 1 cpuset from the one above, and lets children
-// do so by themselves.
-func inheritCpuset(fd int, mount string, above []string) error {
-	if err := writeAt(fd, "cgroup.clone_children", "1", ""); err != nil {
-		return err
+// prepareCpuset fills a version 1 cpuset from the one above, and lets children
+// do so by themselves if asked to.
+func prepareCpuset(fd int, above string, inherit bool) error {
+	if inherit {
+		if err := writeAt(fd, "cgroup.clone_children", "1"); err != nil {
+			return err
+		}
 	}
+	return fillCpuset(fd, above)
+}
+
+// fillCpuset gives an empty version 1 cpuset what the one above has: without,
+// no process may enter.
+func fillCpuset(fd int, above string) error {
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 		have, err := readAt(fd, file)
 		if err != nil {
@@ -112,11 +164,11 @@ func inheritCpuset(fd int, mount string, above []string) error {
 		if strings.TrimSpace(have) != "" {
 			continue
 		}
-		up, err := os.ReadFile(filepath.Join(mount, filepath.Join(above...), file))
+		up, err := os.ReadFile(filepath.Join(above, file))
 		if err != nil {
 			return err
 		}
-		if err := writeAt(fd, file, strings.TrimSpace(string(up)), ""); err != nil {
+		if err := writeAt(fd, file, strings.TrimSpace(string(up))); err != nil {
 			return err
 		}
 	}
@@ -131,6 +183,39 @@ func (p *Parent) Close() {
 	for _, d := range p.dirs {
 		d.f.Close()
 	}
+}
+
+// of finds the hierarchy of a controller: of version 1 where one has it, else
+// version 2 if it hands the controller down.
+func (p *Parent) of(controller string) (dir, bool) {
+	var two *dir
+	for i, d := range p.dirs {
+		if d.Has(controller) {
+			return d, true
+		}
+		// Of version 2 devices are a program, and the core is always there.
+		if d.Unified && (slices.Contains(d.delegated, controller) || controller == "devices" || controller == "cgroup") {
+			two = &p.dirs[i]
+		}
+	}
+	if two == nil {
+		return dir{}, false
+	}
+	return *two, true
+}
+
+// hasV1 reports whether a version 1 hierarchy has the controller.
+func (p *Parent) hasV1(controller string) bool {
+	return slices.ContainsFunc(p.dirs, func(d dir) bool { return d.Has(controller) })
+}
+
+// unified is the version 2 hierarchy.
+func (p *Parent) unified() (dir, bool) {
+	at := slices.IndexFunc(p.dirs, func(d dir) bool { return d.Unified })
+	if at < 0 {
+		return dir{}, false
+	}
+	return p.dirs[at], true
 }
 
 // Entry is how a process gets into a group in all hierarchies.
@@ -176,130 +261,6 @@ func (p *Parent) entry(name string) (Entry, error) {
 	return e, nil
 }
 
-// Create makes a group with its limits. A group of that name left over from
-// before must be empty; its limits are set anew. After an error nothing is
-// left of a group that was new.
-//
-// InvalidArgument: the kernel does not take a value. NotImplemented: it lacks
-// a controller, or the limit is not served. FailedPrecondition: processes run
-// in a group of this name.
-func (p *Parent) Create(name string, r *specs.LinuxResources) (*Group, error) {
-	g := p.Group(name)
-	if err := g.check(); err != nil {
-		return nil, err
-	}
-	v1, err := writesV1(r)
-	if err != nil {
-		return nil, err
-	}
-	v2, err := writesV2(r)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.mkdirs(name); err != nil {
-		return nil, errors.Join(err, g.sweep())
-	}
-	if w, err := writeAll(name, append(p.forV1(v1), p.forV2(v2)...)); err != nil {
-		return nil, errors.Join(refusal(p.path+"/"+name, w, err), g.sweep())
-	}
-	if err := p.restrictDevices(name, r.Devices); err != nil {
-		return nil, errors.Join(err, g.sweep())
-	}
-	return g, nil
-}
-
-// mkdirs makes the group in every hierarchy.
-func (p *Parent) mkdirs(name string) error {
-	for _, d := range p.dirs {
-		err := again(func() error { return unix.Mkdirat(int(d.f.Fd()), name, 0o755) })
-		switch {
-		case errors.Is(err, unix.EEXIST):
-			procs, err := readAt(int(d.f.Fd()), name+"/cgroup.procs")
-			if err != nil {
-				return fmt.Errorf("look into cgroup %s/%s: %w", p.path, name, err)
-			}
-			if strings.TrimSpace(procs) != "" {
-				return errclass.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s/%s is in use: processes %s", p.path, name,
-					strings.Join(strings.Fields(procs), " "))
-			}
-		case err != nil:
-			return fmt.Errorf("make cgroup %s/%s in %s: %w", p.path, name, d.Label(), err)
-		}
-	}
-	return nil
-}
-
-// writeAll writes in order; several values for one file share its descriptor.
-// It says which write was refused.
-func writeAll(name string, writes []placed) (Write, error) {
-	fd, open := -1, placed{}
-	defer func() {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-	}()
-	for _, w := range writes {
-		if fd < 0 || w.dir.f != open.dir.f || w.File != open.File || w.Back != "" {
-			if fd >= 0 {
-				unix.Close(fd)
-			}
-			var err error
-			fd, err = openForWrite(int(w.dir.f.Fd()), name+"/"+w.File, w.Back != "")
-			if err != nil && w.Optional && errors.Is(err, unix.ENOENT) {
-				continue
-			}
-			if err != nil {
-				return w.Write, err
-			}
-			open = w
-		}
-		if err := writeValue(fd, w.File, w.Value, w.Back); err != nil {
-			return w.Write, err
-		}
-	}
-	return Write{}, nil
-}
-
-// placed is a write and the hierarchy it goes to.
-type placed struct {
-	Write
-	dir dir
-}
-
-// forV1 finds the hierarchy of each write of version 1. What no hierarchy of
-// version 1 has is left to version 2.
-func (p *Parent) forV1(writes []Write) []placed {
-	var out []placed
-	for _, w := range writes {
-		for _, d := range p.dirs {
-			if d.Has(w.Controller) {
-				out = append(out, placed{w, d})
-			}
-		}
-	}
-	return out
-}
-
-// forV2 places the writes whose controller version 1 does not have. On a
-// machine without version 2 they go to the first hierarchy, where the missing
-// file makes a good error.
-func (p *Parent) forV2(writes []Write) []placed {
-	var out []placed
-	for _, w := range writes {
-		if slices.ContainsFunc(p.dirs, func(d dir) bool { return d.Has(w.Controller) }) {
-			continue
-		}
-		place := p.dirs[0]
-		for _, d := range p.dirs {
-			if d.Unified {
-				place = d
-			}
-		}
-		out = append(out, placed{w, place})
-	}
-	return out
-}
-
 // List names the groups of this parent, sorted.
 func (p *Parent) List() ([]string, error) {
 	var out []string
@@ -339,9 +300,10 @@ func subdirs(at int, name string) ([]string, error) {
 func (p *Parent) Remove() error {
 	var errs []error
 	for _, d := range p.dirs {
-		err := again(func() error { return unix.Rmdir(d.Mount + p.path) })
+		at := filepath.Join(d.Mount, d.path)
+		err := again(func() error { return unix.Rmdir(at) })
 		if err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, &os.PathError{Op: "remove cgroup", Path: d.Mount + p.path, Err: err})
+			errs = append(errs, &os.PathError{Op: "remove cgroup", Path: at, Err: err})
 		}
 	}
 	return errors.Join(errs...)
