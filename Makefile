@@ -6,6 +6,7 @@ VERSION := 0.1.0
 LDFLAGS := -s -w -X main.version=$(VERSION)
 DRIVERS := exec-native graphdriver-overlay graphdriver-vfs image-oci net-bridge net-host net-null
 SHIM    := plugins/exec-native/shim
+INIT    := plugins/exec-native/init
 HOLDER  := plugins/net-bridge/holder
 SHIM_CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror -Wshadow -Wconversion -Wno-sign-conversion -ffreestanding \
 	-fno-builtin -nostdlib -static-pie -fPIE -fvisibility=hidden -fstack-protector-strong \
@@ -16,13 +17,17 @@ HOLDER_CFLAGS := -std=gnu11 -Os -static -Wall -Wextra -Werror -s
 
 .PHONY: build run test bench check proto install clean
 
-build: $(BIN)/gantry-shim $(BIN)/gantry-netns
+build: $(BIN)/gantry-shim $(BIN)/gantry-init $(BIN)/gantry-netns
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 	for d in $(DRIVERS); do ln -sf gantry-drivers $(BIN)/gantry-$$d; done
 
 $(BIN)/gantry-shim: $(wildcard $(SHIM)/*.c $(SHIM)/*.h)
 	mkdir -p $(BIN)
 	$(CC) $(SHIM_CFLAGS) -o $@ $(SHIM)/*.c
+
+$(BIN)/gantry-init: $(INIT)/init.c $(SHIM)/sys.h
+	mkdir -p $(BIN)
+	$(CC) $(filter-out -fstack%,$(SHIM_CFLAGS)) -fno-stack-protector -I$(SHIM) -o $@ $(INIT)/init.c
 
 $(BIN)/gantry-netns: $(wildcard $(HOLDER)/*.c)
 	mkdir -p $(BIN)
@@ -50,7 +55,7 @@ PREFIX ?= /usr/local
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/gantry $(DESTDIR)/lib/systemd/system
 	install $(BIN)/gantry $(BIN)/gantryd $(BIN)/gantry-conform $(DESTDIR)$(PREFIX)/bin
-	install $(BIN)/gantry-drivers $(BIN)/gantry-shim $(BIN)/gantry-netns $(DESTDIR)$(PREFIX)/libexec/gantry
+	install $(BIN)/gantry-drivers $(BIN)/gantry-shim $(BIN)/gantry-init $(BIN)/gantry-netns $(DESTDIR)$(PREFIX)/libexec/gantry
 	for d in $(DRIVERS); do ln -sf gantry-drivers $(DESTDIR)$(PREFIX)/libexec/gantry/gantry-$$d; done
 	install -m 644 dist/gantry.service $(DESTDIR)/lib/systemd/system
 

@@ -46,7 +46,7 @@ func TestNumbersAreTheShims(t *testing.T) {
 		"MIN_BUFFER": minRing, "MAX_BUFFER": maxRing, "PID_ROOM": PIDRoom,
 		"REPORT_LISTENER": int64(ReportListener), "REPORT_FINAL": int64(reportFinal),
 		"REPORT_CONSOLE": int64(ReportConsole), "FLAG_TIMEOUT": int64(FlagTimeout),
-		"WAIT_ATTACH": int64(WaitAttach), "OPEN_STDIN": int64(OpenStdin), "TERMINAL": int64(Terminal),
+		"WAIT_ATTACH": int64(WaitAttach), "OPEN_STDIN": int64(OpenStdin), "TERMINAL": int64(Terminal), "STDIN_ONCE": int64(StdinOnce),
 		"CREATE_NONE": int64(CreateNone), "CREATE_DIR": int64(CreateDir), "CREATE_FILE": int64(CreateFile),
 		"PARAM_FLAG": int64(ParamFlag), "PARAM_STRING": int64(ParamString), "PARAM_FD": int64(ParamFD),
 		"SEND_MAGIC": sendMagic, "SEND_FILES": sendFiles, "SEND_PLAN": sendPlan, "SEND_GO": sendGo,

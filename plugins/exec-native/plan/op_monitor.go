@@ -4,7 +4,8 @@ package plan
 const (
 	WaitAttach uint32 = 1 << iota // Gate waits for a client that wants output
 	OpenStdin                     // keep a pipe for standard input; otherwise /dev/null
-	Terminal                      // a Console operation will hand over a pty
+	Terminal                      // a Console or Pty operation will hand over a pty
+	StdinOnce                     // the first client with input that leaves ends it; not on a terminal
 )
 
 // Monitor holds the monitor's settings. Required, once, stage 0.

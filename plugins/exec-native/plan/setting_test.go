@@ -225,3 +225,22 @@ func TestDeadline(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestStdinOnce: whatever a client's hello says, its leaving ends the input;
+// detaching does not.
+func TestStdinOnce(t *testing.T) {
+	s := newShim(t, Monitor{Flags: OpenStdin | StdinOnce}, 1<<20).host("/bin/cat")
+	s.start().until(ReportRunning)
+	c := s.attach(stdio.Hello{Stdin: true})
+	c.Write([]byte("one "))
+	eventually(t, "the first", func() bool { out, _ := s.readLog(); return out == "one " })
+	c.Detach()
+	time.Sleep(30 * time.Millisecond)
+	c = s.attach(stdio.Hello{Stdin: true})
+	c.Write([]byte("two"))
+	c.Close()
+	s.until(ReportExited)
+	if out, _ := s.readLog(); out != "one two" {
+		t.Errorf("%q", out)
+	}
+}

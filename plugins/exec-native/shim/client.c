@@ -117,6 +117,8 @@ static int small_frame(struct client *c, uint32_t len)
 		if (c->greeted || len != HELLO_SIZE || c->body[0] != PROTOCOL)
 			return -1;
 		c->flags = big16(c->body + 2);
+		if (M.set.flags & STDIN_ONCE && !(M.set.flags & TERMINAL))
+			c->flags |= HELLO_STDIN_ONCE;
 		c->greeted = 1;
 		c->state_due = 1;
 		deliver(c);

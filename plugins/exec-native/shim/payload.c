@@ -166,7 +166,7 @@ static void get_monitor_op(struct cur *c, struct op *op)
 		op->monitor.uid = get32(c);
 		op->monitor.run = get64(c);
 		op->monitor.boot_id = take(c, 16);
-		check(c, op->monitor.flags < 2 * TERMINAL);
+		check(c, op->monitor.flags < 2 * STDIN_ONCE);
 		break;
 	case OP_SHIM_CGROUP:
 		op->fd = get_fd(c, 0);

@@ -111,7 +111,7 @@ enum kind {
 	OP_EXEC = 89,
 };
 
-enum monitor_flag { WAIT_ATTACH = 1, OPEN_STDIN = 2, TERMINAL = 4 };
+enum monitor_flag { WAIT_ATTACH = 1, OPEN_STDIN = 2, TERMINAL = 4, STDIN_ONCE = 8 };
 enum create { CREATE_NONE = 0, CREATE_DIR = 1, CREATE_FILE = 2 };
 enum param { PARAM_FLAG = 0, PARAM_STRING = 1, PARAM_FD = 2 };
 
