@@ -15,7 +15,7 @@ SHIM_CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror -Wshadow -Wconversion -Wno-s
 	-Wl,-z,relro,-z,now,-z,noexecstack,--no-dynamic-linker,--build-id=none -s
 HOLDER_CFLAGS := -std=gnu11 -Os -static -Wall -Wextra -Werror -s
 
-.PHONY: build run test bench check proto install clean
+.PHONY: build run test test-vm bench check proto install clean
 
 build: $(BIN)/gantry-shim $(BIN)/gantry-init $(BIN)/gantry-netns
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -41,6 +41,11 @@ run: build
 test: build
 	$(GO) run ./test/setup
 	$(GO) run ./test/run
+
+# The kernel tests on Debian's kernels, in machines that qemu boots.
+test-vm: build
+	$(GO) run ./test/setup vm
+	$(GO) run ./test/vm -report docs/test-vm.md
 
 bench: build
 	$(GO) run ./bench -bin $(BIN)

@@ -1,5 +1,6 @@
 // Command setup installs what the tests need from Debian's packages, and says
-// what and why. It does nothing where everything is there.
+// what and why. It does nothing where everything is there. "setup vm" does so
+// for the tests in machines of their own.
 package main
 
 import (
@@ -26,9 +27,24 @@ func packages() [][2]string {
 	}
 }
 
+// machines are what test/vm needs to make and boot machines; what its tests
+// need it puts into them.
+func machines() [][2]string {
+	return [][2]string{
+		{"qemu-system-x86", "boots other kernels"},
+		{"mmdebstrap", "the distribution in the machines"},
+		{"e2fsprogs", "the machines' disks, made without mounting"},
+		{"xz-utils", "modules as the kernel takes them"},
+	}
+}
+
 func main() {
 	var missing []string
-	for _, p := range packages() {
+	needed := packages()
+	if len(os.Args) > 1 && os.Args[1] == "vm" {
+		needed = machines()
+	}
+	for _, p := range needed {
 		if installed(p[0]) {
 			continue
 		}

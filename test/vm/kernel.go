@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// kernel is an unpacked package of Debian.
+type kernel struct {
+	version string // as uname -r says it
+	suite   string
+	dir     string // boot/vmlinuz-VERSION and lib/modules/VERSION are below it
+}
+
+func (k kernel) image() string { return filepath.Join(k.dir, "boot", "vmlinuz-"+k.version) }
+
+// modulesDir is where the modules are: /usr/lib in packages of merged systems.
+func (k kernel) modulesDir() (string, error) {
+	for _, lib := range []string{"usr/lib/modules", "lib/modules"} {
+		dir := filepath.Join(k.dir, lib, k.version)
+		if _, err := os.Stat(dir); err == nil {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("%s has no modules of %s", k.dir, k.version)
+}
+
+// wish is a kernel that would be good to have.
+type wish struct {
+	name  string
+	from  []source
+	needs bool // without it there is nothing to test
+}
+
+// wishes are the distribution's own kernel, that of its backports, and that of
+// the backports of the release that is stable now.
+func wishes(from []source, codename string) []wish {
+	all := []wish{{name: codename, from: from, needs: true}}
+	for _, s := range from {
+		if s.suite != codename {
+			continue
+		}
+		for _, suite := range []string{codename + "-backports", "stable-backports"} {
+			all = append(all, wish{name: suite, from: []source{{s.uri, suite, s.component}}})
+		}
+		break
+	}
+	return all
+}
+
+// kernels fetches those that are wished for, and says which were not reached.
+func kernels(ctx context.Context, o options) (got []kernel, missing []string, err error) {
+	from, err := configured(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	codename, err := release()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, w := range wishes(from, codename) {
+		k, err := fetchKernel(ctx, o.cache, w)
+		if err != nil && w.needs {
+			return nil, nil, fmt.Errorf("fetch the kernel of %s: %w", w.name, err)
+		}
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("the kernel of %s: %v", w.name, err))
+			continue
+		}
+		same := slices.ContainsFunc(got, func(g kernel) bool { return g.version == k.version })
+		if !same && wanted(o.kernels, k.version) {
+			got = append(got, k)
+		}
+	}
+	if len(got) == 0 {
+		return nil, missing, fmt.Errorf("no kernel begins with %s", strings.Join(o.kernels, " or "))
+	}
+	return got, missing, nil
+}
+
+func wanted(prefixes []string, version string) bool {
+	if len(prefixes) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(prefixes, func(p string) bool {
+		return version == p || strings.HasPrefix(version, p) && !isDigit(version[len(p)])
+	})
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// fetchKernel downloads and unpacks a suite's newest kernel, once.
+func fetchKernel(ctx context.Context, cache string, w wish) (kernel, error) {
+	a, err := openArchive(ctx, filepath.Join(cache, "apt-"+w.name), w.from)
+	if err != nil {
+		return kernel{}, err
+	}
+	const prefix = "linux-image-"
+	name, err := a.dependency(ctx, prefix+"amd64", prefix)
+	if err != nil {
+		return kernel{}, err
+	}
+	k := kernel{version: strings.TrimPrefix(name, prefix), suite: w.name}
+	k.dir = filepath.Join(cache, "kernel-"+k.version)
+	if _, err := os.Stat(k.dir); err == nil {
+		return k, nil
+	}
+	progress("kernel %s of %s", k.version, k.suite)
+	deb, err := a.download(ctx, name)
+	if err != nil {
+		return kernel{}, err
+	}
+	defer os.Remove(deb) //nolint:errcheck // it is unpacked
+	part := k.dir + ".part"
+	if err := os.RemoveAll(part); err != nil {
+		return kernel{}, err
+	}
+	if _, err := output(ctx, "dpkg-deb", "-x", deb, part); err != nil {
+		return kernel{}, err
+	}
+	return k, os.Rename(part, k.dir)
+}

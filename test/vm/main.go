@@ -1,0 +1,161 @@
+// Command vm runs the kernel tests on other kernels: in machines of its own
+// that qemu boots (with KVM where there is one), with Debian's own kernel and
+// with what its backports have, cgroups version 2 alone, AppArmor on, with
+// systemd as pid 1 and with a tiny init.
+//
+// Everything comes from Debian's packages through apt as it is configured. The
+// machines have no network but loopback; two disk images hold the distribution
+// and the tree with its compiled tests, a virtio port carries the results out.
+// What changes on a disk of a machine is dropped with it.
+//
+//	go run ./test/vm -kernel 6.1 -init tiny -run 'Cgroup' ./plugins/exec-native/...
+//
+// The report says for each machine what passed, failed and was skipped, and
+// which tests ran nowhere. Skipped is not passed.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the flags.
+type options struct {
+	kernels, inits, cgroups []string
+	run                     string
+	packages                []string // patterns of go list
+	cache, report           string
+	limit, each             time.Duration // of a machine, of a package's tests
+	here                    bool          // run them on this machine too
+	accel                   string
+	verbose                 bool
+}
+
+func main() {
+	// The parent-death signal of qemu is of the thread that started it.
+	runtime.LockOSThread()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	failed, err := run(ctx, parseFlags())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "test/vm:", err)
+	}
+	if err != nil || failed > 0 {
+		os.Exit(1) //nolint:gocritic // nothing is owed to the deferred stop
+	}
+}
+
+func parseFlags() options {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	kernels := flag.String("kernel", "", "only kernels whose version begins so, separated by commas (default all that Debian has)")
+	inits := flag.String("init", "tiny,systemd", "what is pid 1")
+	cgroups := flag.String("cgroup", "v2", "cgroup versions: v2 (alone), v1 (with the tiny init only)")
+	var o options
+	flag.StringVar(&o.run, "run", "", "only tests that match")
+	flag.StringVar(&o.cache, "cache", filepath.Join(cache, "gantry-vm"), "where images are kept")
+	flag.StringVar(&o.report, "report", "", "write the report into this file")
+	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "how long a machine may take")
+	flag.DurationVar(&o.each, "each", 4*time.Minute, "how long the tests of a package may take")
+	flag.BoolVar(&o.here, "here", true, "run them on this machine too, for comparison")
+	flag.StringVar(&o.accel, "accel", "", "kvm or tcg (default what works)")
+	flag.BoolVar(&o.verbose, "v", false, "print what failed tests say")
+	flag.Parse()
+	o.kernels, o.inits, o.cgroups = list(*kernels), list(*inits), list(*cgroups)
+	o.packages = flag.Args()
+	return o
+}
+
+func list(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' })
+}
+
+// run does it all and returns how many tests failed.
+func run(ctx context.Context, o options) (int, error) {
+	if os.Geteuid() != 0 {
+		return 0, fmt.Errorf("needs root: it unpacks a distribution")
+	}
+	begun := time.Now()
+	if err := os.MkdirAll(o.cache, 0o755); err != nil {
+		return 0, err
+	}
+	lock, err := lockDir(o.cache)
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close()
+	ks, missing, err := kernels(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range missing {
+		progress("not reached: %s", m)
+	}
+	img, err := rootImage(ctx, o.cache, ks)
+	if err != nil {
+		return 0, fmt.Errorf("make the root image: %w", err)
+	}
+	dir, err := os.MkdirTemp(o.cache, "run-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // scratch
+	st, err := stage(ctx, dir, o)
+	if err != nil {
+		return 0, fmt.Errorf("stage the tests: %w", err)
+	}
+	fast := accelerated(ctx, dir, o.accel, ks[0], st)
+	rep := &report{begun: begun, missing: missing, stage: st}
+	for _, m := range machines(o, ks) {
+		if ctx.Err() != nil {
+			break
+		}
+		rep.results = append(rep.results, boot(ctx, dir, o, img, st, m, fast))
+	}
+	if o.here && ctx.Err() == nil {
+		rep.results = append(rep.results, here(ctx, dir, o, st))
+	}
+	return rep.finish(o)
+}
+
+// machines are those to boot, in the order of kernels.
+func machines(o options, ks []kernel) []machine {
+	var all []machine
+	for _, k := range ks {
+		for _, cg := range o.cgroups {
+			for _, in := range o.inits {
+				if cg == "v1" && in == "systemd" {
+					continue // systemd's own choice there is a mixture that this kind of host has
+				}
+				all = append(all, machine{kernel: k, init: in, cgroup: cg})
+			}
+		}
+	}
+	return all
+}
+
+// lockDir waits until nobody else uses the cache.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+func progress(format string, args ...any) {
+	fmt.Printf("%s %s\n", time.Now().Format("15:04:05"), fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gantryd/gantry/test/vm/guest/wire"
+)
+
+// result is what a machine said.
+type result struct {
+	name     string
+	facts    map[string]string
+	programs []*program
+	over     bool   // all tests have ended
+	err      string // why the machine did not come to that
+	took     time.Duration
+	outcomes []outcome
+}
+
+// program is what one test program said.
+type program struct {
+	path    string
+	said    bytes.Buffer
+	ended   bool
+	code    int
+	problem string
+	left    []string
+	begun   time.Time
+}
+
+// outcome is how a test ended.
+type outcome struct {
+	pkg, test, action string // action: pass, fail or skip
+	said              []string
+}
+
+func (o outcome) name() string { return o.pkg + " " + o.test }
+
+// take notes one message.
+func (r *result) take(m wire.Message) {
+	switch m.Kind {
+	case wire.Fact:
+		r.facts[m.Name] = m.Text
+	case wire.Begin:
+		r.programs = append(r.programs, &program{path: m.Package, begun: time.Now()})
+	case wire.Output:
+		r.last().said.WriteString(m.Text)
+	case wire.End:
+		p := r.last()
+		p.ended, p.code, p.problem, p.left = true, m.Code, m.Text, m.Left
+		state := "ok"
+		if m.Code != 0 {
+			state = "FAIL"
+		}
+		progress("  %-4s %-40s %5.1fs", state, p.path, time.Since(p.begun).Seconds())
+	case wire.Over:
+		r.over = true
+	}
+}
+
+// last is the program that speaks; one that speaks unasked is a defect of the
+// guest.
+func (r *result) last() *program {
+	if len(r.programs) == 0 {
+		r.programs = append(r.programs, &program{path: "nobody", begun: time.Now()})
+	}
+	return r.programs[len(r.programs)-1]
+}
+
+// event is a line of go tool test2json.
+type event struct {
+	Action, Test, Output string
+}
+
+// settle turns what the programs said into outcomes.
+func (r *result) settle(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx) // the machine's time may be over
+	for _, p := range r.programs {
+		events, err := test2json(ctx, p.said.Bytes())
+		if err != nil {
+			p.problem = err.Error()
+		}
+		r.outcomes = append(r.outcomes, outcomes(p, events)...)
+	}
+}
+
+func test2json(ctx context.Context, said []byte) ([]event, error) {
+	cmd := exec.CommandContext(ctx, "go", "tool", "test2json")
+	cmd.Stdin = bytes.NewReader(said)
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("test2json: %w", err)
+	}
+	var all []event
+	for line := range bytes.Lines(out) {
+		var e event
+		if err := json.Unmarshal(line, &e); err != nil {
+			return nil, fmt.Errorf("test2json: %w", err)
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+// outcomes are those of one program. A test that was running when its program
+// ended has failed, and so has a program that fails outside of its tests.
+func outcomes(p *program, events []event) []outcome {
+	var all []outcome
+	said := map[string][]string{}
+	running := map[string]bool{}
+	failed := false
+	for _, e := range events {
+		switch e.Action {
+		case "run":
+			running[e.Test] = true
+		case "output":
+			said[e.Test] = append(said[e.Test], e.Output)
+		case "pass", "fail", "skip":
+			if e.Test == "" {
+				continue // the program itself
+			}
+			delete(running, e.Test)
+			failed = failed || e.Action == "fail"
+			all = append(all, outcome{pkg: p.path, test: e.Test, action: e.Action, said: said[e.Test]})
+			delete(said, e.Test)
+		}
+	}
+	for test := range running {
+		failed = true
+		all = append(all, outcome{pkg: p.path, test: test, action: "fail", said: append(said[test], "did not end\n")})
+	}
+	if !failed && (p.code != 0 || !p.ended) {
+		all = append(all, outcome{pkg: p.path, test: "(program)", action: "fail",
+			said: append(said[""], fmt.Sprintf("exit code %d %s\n", p.code, p.problem))})
+	}
+	slices.SortStableFunc(all, func(a, b outcome) int { return strings.Compare(a.test, b.test) })
+	return all
+}
+
+// count says how many tests ended so.
+func (r *result) count(action string) int {
+	n := 0
+	for _, o := range r.outcomes {
+		if o.action == action {
+			n++
+		}
+	}
+	return n
+}
+
+// line sums a machine up.
+func (r *result) line() string {
+	s := fmt.Sprintf("%s: %d passed, %d failed, %d skipped, %v", r.name, r.count("pass"), r.count("fail"), r.count("skip"),
+		r.took.Round(time.Second))
+	if r.err != "" {
+		first, _, _ := strings.Cut(r.err, "\n")
+		s += ": " + first
+	}
+	return s
+}
+
+// reason is the last line that a test said and that is its own.
+func reason(said []string) string {
+	for _, line := range slices.Backward(said) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "---") && !strings.HasPrefix(line, "===") {
+			return line
+		}
+	}
+	return "no reason given"
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/gantryd/gantry/test/vm/guest/wire"
+)
+
+const module = "github.com/gantryd/gantry/"
+
+// patterns are the packages with tests that ask something of the kernel.
+func patterns() []string {
+	return []string{"./plugins/...", "./internal/linux/...", "./internal/peercred", "./internal/stdio", "./driverhost/...",
+		"./sdk/...", "./cmd/...", "./eventlog", "./bus/server", "./test/rig", "./test/e2e"}
+}
+
+// leftOut are packages that cannot run without a toolchain, and ask nothing of
+// the kernel.
+func leftOut() map[string]string {
+	return map[string]string{"sdk/conform/report": "builds drivers with the Go toolchain, which the machines do not have"}
+}
+
+// staged is the tree with its compiled tests.
+type staged struct {
+	root     string // the module's directory here, and in the machines too
+	disk     string // an ext4 image: guest, manifest.json, tests/, tree/
+	guest    string
+	manifest wire.Manifest
+	unbuilt  map[string]string   // packages that do not compile, with what the compiler says
+	tests    map[string][]string // by package: the names of the tests in its sources
+	commit   string
+}
+
+// listed is what go list tells of a package.
+type listed struct {
+	ImportPath, Dir           string
+	TestGoFiles, XTestGoFiles []string
+}
+
+// stage compiles the tests and puts them and the tree on a disk.
+func stage(ctx context.Context, dir string, o options) (*staged, error) {
+	root, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
+	if err != nil {
+		return nil, err
+	}
+	st := &staged{root: strings.TrimSpace(root), unbuilt: map[string]string{}, tests: map[string][]string{}, guest: filepath.Join(dir, "disk/guest")}
+	if head, err := output(ctx, "git", "-C", st.root, "rev-parse", "--short=12", "HEAD"); err == nil {
+		st.commit = strings.TrimSpace(head)
+	}
+	tests := filepath.Join(dir, "disk/tests")
+	if err := os.MkdirAll(tests, 0o755); err != nil {
+		return nil, err
+	}
+	if err := compile(ctx, "build", "-trimpath", "-o", st.guest, "./test/vm/guest"); err != nil {
+		return nil, err
+	}
+	pkgs, err := testPackages(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	progress("compiling the tests of %d packages", len(pkgs))
+	st.manifest = wire.Manifest{Root: st.root, Run: o.run, Each: o.each}
+	for _, p := range pkgs {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if st.tests[name], err = testNames(p); err != nil {
+			st.unbuilt[name] = err.Error()
+			continue
+		}
+		binary := strings.ReplaceAll(name, "/", "_") + ".test"
+		if err := compile(ctx, "test", "-c", "-ldflags", "-s -w", "-o", filepath.Join(tests, binary), p.ImportPath); err != nil {
+			st.unbuilt[name] = err.Error()
+			progress("does not compile: %s", name)
+			continue
+		}
+		st.manifest.Packages = append(st.manifest.Packages, wire.Package{Path: name, Dir: p.Dir, Binary: "tests/" + binary})
+	}
+	if len(st.manifest.Packages) == 0 {
+		return nil, errors.New("no tests")
+	}
+	return st, st.makeDisk(ctx, dir)
+}
+
+// compile runs the go command for programs that need nothing of the machine
+// they run on.
+func compile(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", args[0], err, tail(out))
+	}
+	return nil
+}
+
+func testPackages(ctx context.Context, o options) ([]listed, error) {
+	which := o.packages
+	if len(which) == 0 {
+		which = patterns()
+	}
+	out, err := output(ctx, "go", append([]string{"list", "-e", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, which...)...)
+	if err != nil {
+		return nil, err
+	}
+	var all []listed
+	for d := json.NewDecoder(strings.NewReader(out)); ; {
+		var p listed
+		if err := d.Decode(&p); err != nil {
+			break // the end
+		}
+		if len(p.TestGoFiles)+len(p.XTestGoFiles) > 0 && leftOut()[strings.TrimPrefix(p.ImportPath, module)] == "" {
+			all = append(all, p)
+		}
+	}
+	return all, nil
+}
+
+// testNames are the tests in a package's sources: asking the compiled program
+// would run its TestMain.
+func testNames(p listed) ([]string, error) {
+	var names []string
+	for _, file := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Test") && fn.Name.Name != "TestMain" {
+				names = append(names, fn.Name.Name)
+			}
+		}
+	}
+	return names, nil
+}
+
+// makeDisk copies the tree beside the tests and makes a filesystem of them.
+func (st *staged) makeDisk(ctx context.Context, dir string) error {
+	b, err := json.Marshal(st.manifest)
+	if err != nil {
+		return err
+	}
+	disk := filepath.Join(dir, "disk")
+	if err := os.WriteFile(filepath.Join(disk, "manifest.json"), b, 0o644); err != nil {
+		return err
+	}
+	out, err := output(ctx, "git", "-C", st.root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	if err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(strings.TrimRight(out, "\x00"), "\x00") {
+		if err := copyInto(st.root, filepath.Join(disk, "tree"), name); err != nil {
+			return err
+		}
+	}
+	programs, err := os.ReadDir(filepath.Join(st.root, "bin"))
+	if err != nil {
+		return fmt.Errorf("the programs are not built: %w", err)
+	}
+	for _, p := range programs {
+		if err := copyInto(st.root, filepath.Join(disk, "tree"), "bin/"+p.Name()); err != nil {
+			return err
+		}
+	}
+	st.disk = filepath.Join(dir, "tests.ext4")
+	_, err = output(ctx, "mke2fs", "-q", "-t", "ext4", "-m", "0", "-d", disk, st.disk, "3G")
+	return err
+}
+
+// copyInto copies one file or link of the tree. One that went away meanwhile is
+// not missed: somebody is working there.
+func copyInto(from, to, name string) error {
+	src, dst := filepath.Join(from, name), filepath.Join(to, name)
+	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+		return err
+	}
+	info, err := os.Lstat(src)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(src)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, dst)
+	}
+	if !info.Mode().IsRegular() {
+		return nil
+	}
+	return copyFile(src, dst)
+}
