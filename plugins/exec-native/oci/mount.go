@@ -15,143 +15,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bindFlags are what the options of a bind mount ask for.
-type bindFlags struct {
-	set         uint64 // MOUNT_ATTR_…
-	propagation uint64 // MS_PRIVATE and its like
-	recursive   bool
+// Opener makes the mounts that are made on this side.
+type Opener struct {
+	Spec *specs.Spec
+	Root *os.File // of the container: what tmpcopyup copies from
 }
 
-// bindOptions reads the options of a bind mount. Without a word about it, what
-// is mounted in the container stays there and the host's later mounts do not
-// appear: rprivate, as Docker's default.
-func bindOptions(options []string) (bindFlags, error) {
-	b := bindFlags{propagation: unix.MS_PRIVATE}
-	for _, o := range options {
-		switch o {
-		case "bind", "private", "rprivate":
-		case "rbind":
-			b.recursive = true
-		case "slave", "rslave":
-			b.propagation = unix.MS_SLAVE
-		case "shared", "rshared":
-			b.propagation = unix.MS_SHARED
-		default:
-			bit, ok := attrBit(o)
-			if !ok && !isPlainMountOption(o) {
-				return b, errclass.Errorf(errdefs.ErrInvalidArgument, "mount option %q is not known", o)
-			}
-			b.set |= bit
-		}
-	}
-	return b, nil
+// Outside reports whether a mount is made on this side: what is the host's, and
+// what has to be filled.
+func Outside(m specs.Mount) bool {
+	o, err := optionsOf(m)
+	return err != nil || !o.remount && (o.bind || o.copyUp || m.Type == "overlay") // an error is told by who opens
 }
 
-// openBind makes a detached copy of a directory or file of the host.
-func openBind(source string, options []string) (linux.Detached, error) {
-	if !filepath.IsAbs(source) {
-		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "bind source %q: not an absolute path", source)
-	}
-	b, err := bindOptions(options)
+// Open makes the detached mount of one that is made on this side.
+func (o Opener) Open(m specs.Mount) (linux.Detached, error) {
+	opts, err := optionsOf(m)
 	if err != nil {
 		return linux.Detached{}, err
 	}
-	m, err := linux.CloneMount(source, b.recursive)
-	if err != nil {
-		return m, Classify(err)
-	}
-	if err := checkPropagation(source, b.propagation); err != nil {
-		m.Close()
-		return m, err
-	}
-	if err := m.SetAttr(b.set, 0, b.propagation, true); err != nil {
-		m.Close()
-		return m, Classify(err)
-	}
-	return m, nil
-}
-
-// checkPropagation refuses what cannot come true: mounts travel only to and from
-// a source whose mount is shared, or a slave of one.
-func checkPropagation(source string, propagation uint64) error {
-	if propagation == unix.MS_PRIVATE {
-		return nil
-	}
-	shared, slave, err := linux.MountPropagation(source)
 	switch {
-	case err != nil:
-		return Classify(err)
-	case propagation == unix.MS_SHARED && !shared:
-		return errclass.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is not shared", source)
-	case propagation == unix.MS_SLAVE && !shared && !slave:
-		return errclass.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is neither shared nor slave", source)
+	case opts.bind:
+		return o.bind(m, opts)
+	case m.Type == "overlay":
+		return o.overlay(m, opts)
+	case opts.copyUp:
+		return o.filledTmpfs(m, opts)
 	}
-	return nil
+	return linux.Detached{}, errclass.Errorf(errdefs.ErrNotImplemented, "mount of type %q is not supported", m.Type)
 }
 
-// openOverlay mounts an overlay from the graph driver's data.
-func openOverlay(options []string) (linux.Detached, error) {
-	var lower, flags []string
-	var upper, work string
-	var attrs uint64
-	for _, o := range options {
-		key, value, _ := strings.Cut(o, "=")
-		switch key {
-		case "lowerdir+":
-			lower = append(lower, value)
-		case "lowerdir": // one string, top first; for layers without ":" in their names
-			lower = append(lower, strings.Split(value, ":")...)
-		case "upperdir":
-			upper = value
-		case "workdir":
-			work = value
-		default:
-			if bit, ok := attrBit(o); ok {
-				attrs |= bit
-			} else if !isPlainMountOption(o) {
-				flags = append(flags, o)
-			}
-		}
-	}
-	if len(lower) == 0 {
-		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "overlay without lowerdir+")
-	}
-	m, err := linux.MountOverlay(lower, upper, work, flags)
-	if err != nil {
-		return m, Classify(err)
-	}
-	if attrs != 0 {
-		if err := m.SetAttr(attrs, 0, 0, false); err != nil {
-			m.Close()
-			return m, Classify(err)
-		}
-	}
-	return m, nil
+// OpenMount is Open for what has no maps and is no tmpfs.
+func OpenMount(kind, source string, words []string) (linux.Detached, error) {
+	return Opener{}.Open(specs.Mount{Type: kind, Source: source, Options: words})
 }
-
-// OpenMount makes the detached mount of one that is made on this side: of type
-// bind ("none" is the same) or overlay.
-func OpenMount(kind, source string, options []string) (linux.Detached, error) {
-	switch kind {
-	case "bind", "none":
-		return openBind(source, options)
-	case "overlay":
-		return openOverlay(options)
-	}
-	return linux.Detached{}, errclass.Errorf(errdefs.ErrNotImplemented, "mount of type %q is not supported", kind)
-}
-
-// Outside reports whether mounts of a type are made on this side.
-func Outside(kind string) bool { return kind == "bind" || kind == "none" || kind == "overlay" }
 
 // OpenMounts makes the detached mounts of those of the specification's mounts
 // that are made on this side; the places of others are empty.
-func OpenMounts(mounts []specs.Mount) ([]linux.Detached, error) {
-	out := make([]linux.Detached, len(mounts))
-	for i, m := range mounts {
+func OpenMounts(s *specs.Spec, root *os.File) ([]linux.Detached, error) {
+	out := make([]linux.Detached, len(s.Mounts))
+	for i, m := range s.Mounts {
 		var err error
-		if Outside(m.Type) {
-			out[i], err = OpenMount(m.Type, m.Source, m.Options)
+		if Outside(m) {
+			out[i], err = Opener{s, root}.Open(m)
 		}
 		if err != nil {
 			CloseAll(out)
@@ -168,6 +74,128 @@ func CloseAll(mounts []linux.Detached) {
 			m.Close()
 		}
 	}
+}
+
+// bind makes a detached copy of a directory or file of the host.
+func (o Opener) bind(m specs.Mount, opts options) (linux.Detached, error) {
+	switch {
+	case !filepath.IsAbs(m.Source):
+		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "bind source %q: not an absolute path", m.Source)
+	case len(opts.data)+len(opts.super) > 0:
+		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "mount option %q is not known for a bind mount", append(opts.data, opts.super...)[0])
+	}
+	d, err := linux.CloneMount(m.Source, opts.tree)
+	if err != nil {
+		return d, Classify(err)
+	}
+	if opts.propagation == unix.MS_SHARED {
+		if err := CheckPropagation(m.Source, opts.propagation); err != nil {
+			d.Close()
+			return linux.Detached{}, err
+		}
+	}
+	if err := o.finish(d, m, opts); err != nil {
+		d.Close()
+		return linux.Detached{}, err
+	}
+	return d, nil
+}
+
+// finish gives a detached mount its flags, its map and its propagation. Without
+// a word about it, what is mounted in the container stays there and the host's
+// later mounts do not appear: rprivate, as Docker's default.
+func (o Opener) finish(d linux.Detached, m specs.Mount, opts options) error {
+	if opts.propagation == 0 {
+		opts.propagation, opts.spread = unix.MS_PRIVATE, true
+	}
+	if !opts.top.none() {
+		if err := d.SetAttr(opts.top.set, opts.top.clear, 0, false); err != nil {
+			return Classify(err)
+		}
+	}
+	if !opts.all.none() {
+		if err := d.SetAttr(opts.all.set, opts.all.clear, 0, true); err != nil {
+			return Classify(err)
+		}
+	}
+	if err := d.SetAttr(0, 0, opts.propagation, opts.spread); err != nil {
+		return Classify(err)
+	}
+	return o.idmap(d, m, opts)
+}
+
+// CheckPropagation refuses what cannot come true: mounts travel only to and from
+// a source whose mount is shared, or a slave of one.
+func CheckPropagation(source string, propagation uint64) error {
+	if propagation == unix.MS_PRIVATE {
+		return nil
+	}
+	shared, slave, err := linux.MountPropagation(source)
+	switch {
+	case err != nil:
+		return Classify(err)
+	case propagation == unix.MS_SHARED && !shared:
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is not shared", source)
+	case propagation == unix.MS_SLAVE && !shared && !slave:
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "path %s is mounted on a mount that is neither shared nor slave", source)
+	}
+	return nil
+}
+
+// overlay mounts an overlay from the graph driver's data, or the specification's.
+func (o Opener) overlay(m specs.Mount, opts options) (linux.Detached, error) {
+	var lower, flags []string
+	var upper, work string
+	for _, word := range append(opts.data, opts.super...) {
+		key, value, _ := strings.Cut(word, "=")
+		switch key {
+		case "lowerdir+":
+			lower = append(lower, value)
+		case "lowerdir": // one string, top first
+			lower = append(lower, splitLayers(value)...)
+		case "upperdir":
+			upper = value
+		case "workdir":
+			work = value
+		default:
+			flags = append(flags, word)
+		}
+	}
+	if len(lower) == 0 {
+		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "overlay without lowerdir+")
+	}
+	d, err := linux.MountOverlay(lower, upper, work, flags)
+	if err != nil {
+		return d, Classify(err)
+	}
+	if opts.top.none() && opts.all.none() && opts.propagation == 0 && !opts.idmap {
+		return d, nil
+	}
+	if err := o.finish(d, m, opts); err != nil {
+		d.Close()
+		return linux.Detached{}, err
+	}
+	return d, nil
+}
+
+// splitLayers splits lowerdir, in which a backslash takes the next character as
+// it is (Documentation/filesystems/overlayfs.rst).
+func splitLayers(value string) []string {
+	var out []string
+	var one strings.Builder
+	for i := 0; i < len(value); i++ {
+		switch {
+		case value[i] == '\\' && i+1 < len(value):
+			i++
+			one.WriteByte(value[i])
+		case value[i] == ':':
+			out = append(out, one.String())
+			one.Reset()
+		default:
+			one.WriteByte(value[i])
+		}
+	}
+	return append(out, one.String())
 }
 
 // Classify gives an errno of the mount calls its class.

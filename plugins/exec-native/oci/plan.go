@@ -2,17 +2,18 @@ package oci
 
 import (
 	"slices"
-	"strings"
 
-	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
+// SyncHooks is the Sync point before the pivot at which the hooks prestart and
+// createRuntime are run, and network devices moved, from outside.
+const SyncHooks = 1
+
 // Handles are the descriptors and settings that a plan is made with beside the
-// specification. The FDs are places among the files given to plan.Start.
+// specification. The FDs are places among the files that go with the plan.
 type Handles struct {
 	Front []plan.Op // stage 0: the monitor and what belongs to it, or Leave
 	Gate  plan.Op   // where the init waits to be let go; nil for nowhere
@@ -23,12 +24,36 @@ type Handles struct {
 	CgroupMounts []plan.FD // the container's directory in each of them, detached
 	CgroupV2     bool      // the container sees version 2 alone
 
-	Root     plan.FD
-	Mounts   []Mount  // for each mount of the specification
-	Network  plan.FD  // namespace to join, or NoFD
-	OOMScore int      // our own: written only if the specification differs
-	Filter   []byte   // compiled seccomp filter; empty for none
-	Programs []string // candidates for the program
+	Root    plan.FD
+	Mounts  []Mount            // for each mount of the specification
+	Devices map[string]plan.FD // mounts of the host's nodes by their path inside, where none can be made (user namespace)
+	Kept    map[string]bool    // nodes of /dev that the image has already, as they should be
+	Network plan.FD            // namespace to join, or NoFD
+	// Joins are the other namespaces to join, in place of the specification's
+	// paths. What it does not name is made new or left as it is.
+	Joins map[specs.LinuxNamespaceType]plan.FD
+
+	OOMScore    int      // our own: written only if the specification differs
+	Filter      []byte   // compiled seccomp filter; empty for none
+	FilterFlags uint32   // SECCOMP_FILTER_FLAG_…
+	Programs    []string // candidates for the program
+	NoPivot     bool     // MoveRoot in place of Pivot
+	Keyring     string   // name of a new session keyring; empty for none
+	Sync        bool     // stop at SyncHooks
+	// States are the state in JSON that the hooks of a kind are told, with room
+	// for the pid (plan.PIDRoom): of createContainer and startContainer.
+	States struct{ Create, Start []byte }
+}
+
+// joined is the descriptor of a namespace to join, or NoFD.
+func (h Handles) joined(t specs.LinuxNamespaceType) plan.FD {
+	if t == specs.NetworkNamespace && h.Network != plan.NoFD {
+		return h.Network
+	}
+	if fd, ok := h.Joins[t]; ok {
+		return fd
+	}
+	return plan.NoFD
 }
 
 // Mount is a mount made on this side.
@@ -42,102 +67,96 @@ type Mount struct {
 func Plan(s *specs.Spec, h Handles) (*plan.Plan, error) {
 	p := &plan.Plan{}
 	p.Add(plan.StageMonitor, h.Front...)
-	if err := clonePart(p, s, h); err != nil {
+	ns, err := namespacesOf(s, h)
+	if err != nil {
 		return nil, err
 	}
-	if err := childPart(p, s, h); err != nil {
+	if err := ns.enter(p, s, h); err != nil {
+		return nil, err
+	}
+	if err := childPart(p, s, h, ns); err != nil {
 		return nil, err
 	}
 	if err := mountPart(p, s, h); err != nil {
 		return nil, err
 	}
-	coverPart(p, s)
+	if err := coverPart(p, s, ns); err != nil {
+		return nil, err
+	}
 	if h.Gate != nil {
 		p.Add(plan.StageGate, h.Gate)
 	}
-	return p, identityPart(p, s.Process, filter{code: h.Filter}, h.Programs)
+	if s.Hooks != nil {
+		if err := hooksInside(p, plan.StageGate, "startContainer", s.Hooks.StartContainer, h.States.Start); err != nil {
+			return nil, err
+		}
+	}
+	if err := linuxIdentity(p, s); err != nil {
+		return nil, err
+	}
+	return p, identityPart(p, s.Process, filter{h.Filter, h.FilterFlags}, h.Programs)
 }
 
-// clonePart is stage 2. The cgroup namespace is left for later: made by the
-// clone, it would show the container the path of its own group.
-func clonePart(p *plan.Plan, s *specs.Spec, h Handles) error {
-	var flags uint64
-	for _, ns := range s.Linux.Namespaces {
-		flag, err := namespaceFlag(ns.Type)
+// linuxIdentity is what linux says about the program itself.
+func linuxIdentity(p *plan.Plan, s *specs.Spec) error {
+	if s.Linux.Personality != nil {
+		op, err := personalityOf(s.Linux.Personality)
 		if err != nil {
 			return err
 		}
-		switch {
-		case ns.Type == specs.CgroupNamespace && ns.Path == "":
-		case ns.Path == "":
-			flags |= flag
-		case ns.Type == specs.NetworkNamespace && h.Network != plan.NoFD:
-		default:
-			return errclass.Errorf(errdefs.ErrNotImplemented, "joining the %s namespace %s is not supported", ns.Type, ns.Path)
-		}
+		p.Add(plan.StageIdentity, op)
 	}
-	p.Add(plan.StageClone, plan.Clone{Flags: flags, Cgroup: h.CgroupDir})
+	if s.Linux.MemoryPolicy != nil {
+		op, err := memoryPolicyOf(s.Linux.MemoryPolicy)
+		if err != nil {
+			return err
+		}
+		p.Add(plan.StageIdentity, op)
+	}
 	return nil
 }
 
-// namespaceFlag is the kernel's flag for a type of namespace.
-func namespaceFlag(t specs.LinuxNamespaceType) (uint64, error) {
-	switch t {
-	case specs.PIDNamespace:
-		return unix.CLONE_NEWPID, nil
-	case specs.NetworkNamespace:
-		return unix.CLONE_NEWNET, nil
-	case specs.MountNamespace:
-		return unix.CLONE_NEWNS, nil
-	case specs.IPCNamespace:
-		return unix.CLONE_NEWIPC, nil
-	case specs.UTSNamespace:
-		return unix.CLONE_NEWUTS, nil
-	case specs.CgroupNamespace:
-		return unix.CLONE_NEWCGROUP, nil
-	}
-	return 0, errclass.Errorf(errdefs.ErrNotImplemented, "namespace %q is not supported", t)
-}
-
-// hasNamespace reports whether the container gets a new namespace of a type.
-func hasNamespace(s *specs.Spec, t specs.LinuxNamespaceType) bool {
-	return slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == t && ns.Path == "" })
-}
-
-// childPart is stage 4: cgroups, the namespaces that depend on them, limits.
-func childPart(p *plan.Plan, s *specs.Spec, h Handles) error {
+// childPart is stage 4: cgroups, the namespaces that depend on them, limits,
+// and the ids of a user namespace. What needs rights over the host comes before
+// those.
+func childPart(p *plan.Plan, s *specs.Spec, h Handles, ns namespaces) error {
 	for _, fd := range h.Cgroups {
 		p.Add(plan.StageChild, plan.Cgroup{FD: fd})
 	}
-	if hasNamespace(s, specs.CgroupNamespace) {
+	if slices.Contains(ns.made, specs.CgroupNamespace) {
 		p.Add(plan.StageChild, plan.Unshare{Flags: unix.CLONE_NEWCGROUP})
 	}
-	if h.Network != plan.NoFD {
-		p.Add(plan.StageChild, plan.Join{FD: h.Network, Flags: unix.CLONE_NEWNET})
+	ns.joinLate(p, h)
+	if ns.mappedRoot {
+		p.Add(plan.StageChild, plan.User{})
 	}
-	return attributePart(p, s.Process, h.OOMScore)
+	if err := attributePart(p, s.Process, h.OOMScore); err != nil {
+		return err
+	}
+	if h.Keyring != "" {
+		p.Add(plan.StageChild, plan.Keyring{Name: h.Keyring})
+	}
+	return nil
 }
 
 // coverPart is stage 6. The root becomes read-only last: the working directory
 // may have to be made.
-func coverPart(p *plan.Plan, s *specs.Spec) {
+func coverPart(p *plan.Plan, s *specs.Spec, ns namespaces) error {
 	if s.Hostname != "" {
 		p.Add(plan.StageCover, plan.Hostname{Name: s.Hostname})
 	}
 	if s.Domainname != "" {
 		p.Add(plan.StageCover, plan.Domainname{Name: s.Domainname})
 	}
-	if hasNamespace(s, specs.NetworkNamespace) {
+	if slices.Contains(ns.made, specs.NetworkNamespace) {
 		p.Add(plan.StageCover, plan.LinkUp{Name: "lo"})
 	}
-	names := make([]string, 0, len(s.Linux.Sysctl))
-	for name := range s.Linux.Sysctl {
-		names = append(names, name)
+	sysctls, err := sysctlOps(s)
+	if err != nil {
+		return err
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		p.Add(plan.StageCover, plan.Sysctl{Path: strings.ReplaceAll(name, ".", "/"), Value: s.Linux.Sysctl[name]})
-	}
+	p.Add(plan.StageCover, sysctls...)
+	p.Add(plan.StageCover, labelOps(s.Process)...)
 	p.Add(plan.StageCover, plan.Chdir{Path: s.Process.Cwd, Create: true})
 	for _, path := range s.Linux.MaskedPaths {
 		p.Add(plan.StageCover, plan.Mask{Path: path, Null: plan.NoFD})
@@ -145,7 +164,15 @@ func coverPart(p *plan.Plan, s *specs.Spec) {
 	for _, path := range s.Linux.ReadonlyPaths {
 		p.Add(plan.StageCover, plan.ReadOnly{Path: path})
 	}
+	propagation, err := rootPropagation(s.Linux.RootfsPropagation)
+	if err != nil {
+		return err
+	}
+	if propagation.Propagation != 0 && propagation.Propagation != unix.MS_PRIVATE && propagation.Propagation != unix.MS_SLAVE {
+		p.Add(plan.StageCover, plan.SetAttr{Path: "/", Attr: propagation}) // no pivot into a shared mount
+	}
 	if s.Root.Readonly {
 		p.Add(plan.StageCover, plan.SetAttr{Path: "/", Attr: plan.Attr{Set: unix.MOUNT_ATTR_RDONLY}})
 	}
+	return nil
 }

@@ -16,96 +16,147 @@ import (
 // device nodes follow right after /dev, before anything of the image's or of
 // the user's can be mounted over it.
 func mountPart(p *plan.Plan, s *specs.Spec, h Handles) error {
-	p.Add(plan.StageMounts,
-		plan.Propagation{Flags: unix.MS_REC | unix.MS_SLAVE},
-		plan.Root{FD: h.Root, Attr: plan.Attr{Propagation: unix.MS_PRIVATE, Recursive: true}})
-	for i, m := range s.Mounts {
-		var err error
-		switch {
-		case h.Mounts[i].FD != plan.NoFD:
-			create := plan.CreateFile
-			if h.Mounts[i].IsDir {
-				create = plan.CreateDir
-			}
-			p.Add(plan.StageMounts, plan.Attach{FD: h.Mounts[i].FD, Target: m.Destination, Create: create})
-		case m.Type == "cgroup":
-			err = cgroupMounts(p, m, h)
-		default:
-			var fs plan.Filesystem
-			if fs, err = filesystemOf(m); err == nil {
-				p.Add(plan.StageMounts, fs)
-			}
-		}
-		if err != nil {
+	if err := rootPart(p, s, h); err != nil {
+		return err
+	}
+	fresh := slices.IndexFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev" })
+	if fresh < 0 {
+		if err := deviceNodes(p, s, h); err != nil {
 			return err
 		}
-		if m.Destination == "/dev" && m.Type == "tmpfs" {
-			if err := deviceNodes(p, s); err != nil {
+	}
+	for i, m := range s.Mounts {
+		if err := oneMount(p, s, h, i); err != nil {
+			return err
+		}
+		if i == fresh && wantsNodes(m) {
+			if err := deviceNodes(p, s, h); err != nil {
 				return err
 			}
 		}
+	}
+	if s.Process.Terminal {
+		rows, cols := consoleSize(s.Process.ConsoleSize)
+		p.Add(plan.StageMounts, plan.Console{Rows: rows, Cols: cols})
+	}
+	if h.Sync {
+		p.Add(plan.StageMounts, plan.Sync{Point: SyncHooks})
+	}
+	if s.Hooks != nil {
+		if err := hooksInside(p, plan.StageMounts, "createContainer", s.Hooks.CreateContainer, h.States.Create); err != nil {
+			return err
+		}
+	}
+	if _, joined := HasNamespace(s, specs.MountNamespace); joined || h.NoPivot {
+		p.Add(plan.StageMounts, plan.MoveRoot{}) // others live in a joined namespace: its root stays
+		return nil
 	}
 	p.Add(plan.StageMounts, plan.Pivot{})
 	return nil
 }
 
-// filesystemOf turns a mount into a file system made by the init.
-func filesystemOf(m specs.Mount) (plan.Filesystem, error) {
-	fs := plan.Filesystem{Type: m.Type, Target: m.Destination, Create: plan.CreateDir}
-	switch m.Type {
-	case "proc", "sysfs", "tmpfs", "devpts", "mqueue":
-	default:
-		return fs, errclass.Errorf(errdefs.ErrNotImplemented, "mount of type %q at %s is not supported", m.Type, m.Destination)
+// wantsNodes reports whether a /dev is to be filled: the host's, bound into the
+// container or mounted anew, is left as it is.
+func wantsNodes(m specs.Mount) bool {
+	o, err := optionsOf(m)
+	return err == nil && !o.bind && !o.remount && m.Type != "devtmpfs"
+}
+
+// rootPart makes the namespace deaf to what happens outside but for what it may
+// hear, and attaches the root.
+func rootPart(p *plan.Plan, s *specs.Spec, h Handles) error {
+	propagation, err := rootPropagation(s.Linux.RootfsPropagation)
+	if err != nil {
+		return err
 	}
+	attr := plan.Attr{Propagation: unix.MS_PRIVATE, Recursive: true}
+	if propagation.Propagation == unix.MS_SLAVE || propagation.Propagation == unix.MS_SHARED {
+		attr.Propagation = unix.MS_SLAVE
+	}
+	if _, joined := HasNamespace(s, specs.MountNamespace); !joined {
+		p.Add(plan.StageMounts, plan.Propagation{Flags: unix.MS_REC | unix.MS_SLAVE})
+	}
+	p.Add(plan.StageMounts, plan.Root{FD: h.Root, Attr: attr})
+	return nil
+}
+
+// oneMount is the mount of a place in the specification.
+func oneMount(p *plan.Plan, s *specs.Spec, h Handles, i int) error {
+	m := s.Mounts[i]
+	m.Destination = path.Join("/", m.Destination) // relative ones are old, and mean the same
+	o, err := optionsOf(m)
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.remount:
+		if len(o.data)+len(o.super) > 0 {
+			return errclass.Errorf(errdefs.ErrNotImplemented, "mounts: %s: remount with %s: only flags of the mount can be changed", m.Destination, append(o.data, o.super...)[0])
+		}
+		addAttrs(p, m.Destination, o)
+	case h.Mounts[i].FD != plan.NoFD:
+		create := plan.CreateFile
+		if h.Mounts[i].IsDir {
+			create = plan.CreateDir
+		}
+		p.Add(plan.StageMounts, plan.Attach{FD: h.Mounts[i].FD, Target: m.Destination, Create: create})
+	case m.Type == "cgroup":
+		return cgroupMounts(p, m, o, h)
+	default:
+		p.Add(plan.StageMounts, filesystemOf(m, o, s.Linux.MountLabel))
+		o.top = attributes{}
+		addAttrs(p, m.Destination, o)
+	}
+	return nil
+}
+
+// addAttrs changes a mount that is there.
+func addAttrs(p *plan.Plan, at string, o options) {
+	for _, a := range []plan.Attr{
+		{Set: o.top.set, Clear: o.top.clear},
+		{Set: o.all.set, Clear: o.all.clear, Recursive: true},
+		{Propagation: o.propagation, Recursive: o.spread},
+	} {
+		if a.Set|a.Clear|a.Propagation != 0 {
+			p.Add(plan.StageMounts, plan.SetAttr{Path: at, Attr: a})
+		}
+	}
+}
+
+// filesystemOf turns a mount into a file system made by the init.
+func filesystemOf(m specs.Mount, o options, label string) plan.Filesystem {
+	fs := plan.Filesystem{Type: m.Type, Target: m.Destination, Create: plan.CreateDir, Attrs: o.top.set}
 	if m.Source != "" { // what the mount table shows
 		fs.Params = append(fs.Params, plan.Param{Type: plan.ParamString, Key: "source", Value: m.Source})
 	}
-	for _, o := range m.Options {
-		if bit, ok := attrBit(o); ok {
-			fs.Attrs |= bit
+	for _, word := range o.super {
+		fs.Params = append(fs.Params, plan.Param{Type: plan.ParamFlag, Key: word})
+	}
+	for _, word := range o.data {
+		if m.Type == "devpts" && word == "newinstance" { // the kernel's only way since 4.7
 			continue
 		}
-		if isPlainMountOption(o) || m.Type == "devpts" && o == "newinstance" { // the kernel's only way since 4.7
-			continue
-		}
-		key, value, ok := strings.Cut(o, "=")
+		key, value, ok := strings.Cut(word, "=")
 		param := plan.Param{Type: plan.ParamFlag, Key: key}
 		if ok {
 			param.Type, param.Value = plan.ParamString, value
 		}
 		fs.Params = append(fs.Params, param)
 	}
-	return fs, nil
+	if label != "" && takesLabel(m.Type) {
+		fs.Params = append(fs.Params, plan.Param{Type: plan.ParamString, Key: "context", Value: label})
+	}
+	return fs
 }
 
-// attrBit is the mount attribute of an option.
-func attrBit(option string) (uint64, bool) {
-	switch option {
-	case "ro":
-		return unix.MOUNT_ATTR_RDONLY, true
-	case "nosuid":
-		return unix.MOUNT_ATTR_NOSUID, true
-	case "nodev":
-		return unix.MOUNT_ATTR_NODEV, true
-	case "noexec":
-		return unix.MOUNT_ATTR_NOEXEC, true
-	case "noatime":
-		return unix.MOUNT_ATTR_NOATIME, true
-	case "strictatime":
-		return unix.MOUNT_ATTR_STRICTATIME, true
-	case "nodiratime":
-		return unix.MOUNT_ATTR_NODIRATIME, true
+// takesLabel reports whether files of a type have labels of their own, which
+// linux.mountLabel replaces.
+func takesLabel(kind string) bool {
+	switch kind {
+	case "proc", "sysfs", "cgroup", "cgroup2", "mqueue":
+		return false
 	}
-	return 0, false
-}
-
-// isPlainMountOption reports options that say what is so anyway.
-func isPlainMountOption(option string) bool {
-	switch option {
-	case "rw", "suid", "dev", "exec", "relatime", "private", "rprivate":
-		return true
-	}
-	return false
+	return true
 }
 
 // cgroupMounts shows the container its own groups. With version 1 that is a
@@ -113,13 +164,8 @@ func isPlainMountOption(option string) bool {
 // one that has several. Clones of the container's own directories look the same
 // as mounts made in its cgroup namespace, for a fraction of the time; the file
 // system is the host's either way.
-func cgroupMounts(p *plan.Plan, m specs.Mount, h Handles) error {
-	flags := m
-	flags.Type = "tmpfs" // any type that filesystemOf knows
-	fs, err := filesystemOf(flags)
-	if err != nil {
-		return err
-	}
+func cgroupMounts(p *plan.Plan, m specs.Mount, o options, h Handles) error {
+	fs := filesystemOf(m, o, "")
 	if h.CgroupV2 {
 		fs.Type = "cgroup2"
 		p.Add(plan.StageMounts, fs)
@@ -147,29 +193,21 @@ func cgroupMounts(p *plan.Plan, m specs.Mount, h Handles) error {
 	return nil
 }
 
-// deviceNodes fills a fresh /dev.
-func deviceNodes(p *plan.Plan, s *specs.Spec) error {
-	for _, d := range append(DefaultDevices(), s.Linux.Devices...) {
-		var kind uint32
-		switch d.Type {
-		case "c", "u":
-			kind = unix.S_IFCHR
-		case "b":
-			kind = unix.S_IFBLK
-		case "p":
-			kind = unix.S_IFIFO
-		default:
-			return errclass.Errorf(errdefs.ErrInvalidArgument, "device %s of type %q: want c, u, b or p", d.Path, d.Type)
+// deviceNodes fills /dev: a fresh one whole, the image's own with what it lacks.
+// Of two nodes at one place the container's own, named later, is made.
+func deviceNodes(p *plan.Plan, s *specs.Spec, h Handles) error {
+	devices := append(DefaultDevices(), s.Linux.Devices...)
+	for i, d := range devices {
+		if slices.ContainsFunc(devices[i+1:], func(later specs.LinuxDevice) bool { return later.Path == d.Path }) || h.Kept[d.Path] {
+			continue
 		}
-		node := plan.Node{Path: d.Path, Mode: kind | 0o666, Major: uint32(d.Major), Minor: uint32(d.Minor)}
-		if d.FileMode != nil {
-			node.Mode = kind | uint32(d.FileMode.Perm())
+		node, err := nodeOf(d)
+		if err != nil {
+			return err
 		}
-		if d.UID != nil {
-			node.UID = *d.UID
-		}
-		if d.GID != nil {
-			node.GID = *d.GID
+		if fd, ok := h.Devices[d.Path]; ok {
+			p.Add(plan.StageMounts, plan.Attach{FD: fd, Target: d.Path, Create: plan.CreateFile})
+			continue
 		}
 		p.Add(plan.StageMounts, node)
 	}
@@ -177,7 +215,35 @@ func deviceNodes(p *plan.Plan, s *specs.Spec) error {
 		{"/dev/fd", "/proc/self/fd"}, {"/dev/stdin", "/proc/self/fd/0"}, {"/dev/stdout", "/proc/self/fd/1"},
 		{"/dev/stderr", "/proc/self/fd/2"}, {"/dev/core", "/proc/kcore"}, {"/dev/ptmx", "pts/ptmx"},
 	} {
-		p.Add(plan.StageMounts, plan.Symlink{Path: l[0], To: l[1]})
+		if !h.Kept[l[0]] {
+			p.Add(plan.StageMounts, plan.Symlink{Path: l[0], To: l[1]})
+		}
 	}
 	return nil
+}
+
+// nodeOf is the node of a device.
+func nodeOf(d specs.LinuxDevice) (plan.Node, error) {
+	var kind uint32
+	switch d.Type {
+	case "c", "u":
+		kind = unix.S_IFCHR
+	case "b":
+		kind = unix.S_IFBLK
+	case "p":
+		kind = unix.S_IFIFO
+	default:
+		return plan.Node{}, errclass.Errorf(errdefs.ErrInvalidArgument, "device %s of type %q: want c, u, b or p", d.Path, d.Type)
+	}
+	node := plan.Node{Path: path.Join("/", d.Path), Mode: kind | 0o666, Major: uint32(d.Major), Minor: uint32(d.Minor)}
+	if d.FileMode != nil {
+		node.Mode = kind | uint32(d.FileMode.Perm())
+	}
+	if d.UID != nil {
+		node.UID = *d.UID
+	}
+	if d.GID != nil {
+		node.GID = *d.GID
+	}
+	return node, nil
 }
