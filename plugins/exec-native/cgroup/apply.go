@@ -88,7 +88,9 @@ func (o *opened) write(d dir, name string, w Write) error {
 // errIgnored says that the kernel took a value and keeps another.
 type errIgnored struct{ got string }
 
-func (e errIgnored) Error() string { return fmt.Sprintf("the kernel keeps %q", e.got) }
+func (e errIgnored) Error() string {
+	return fmt.Sprintf("the kernel keeps %q", strings.TrimSpace(e.got))
+}
 
 // refusal puts a failed write into words and a class: the field, the value,
 // the file, the group, and what the kernel said.
@@ -122,7 +124,7 @@ func refusal(group string, w Write, err error) error {
 // the error says so where that fails too. The errors are those of Create;
 // NotFound: there is no such group.
 func (g *Group) Update(r *specs.LinuxResources) error {
-	if err := g.check(); err != nil {
+	if err := g.check(); err != nil || r == nil {
 		return err
 	}
 	for _, d := range g.p.dirs {
@@ -173,22 +175,29 @@ func (g *Group) change(writes []Write) error {
 		if !ok {
 			return errclass.Errorf(errdefs.ErrNotImplemented, "resource limit %s: no controller %s", w.Field, w.Controller)
 		}
-		if w.Value != "" {
-			file := w.File
-			if w.Controller == "devices" {
-				file = "devices.list"
-			}
-			old, err := readAt(int(d.f.Fd()), filepath.Join(g.name, file))
-			if err != nil {
-				return errors.Join(refusal(g.full(), w, err), g.undo(done))
-			}
-			done = append(done, written{w, d, old})
+		old, err := g.before(d, w)
+		if err == nil {
+			err = o.write(d, g.name, w)
 		}
-		if err := o.write(d, g.name, w); err != nil {
+		if w.Value != "" && (err == nil || errors.As(err, &errIgnored{})) {
+			done = append(done, written{w, d, old}) // what is refused by the kernel has changed nothing
+		}
+		if err != nil {
 			return errors.Join(refusal(g.full(), w, err), g.undo(done))
 		}
 	}
 	return nil
+}
+
+// before reads what a write is about to change.
+func (g *Group) before(d dir, w Write) (string, error) {
+	switch {
+	case w.Value == "":
+		return "", nil
+	case w.Controller == "devices":
+		w.File = "devices.list"
+	}
+	return readAt(int(d.f.Fd()), filepath.Join(g.name, w.File))
 }
 
 // undo writes back what was there, last first: each step is then a state that

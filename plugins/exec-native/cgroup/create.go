@@ -25,6 +25,9 @@ func (p *Parent) Create(name string, r *specs.LinuxResources) (*Group, error) {
 	if err := g.check(); err != nil {
 		return nil, err
 	}
+	if r == nil {
+		r = &specs.LinuxResources{}
+	}
 	var writes []Write
 	var err error
 	early := !p.atRoot()

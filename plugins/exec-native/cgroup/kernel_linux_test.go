@@ -106,8 +106,8 @@ func inside(t *testing.T, g *Group, script string) *exec.Cmd {
 	return cmd
 }
 
-// value reads a file of the group in the hierarchy that has it.
-func value(t *testing.T, g *Group, file string) string {
+// valueOf reads a file of the group in the hierarchy that has it.
+func valueOf(t *testing.T, g *Group, file string) string {
 	t.Helper()
 	for _, d := range g.p.dirs {
 		if text, err := os.ReadFile(filepath.Join(d.Mount+g.p.path, g.name, file)); err == nil {
@@ -135,11 +135,11 @@ func TestLimitsOnTheKernel(t *testing.T) {
 			"memory.limit_in_bytes": "9998336", "memory.memsw.limit_in_bytes": "19996672", "cpu.cfs_quota_us": "50000",
 			"pids.max": "7", "devices.list": "c 1:3 rw",
 		} {
-			if got := value(t, g, file); got != want {
+			if got := valueOf(t, g, file); got != want {
 				t.Errorf("%s is %q, want %q", file, got, want)
 			}
 		}
-		if value(t, g, "cpuset.cpus") == "" {
+		if valueOf(t, g, "cpuset.cpus") == "" {
 			t.Error("the cpuset takes no process")
 		}
 	}
