@@ -98,3 +98,15 @@ func DefaultProfile(bounding []string) (*specs.LinuxSeccomp, error) {
 	}
 	return p, nil
 }
+
+// LoadProfile reads a profile in Docker's form as it applies to a process with
+// this bounding set, on this kernel.
+func LoadProfile(text string, bounding []string) (*specs.LinuxSeccomp, error) {
+	p, err := moby.LoadProfile(text, &specs.Spec{Process: &specs.Process{
+		Capabilities: &specs.LinuxCapabilities{Bounding: bounding},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("read seccomp profile: %w", err)
+	}
+	return p, nil
+}

@@ -43,6 +43,9 @@ func (p Program) Bytes() []byte {
 // architecture that this package does not know; a filter that is too long for
 // the kernel.
 func Compile(p *specs.LinuxSeccomp) (Program, error) {
+	if _, err := notifies(p); err != nil {
+		return nil, err
+	}
 	native, err := nativeArch()
 	if err != nil {
 		return nil, err

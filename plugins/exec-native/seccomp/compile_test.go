@@ -177,7 +177,7 @@ func TestRefusals(t *testing.T) {
 		p    specs.LinuxSeccomp
 		want error
 	}{
-		"notify":   {specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, errdefs.ErrNotImplemented},
+		"notify":   {specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, errdefs.ErrInvalidArgument},
 		"errno":    {specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &big}, errdefs.ErrInvalidArgument},
 		"index":    {specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: arg(specs.LinuxSeccompArg{Index: 6, Op: specs.OpEqualTo})}, errdefs.ErrInvalidArgument},
 		"operator": {specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: arg(specs.LinuxSeccompArg{Op: "SCMP_CMP_NO"})}, errdefs.ErrInvalidArgument},

@@ -17,6 +17,7 @@ const (
 	retTrap        = 0x00030000
 	retErrno       = 0x00050000
 	retTrace       = 0x7ff00000
+	retNotify      = 0x7fc00000
 	retLog         = 0x7ffc0000
 	retAllow       = 0x7fff0000
 )
@@ -71,6 +72,8 @@ func answerOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 		return retTrap, nil
 	case specs.ActLog:
 		return retLog, nil
+	case specs.ActNotify:
+		return retNotify, nil
 	case specs.ActTrace:
 		return retTrace | code, nil
 	}
