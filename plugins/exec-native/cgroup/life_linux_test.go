@@ -268,6 +268,19 @@ func TestStatsOnTheKernel(t *testing.T) {
 	if p.version("hugetlb") != 0 && len(s.Huge) == 0 {
 		t.Error("no huge pages")
 	}
+	m := g.Meter(AskAll)
+	defer m.Close()
+	for range 2 {
+		if again, err := m.Read(); err != nil || again.CPU.Total < s.CPU.Total {
+			t.Errorf("read again: %+v %v", again, err)
+		}
+	}
+	if err := g.Remove(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Read(); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("read after the end: %v", err)
+	}
 }
 
 // BenchmarkStats is one reading of what a table shows.
@@ -297,6 +310,15 @@ func BenchmarkStats(b *testing.B) {
 			}
 		})
 	}
+	b.Run("columns, kept open", func(b *testing.B) {
+		m := g.Meter(AskColumns)
+		defer m.Close()
+		for b.Loop() {
+			if _, err := m.Read(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("create and remove", func(b *testing.B) {
 		for b.Loop() {
 			g, err := p.Create("b", &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr[int64](100)}})

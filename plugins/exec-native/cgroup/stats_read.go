@@ -52,6 +52,9 @@ func (r *reader) cpu(c *CPU) {
 // cpuV1 reads cpuacct, and cpu.stat for the quota.
 func (r *reader) cpuV1(d dir, c *CPU) {
 	c.Total = time.Duration(r.number(d, "cpuacct.usage"))
+	if r.what&AskMore == 0 {
+		return
+	}
 	user := r.file(d, "cpuacct.usage_user")
 	if n, ok := firstNumber(user); ok {
 		c.User, c.System = time.Duration(n), time.Duration(r.number(d, "cpuacct.usage_sys"))
@@ -65,11 +68,9 @@ func (r *reader) cpuV1(d dir, c *CPU) {
 			}
 		})
 	}
-	if r.what&AskPerCPU != 0 {
-		for _, word := range bytes.Fields(r.file(d, "cpuacct.usage_percpu")) {
-			n, _ := digits(word)
-			c.PerCPU = append(c.PerCPU, time.Duration(n))
-		}
+	for _, word := range bytes.Fields(r.file(d, "cpuacct.usage_percpu")) {
+		n, _ := digits(word)
+		c.PerCPU = append(c.PerCPU, time.Duration(n))
 	}
 	if d, ok := r.g.p.of("cpu"); ok {
 		fields(r.file(d, "cpu.stat"), func(name []byte, n uint64) {
@@ -138,7 +139,7 @@ func (r *reader) memoryV1(d dir, m *Memory) {
 	})
 	m.Usage = r.number(d, "memory.usage_in_bytes")
 	m.Limit = r.boundV1(d, "memory.limit_in_bytes")
-	if r.what&AskMemory == 0 {
+	if r.what&AskMore == 0 {
 		return
 	}
 	m.Peak = r.number(d, "memory.max_usage_in_bytes")
@@ -200,7 +201,7 @@ func (r *reader) memoryV2(d dir, m *Memory) {
 	})
 	m.Usage = r.number(d, "memory.current")
 	m.Limit = r.bound(d, "memory.max")
-	if r.what&AskMemory == 0 {
+	if r.what&AskMore == 0 {
 		return
 	}
 	m.Peak = r.number(d, "memory.peak") // Linux 5.19
@@ -273,6 +274,9 @@ func (r *reader) io(s *Stats) {
 			one.DiscardBytes = n
 		}
 	})
+	if r.what&AskMore == 0 {
+		return
+	}
 	s.IO = disksV1(s.IO, recursive("blkio.throttle.io_serviced"), func(one *DiskIO, operation string, n uint64) {
 		switch operation {
 		case "Read":
@@ -294,6 +298,9 @@ func (r *reader) pids(p *Pids) {
 	}
 	p.Current = r.number(d, "pids.current")
 	p.Limit = r.bound(d, "pids.max")
+	if r.what&AskMore == 0 {
+		return
+	}
 	fields(r.file(d, "pids.events"), func(name []byte, n uint64) {
 		if string(name) == "max" {
 			p.Failures = n

@@ -69,7 +69,7 @@ func TestStatsV1(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v\nwant %+v", got, want)
 	}
-	if s, err := g.Stats(AskPids); err != nil || s.Pids != want.Pids || s.CPU.Total != 0 || s.Memory.Usage != 0 {
+	if s, err := g.Stats(AskPids); err != nil || s.Pids.Current != 4 || s.Pids.Failures != 0 || s.CPU.Total != 0 || s.Memory.Usage != 0 {
 		t.Errorf("pids alone: %+v %v", s, err)
 	}
 }
@@ -104,6 +104,14 @@ func TestStatsV2(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v\nwant %+v", got, want)
+	}
+	m := g.Meter(AskPids)
+	defer m.Close()
+	for _, n := range []uint64{4, 5} {
+		if s, err := m.Read(); err != nil || s.Pids.Current != n {
+			t.Errorf("%+v %v, want %d", s.Pids, err, n)
+		}
+		os.WriteFile(filepath.Join(g.p.dirs[0].Mount, "p", "a", "pids.current"), []byte("5\n"), 0o644)
 	}
 	if _, err := g.p.Group("none").Stats(AskAll); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("a group that is not there: %v", err)
