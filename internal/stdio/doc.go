@@ -53,9 +53,13 @@
 // A record is written with one write; a torn last record (the machine or the
 // shim died) is passed over by readers and cut by RepairLog before the next
 // run. Rotation makes a new file (NAME.new), renames NAME to NAME.1 and so on
-// upwards, the last one going, then NAME.new to NAME. Readers hold
+// upwards, the last one going, then NAME.new to NAME; it comes when a file would
+// become too large, or at the first record after it has become too old. Readers hold
 // descriptors and go on with the record whose offset follows: none is lost or
 // doubled. What rotation has already taken away is told as a gap.
+//
+// With non-blocking delivery (plan.LogPolicy) a process beside the shim writes the
+// log, and what the memory between the two cannot take is a gap as well.
 //
 // What is trusted: the checksum covers the header only. A power cut may leave
 // wrong bytes inside a payload; it cannot shift the records behind it.

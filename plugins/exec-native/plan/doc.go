@@ -35,26 +35,42 @@
 //	         child of the monitor that joins, clones the init as its own
 //	         sibling (CLONE_PARENT) and leaves
 //	init     runs stages 4 to 9 and becomes the program
+//	writer   only where LogPolicy says so: a child of the monitor that writes
+//	         the log out of shared memory
+//
+// # Without a monitor
+//
+// A plan that begins with Leave, in Monitor's place, is an OCI runtime's
+// (Warm.Leave): the helper is the joiner, clones the init as the driver's own
+// child and leaves. The init's reports come straight to the driver, its pid
+// before all others; the end of the socket after the exec is told as Running.
+// StartGate makes it report Gate and wait for somebody who connects and says
+// Continue (OpenGate): the reports go on there. Whoever opens the gate thus hears
+// that the program could not be executed. A driver that dies before the gate
+// ends the start; there is no parent-death signal. Stage 0 has nothing but
+// Leave.
 //
 // # Stages
 //
 // Every operation belongs to a stage; stages never go back within a plan.
 //
 //	0  monitor   settings of the monitor, in the monitor
-//	1  join      namespaces joined by descriptor, user first; time offsets
+//	1  join      processors to join from, cgroups, namespaces joined by
+//	             descriptor, user first; time offsets
 //	2  clone     exactly one Clone
 //	3  parent    id maps and other files of /proc/PID, written by the monitor
 //	             while the init waits
-//	4  child     init: cgroups, then the cgroup namespace, limits, ids in a
-//	             user namespace
-//	5  mounts    init: propagation, root, mounts, nodes, pivot
+//	4  child     init: cgroups, then the cgroup namespace, limits, scheduling,
+//	             ids in a user namespace
+//	5  mounts    init: propagation, root, mounts, nodes, hooks that see the
+//	             host's files, pivot
 //	6  cover     init: host name, sysctls, masks, read-only paths, links
-//	7  gate      init: Sync, Gate
-//	8  identity  init: bounding set, user, capabilities, no_new_privs, seccomp
-//	             here when no_new_privs is not wanted
+//	7  gate      init: Sync, Gate or StartGate, hooks
+//	8  identity  init: hooks, labels, bounding set, user, capabilities,
+//	             no_new_privs, seccomp here when no_new_privs is not wanted
 //	9  exec      init: Sweep, working directory, seccomp otherwise, Exec
 //
-// Sweep takes 0, 1 and 2, closes everything else, resets signals and tells
+// Sweep takes 0, 1 and 2 (and after Leave what is to be kept), closes everything else, resets signals and tells
 // the monitor that from here on the end of the init's socket means that the
 // program was executed. Nothing that names a descriptor may follow it.
 //
@@ -69,8 +85,8 @@
 //
 // The monitor answers with reports of a fixed size (Report) on the control
 // socket, each one message: Shim (it is up, in its cgroup, listening), Init
-// (its pid), Sync (it waits for Continue), Gate (it waits for a client),
-// Running, Warning (an optional operation failed), Error (stage, operation,
+// (its pid), Sync (it waits for Continue), Listener (the same, once the seccomp
+// listener was fetched), Gate (it waits for a client), Running, Warning (an optional operation failed), Error (stage, operation,
 // errno: the start failed) and Exited. After Error or Exited it leaves; clients
 // that have not yet taken all output keep it a while longer, without lock,
 // socket path or record.

@@ -66,6 +66,7 @@ static void tell_end(struct report *r)
 	let_go(&M.listen);
 	let_go(&M.lock);
 	let_go(&M.record);
+	ring_end();
 	let_go(&M.log.fd);
 	let_go(&M.log.dir);
 	let_go(&M.oom);

@@ -18,6 +18,11 @@ static int open_file(struct log *l, const char *name, int more)
 			       0600);
 }
 
+static uint64_t nanoseconds(const struct statx_timestamp *t)
+{
+	return (uint64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+}
+
 int log_open(const struct op *op, const int *files)
 {
 	struct log *l = &M.log;
@@ -33,16 +38,10 @@ int log_open(const struct op *op, const int *files)
 	l->fd = open_file(l, l->name, 0);
 	if (l->fd < 0)
 		return l->fd;
-	r = SYS5(__NR_statx, l->fd, "", AT_EMPTY_PATH, STATX_SIZE, &st);
+	r = SYS5(__NR_statx, l->fd, "", AT_EMPTY_PATH, STATX_SIZE | STATX_MTIME | STATX_BTIME, &st);
 	l->size = st.stx_size;
+	l->born = nanoseconds(st.stx_mask & STATX_BTIME ? &st.stx_btime : &st.stx_mtime);
 	return (int)r;
-}
-
-int log_policy(const struct op *op)
-{
-	M.log.max_age = (uint64_t)op->policy.max_age * 1000000000;
-	M.log.buffer = op->policy.non_blocking ? op->policy.buffer : 0;
-	return 0;
 }
 
 /* The name of file n: NAME, NAME.1, ... or NAME.new for -1. */
@@ -75,6 +74,9 @@ static void rotate(struct log *l)
 		return;
 	if (l->max_files == 1)
 		SYS3(__NR_unlinkat, l->dir, numbered(l, from, 0), 0);
+	/* Not by the renaming: ext4 would have the file replaced on disk first. */
+	if (l->max_files > 1)
+		SYS3(__NR_unlinkat, l->dir, numbered(l, to, (int)l->max_files - 1), 0);
 	for (int n = (int)l->max_files - 2; n >= 0; n--)
 		SYS5(__NR_renameat2, l->dir, numbered(l, from, n), l->dir, numbered(l, to, n + 1), 0);
 	SYS5(__NR_renameat2, l->dir, numbered(l, from, -1), l->dir, numbered(l, to, 0), 0);
@@ -83,17 +85,27 @@ static void rotate(struct log *l)
 	l->size = 0;
 }
 
+/* A file that would become too large, or is too old. A clock that was set back
+ * makes it no older. */
+static int is_full(const struct log *l, uint32_t n, uint64_t now)
+{
+	return l->size + LOG_HEADER + n > l->max_bytes ||
+	       (l->max_age && now > l->born && now - l->born > l->max_age);
+}
+
 /* One record with one write; what was written of a torn one is cut off. */
-static int put_record(struct log *l, const void *p, uint32_t n, uint32_t stream, uint64_t offset)
+static int put_record(struct log *l, const void *p, uint32_t n, uint32_t stream, uint64_t offset,
+		      uint64_t time)
 {
 	struct log_head head = { .magic = LOG_MAGIC, .length = n, .offset = offset,
-				 .stream = (uint8_t)stream };
+				 .stream = (uint8_t)stream, .time = time };
 	struct iovec parts[2] = { { &head, sizeof head }, { (void *)(uintptr_t)p, n } };
 	long r;
 
-	if (l->size > 0 && l->size + sizeof head + n > l->max_bytes)
+	if (l->size > 0 && is_full(l, n, time))
 		rotate(l);
-	head.time = (uint64_t)sys_clock(CLOCK_REALTIME);
+	if (l->size == 0)
+		l->born = time;
 	head.crc = crc32(&head, sizeof head - sizeof head.crc);
 	do
 		r = SYS3(__NR_writev, l->fd, parts, 2);
@@ -107,6 +119,35 @@ static int put_record(struct log *l, const void *p, uint32_t n, uint32_t stream,
 	return -1;
 }
 
+/* The last word about what was dropped, should there be room for it now. */
+void log_flush(void)
+{
+	struct log *l = &M.log;
+
+	if (l->dropped && put_record(l, &l->dropped, sizeof l->dropped, LOG_GAP, l->dropped_at,
+				     (uint64_t)sys_clock(CLOCK_REALTIME)) == 0)
+		l->dropped = 0;
+}
+
+/* A record of the output, and before it the word about what was dropped: by us,
+ * or by who hands it over. */
+void log_record(const void *p, uint32_t n, uint32_t stream, uint64_t offset, uint64_t time)
+{
+	struct log *l = &M.log;
+
+	log_flush();
+	if (!l->dropped && put_record(l, p, n, stream, offset, time) == 0)
+		return;
+	log_drop(offset, n);
+}
+
+void log_drop(uint64_t offset, uint64_t n)
+{
+	if (!M.log.dropped)
+		M.log.dropped_at = offset;
+	M.log.dropped += n;
+}
+
 void log_write(const void *p, uint32_t n, uint32_t stream)
 {
 	struct log *l = &M.log;
@@ -115,11 +156,8 @@ void log_write(const void *p, uint32_t n, uint32_t stream)
 	l->offset += n;
 	if (l->fd < 0)
 		return;
-	if (l->dropped && put_record(l, &l->dropped, sizeof l->dropped, LOG_GAP, l->dropped_at) == 0)
-		l->dropped = 0;
-	if (!l->dropped && put_record(l, p, n, stream, offset) == 0)
-		return;
-	if (!l->dropped)
-		l->dropped_at = offset;
-	l->dropped += n;
+	if (l->ring)
+		ring_put(p, n, stream, offset);
+	else
+		log_record(p, n, stream, offset, (uint64_t)sys_clock(CLOCK_REALTIME));
 }

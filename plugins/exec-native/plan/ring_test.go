@@ -1,0 +1,148 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/stdio"
+)
+
+// nonBlocking prepares a plan whose log is delivered through a ring.
+func nonBlocking(t *testing.T, ring uint32) *shim {
+	s := newShim(t, Monitor{}, 64<<20)
+	s.Add(StageMonitor, LogPolicy{NonBlocking: true, BufferBytes: ring})
+	return s
+}
+
+func TestNonBlockingLog(t *testing.T) {
+	const size = 5 << 20
+	s := nonBlocking(t, 16<<20).host("/bin/sh", "-c", fmt.Sprintf("seq -w 1 99999999 | head -c %d; echo end >&2; exit 3", size))
+	if r := s.start().until(ReportExited); r.Code != 3 {
+		t.Errorf("%+v", r)
+	}
+	out, errs := s.readLog()
+	if len(out) != size || errs != "end\n" || !strings.HasPrefix(out, "00000001\n00000002\n") {
+		t.Errorf("%d bytes, %q", len(out), errs)
+	}
+	for i, l := range strings.Split(out, "\n")[:size/9-1] {
+		if l != fmt.Sprintf("%08d", i+1) {
+			t.Fatalf("line %d is %q", i+1, l)
+		}
+	}
+}
+
+// stalled puts a FIFO that nobody reads in the log's place: a disk that stands
+// still once it has taken some.
+func stalled(t *testing.T, s *shim) *os.File {
+	t.Helper()
+	path := filepath.Join(s.dir, "log")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// TestStalledDisk: a program whose log is delivered without blocking runs on
+// while the disk stands still, what the ring did not take is counted; the same
+// program under a blocking log waits.
+func TestStalledDisk(t *testing.T) {
+	const size = 3 << 20
+	script := fmt.Sprintf("head -c %d /dev/zero; kill -9 $$", size)
+	ended := func(s *shim) func() bool {
+		return func() bool { return !alive(s.init) || strings.HasPrefix(field(t, s.init, "status", "State:"), "Z") }
+	}
+	s := newShim(t, Monitor{}, 64<<20)
+	disk := stalled(t, s)
+	s.host("/bin/sh", "-c", script).start().until(ReportRunning)
+	time.Sleep(300 * time.Millisecond)
+	if ended(s)() {
+		t.Error("a blocking log did not hold its program up")
+	}
+	go io.Copy(io.Discard, disk)
+	s.until(ReportExited)
+
+	s = nonBlocking(t, 256<<10)
+	disk = stalled(t, s)
+	s.host("/bin/sh", "-c", script).start().until(ReportRunning)
+	eventually(t, "the program to end", ended(s))
+	log := make(chan string, 1)
+	go func() {
+		dir := t.TempDir()
+		f, _ := os.Create(filepath.Join(dir, "log"))
+		b := make([]byte, 64<<10)
+		for {
+			disk.SetReadDeadline(time.Now().Add(time.Second))
+			n, err := disk.Read(b)
+			f.Write(b[:n])
+			if err != nil {
+				break
+			}
+		}
+		f.Close()
+		log <- f.Name()
+	}()
+	if r := s.until(ReportExited); r.Signal != 9 {
+		t.Errorf("%+v", r)
+	}
+	r, err := stdio.OpenLog(<-log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var at, lost uint64
+	for {
+		rec, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil || rec.Offset != at {
+			t.Fatalf("record at %d, not %d: %v", rec.Offset, at, err)
+		}
+		at = rec.End()
+		lost += rec.Lost
+	}
+	if at != size || lost < size/2 || lost == size {
+		t.Errorf("the log ends at %d, %d lost", at, lost)
+	}
+}
+
+// TestStandingDiskDoesNotKeepTheEnd: the exit is told although the disk takes
+// nothing any more.
+func TestStandingDiskDoesNotKeepTheEnd(t *testing.T) {
+	s := nonBlocking(t, 64<<10)
+	stalled(t, s)
+	begin := time.Now()
+	s.host("/bin/sh", "-c", "head -c 1000000 /dev/zero; exit 4").start()
+	if r := s.until(ReportExited); r.Code != 4 || time.Since(begin) > 15*time.Second {
+		t.Errorf("%+v after %v", r, time.Since(begin))
+	}
+	eventually(t, "the shim to leave", func() bool { return !alive(s.pid) })
+}
+
+// TestLogRotatesByAge: a file that was begun long enough ago is not written on.
+func TestLogRotatesByAge(t *testing.T) {
+	s := newShim(t, Monitor{}, 1<<20)
+	s.Add(StageMonitor, LogPolicy{MaxAge: 1})
+	s.host("/bin/sh", "-c", "echo one; sleep 0.3; echo two; sleep 1.2; echo three; sleep 0.3; echo four")
+	s.start().until(ReportExited)
+	if out, _ := s.readLog(); out != "one\ntwo\nthree\nfour\n" {
+		t.Errorf("%q", out)
+	}
+	files, _ := filepath.Glob(filepath.Join(s.dir, "log*"))
+	if len(files) != 2 {
+		t.Errorf("%v", files)
+	}
+}

@@ -1,0 +1,205 @@
+/*
+ * ring.c - non-blocking delivery to the log: a second process writes it, so
+ * that a slow disk never holds the program up. Between the two lies a ring of
+ * shared memory; what it cannot take is dropped and counted, and told in the
+ * log as a gap. Only who asks for it has that process.
+ */
+#include "monitor.h"
+
+#define MAP_ANON_SHARED 0x21
+#define MIN_ENTRY 24u
+
+/* What stands before the bytes of a record in the ring. A gap has none. */
+struct entry {
+	uint32_t length, stream;
+	uint64_t offset, time; /* of a gap: how many bytes are missing */
+};
+_Static_assert(sizeof(struct entry) == MIN_ENTRY, "entry");
+
+/* One puts, one takes: put and taken count bytes for ever. */
+struct ring {
+	uint64_t put, taken;
+	uint32_t size;
+	uint32_t ended;
+	int wake;    /* the putter's end of a pipe that the taker sleeps on */
+	int over;    /* hangs up when the taker has ended */
+	uint64_t dropped, dropped_at; /* not yet told in the ring */
+	uint8_t bytes[];
+};
+
+static uint64_t load(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static void store(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+
+static void copy_in(struct ring *r, uint64_t at, const void *p, uint32_t n)
+{
+	uint32_t from = (uint32_t)(at % r->size);
+	uint32_t first = n < r->size - from ? n : r->size - from;
+
+	memcpy(r->bytes + from, p, first);
+	memcpy(r->bytes, (const uint8_t *)p + first, n - first);
+}
+
+static void copy_out(const struct ring *r, uint64_t at, void *p, uint32_t n)
+{
+	uint32_t from = (uint32_t)(at % r->size);
+	uint32_t first = n < r->size - from ? n : r->size - from;
+
+	memcpy(p, r->bytes + from, first);
+	memcpy((uint8_t *)p + first, r->bytes, n - first);
+}
+
+/* All of an entry, or nothing of it. */
+static int put(struct ring *r, const struct entry *e, const void *p)
+{
+	uint64_t at = r->put;
+
+	if (at - load(&r->taken) + sizeof *e + e->length > r->size)
+		return 0;
+	copy_in(r, at, e, sizeof *e);
+	copy_in(r, at + sizeof *e, p, e->length);
+	store(&r->put, at + sizeof *e + e->length);
+	sys_write(r->wake, "w", 1); /* a full pipe wakes as well */
+	return 1;
+}
+
+void ring_put(const void *p, uint32_t n, uint32_t stream, uint64_t offset)
+{
+	struct ring *r = M.log.ring;
+	uint64_t now = (uint64_t)sys_clock(CLOCK_REALTIME);
+	struct entry e = { n, stream, offset, now };
+
+	if (r->dropped) {
+		struct entry gap = { 0, LOG_GAP, r->dropped_at, r->dropped };
+
+		if (put(r, &gap, NULL))
+			r->dropped = 0;
+	}
+	if (!r->dropped && put(r, &e, p))
+		return;
+	if (!r->dropped)
+		r->dropped_at = offset;
+	r->dropped += n;
+}
+
+/* One entry out of the ring and into the log. */
+static void take_one(struct ring *r)
+{
+	uint8_t *piece = M.out[0].piece; /* this process has no other use for it */
+	struct entry e;
+
+	copy_out(r, r->taken, &e, sizeof e);
+	if (e.stream == LOG_GAP) {
+		log_drop(e.offset, e.time);
+	} else {
+		copy_out(r, r->taken + sizeof e, piece, e.length);
+		log_record(piece, e.length, e.stream, e.offset, e.time);
+	}
+	store(&r->taken, r->taken + sizeof e + e.length);
+}
+
+/* The writer's life: until the ring is empty and the monitor has ended it. */
+static void writer_main(struct ring *r, int wake)
+{
+	char waste[4096];
+
+	sys_prctl(PR_SET_NAME, (unsigned long)"gantry-log", 0, 0);
+	sys_prctl(PR_SET_PDEATHSIG, SIG_KILL, 0, 0);
+	confine();
+	for (;;) {
+		int last = __atomic_load_n(&r->ended, __ATOMIC_ACQUIRE) != 0;
+
+		while (r->taken != load(&r->put))
+			take_one(r);
+		if (last || sys_read(wake, waste, sizeof waste) <= 0)
+			break;
+	}
+	while (r->taken != load(&r->put))
+		take_one(r);
+	log_flush();
+	sys_exit(0);
+}
+
+/* Closes everything but three descriptors of the writer's, and 0 to 2. */
+static void keep_only(int a, int b, int c)
+{
+	int keep[3] = { a, b, c }, from = 3;
+
+	for (int i = 0; i < 3; i++) /* three are sorted soon */
+		for (int k = 0; k < 2; k++)
+			if (keep[k] > keep[k + 1]) {
+				int t = keep[k];
+
+				keep[k] = keep[k + 1];
+				keep[k + 1] = t;
+			}
+	for (int i = 0; i < 3; i++) {
+		if (keep[i] > from)
+			SYS3(__NR_close_range, from, keep[i] - 1, 0);
+		from = keep[i] + 1;
+	}
+	SYS3(__NR_close_range, from, ~0u, 0);
+}
+
+static int start_writer(uint32_t size)
+{
+	struct ring *r = (void *)SYS6(__NR_mmap, 0, sizeof *r + size, PROT_READ | PROT_WRITE,
+				      MAP_ANON_SHARED, -1, 0);
+	struct clone_args args = { .exit_signal = SIG_CHLD };
+	int wake[2], over[2], err;
+	long pid;
+
+	if (sys_failed(r))
+		return -ENOMEM;
+	r->size = size;
+	err = (int)SYS2(__NR_pipe2, wake, O_CLOEXEC);
+	if (err == 0)
+		err = (int)SYS2(__NR_pipe2, over, O_CLOEXEC);
+	if (err < 0)
+		return err;
+	pid = SYS2(__NR_clone3, &args, sizeof args);
+	if (pid == 0) {
+		/* The end of over that stays is of no other use: it hangs up. */
+		sys_fcntl(over[1], F_SETFD, 0);
+		SYS3(__NR_dup3, over[1], 2, 0);
+		keep_only(M.log.dir, M.log.fd, wake[0]);
+		writer_main(r, wake[0]);
+	}
+	sys_close(wake[0]);
+	sys_close(over[1]);
+	r->wake = wake[1];
+	r->over = over[0];
+	M.log.ring = r;
+	if (pid < 0)
+		return (int)pid;
+	return (int)sys_fcntl(r->wake, F_SETFL, O_WRONLY | O_NONBLOCK);
+}
+
+int log_policy(const struct op *op)
+{
+	if (M.log.fd < 0)
+		return -EINVAL;
+	M.log.max_age = (uint64_t)op->policy.max_age * 1000000000;
+	return op->policy.non_blocking ? start_writer(op->policy.buffer) : 0;
+}
+
+/* Gives the writer some time to finish; it goes with us otherwise. */
+void ring_end(void)
+{
+	struct ring *r = M.log.ring;
+	struct __kernel_timespec t = { FOLLOWER_MS / 1000, 0 };
+	struct pollfd p;
+
+	if (!r)
+		return;
+	if (r->dropped) {
+		struct entry gap = { 0, LOG_GAP, r->dropped_at, r->dropped };
+
+		put(r, &gap, NULL);
+	}
+	__atomic_store_n(&r->ended, 1, __ATOMIC_RELEASE);
+	sys_close(r->wake);
+	p = (struct pollfd){ .fd = r->over, .events = POLLIN };
+	SYS5(__NR_ppoll, &p, 1, &t, 0, 0);
+	sys_close(r->over);
+	M.log.ring = NULL;
+}
