@@ -1,6 +1,7 @@
 package execnative
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,10 +37,11 @@ type native struct {
 	filters    *seccomp.Cache
 	warnings   []string
 
-	mu      sync.Mutex   // guards what follows, and in runs what says so
-	warm    []*plan.Warm // shims that wait for a start
-	warming int          // those being executed
-	closed  bool         // no more of them
+	mu      sync.Mutex                // guards what follows, and in runs what says so
+	warm    []*plan.Warm              // shims that wait for a start
+	warming int                       // those being executed
+	parents map[string]*cgroup.Parent // cgroups that containers asked to be put in, by path
+	closed  bool                      // no more of them
 	runs    map[execdriver.Key]*run
 	ended   []*run        // in the order in which their ends were seen
 	news    chan struct{} // closed and replaced when ended grows
@@ -64,7 +66,7 @@ func New(cfg driver.Config) (execdriver.Driver, error) {
 
 // open prepares everything that starts have in common.
 func open(cfg driver.Config) (*native, error) {
-	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, news: make(chan struct{})}
+	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, parents: map[string]*cgroup.Parent{}, news: make(chan struct{})}
 	for _, dir := range []string{cfg.Root, cfg.Run} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
@@ -115,6 +117,12 @@ func (d *native) close() {
 			p.Close()
 		}
 	}
+	d.mu.Lock()
+	for _, p := range d.parents {
+		p.Close()
+	}
+	clear(d.parents)
+	d.mu.Unlock()
 	d.shimEntry.Close()
 	if d.shim != nil {
 		d.shim.Close()
@@ -123,7 +131,9 @@ func (d *native) close() {
 
 // Info implements execdriver.Driver.
 func (d *native) Info(context.Context) (driver.Info, error) {
-	return driver.Info{Name: "native", Version: Version, Warnings: slices.Clone(d.warnings)}, nil
+	return driver.Info{
+		Name: "native", Version: Version, Abilities: abilities(), Warnings: slices.Clone(d.warnings),
+	}, nil
 }
 
 // List implements execdriver.Driver. A cgroup without a run directory is held
@@ -137,7 +147,7 @@ func (d *native) List(context.Context) ([]driver.Item, error) {
 	defer d.mu.Unlock()
 	var out []driver.Item
 	for _, r := range d.runs {
-		item := driver.Item{Kind: "process", Key: r.key.Container, Run: r.key.Run, State: "held"}
+		item := driver.Item{Kind: "process", Key: r.key.Container, Run: r.key.Run, Exec: r.key.Exec, State: "held"}
 		switch r.state {
 		case running:
 			item.State, item.PID = "running", r.started.PID
@@ -152,10 +162,7 @@ func (d *native) List(context.Context) ([]driver.Item, error) {
 		}
 	}
 	slices.SortFunc(out, func(a, b driver.Item) int {
-		if c := strings.Compare(a.Key, b.Key); c != 0 {
-			return c
-		}
-		return int(int64(a.Run) - int64(b.Run))
+		return cmp.Or(strings.Compare(a.Key, b.Key), cmp.Compare(a.Run, b.Run), strings.Compare(a.Exec, b.Exec))
 	})
 	return out, nil
 }

@@ -330,7 +330,7 @@ func TestReleaseEndsEverything(t *testing.T) {
 	}
 	b.eventually("the program is up", func() bool { return strings.Contains(b.output(s.Log), "up") })
 	group := b.d.containers.Group(groupName(r.Key))
-	if err := group.Freeze(true); err != nil {
+	if err := group.Freeze(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if pids, err := group.Pids(); err != nil || len(pids) < 3 {

@@ -137,7 +137,7 @@ func (b *bench) clean() {
 		b.t.Error(err)
 	}
 	for _, i := range items {
-		if err := b.d.Release(context.Background(), execdriver.Key{Container: i.Key, Run: i.Run}); err != nil {
+		if err := b.d.Release(context.Background(), execdriver.Key{Container: i.Key, Run: i.Run, Exec: i.Exec}); err != nil {
 			b.t.Error(err)
 		}
 	}

@@ -97,17 +97,9 @@ func hostDevices() ([]specs.LinuxDevice, error) {
 		if e.Type()&fs.ModeDevice == 0 || slices.Contains(own, path) {
 			return nil
 		}
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) != nil {
-			return nil
+		if d, _, err := deviceNode(path); err == nil && d != nil {
+			out = append(out, *d)
 		}
-		d := specs.LinuxDevice{Path: path, Type: "b", Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)), UID: &st.Uid, GID: &st.Gid}
-		if e.Type()&fs.ModeCharDevice != 0 {
-			d.Type = "c"
-		}
-		mode := os.FileMode(st.Mode & 0o777)
-		d.FileMode = &mode
-		out = append(out, d)
 		return nil
 	})
 	return out, err

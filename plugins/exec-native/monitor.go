@@ -1,6 +1,9 @@
 package execnative
 
 import (
+	"math"
+	"time"
+
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -28,8 +31,9 @@ type handles struct {
 	Lock        plan.FD
 	Record      plan.FD
 	Listen      plan.FD
-	Log         *plan.Log // nil keeps nothing
-	OOMCounter  plan.FD   // or NoFD
+	Log         *plan.Log     // nil keeps nothing
+	OOMCounter  plan.FD       // or NoFD
+	Deadline    time.Duration // after which the program is killed; 0 for never
 }
 
 // planOf turns a specification into the operations that make it so, under a
@@ -51,6 +55,9 @@ func (h *handles) monitorPart() []plan.Op {
 		ops = append(ops, plan.ShimCgroup{FD: fd})
 	}
 	ops = append(ops, plan.Lock{FD: h.Lock}, plan.Record{FD: h.Record}, plan.Listen{FD: h.Listen})
+	if h.Deadline > 0 {
+		ops = append(ops, plan.Deadline{Milli: uint32(max(1, min(h.Deadline.Milliseconds(), math.MaxInt32)))})
+	}
 	if h.Log != nil {
 		ops = append(ops, *h.Log)
 	}

@@ -68,9 +68,14 @@ func (d *native) recover() error {
 // start that died before its intent was whole. Those are removed.
 func (d *native) found(dir string) (*run, error) {
 	in, err := readIntent(dir)
+	if err == nil && strings.HasPrefix(in.Exec, probeMark) {
+		// Of a probe that died with its driver. Its program may live until
+		// its deadline; its shim needs nothing of the directory.
+		return nil, os.RemoveAll(dir)
+	}
 	if err == nil && execdriver.RunDir(d.cfg.Run, in.key()) == dir {
 		r := d.newRun(in.key())
-		r.log = in.Log
+		r.log, r.set = in.Log, in.Set
 		return r, nil
 	}
 	if _, err := os.Stat(filepath.Join(dir, lockFile)); !errors.Is(err, os.ErrNotExist) {
@@ -120,6 +125,7 @@ func (d *native) revive(r *run) (rec plan.ExitRecord, ended bool, err error) {
 // settleEnd tells the end of a run whose shim is gone.
 func (d *native) settleEnd(r *run, rec plan.ExitRecord) {
 	if rec.State == plan.StateExited {
+		d.endOthers(r)
 		d.finish(r, exitOf(r.key, rec))
 		return
 	}

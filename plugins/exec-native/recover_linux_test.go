@@ -197,7 +197,7 @@ func TestLeftoversOfDeadStarts(t *testing.T) {
 	if err := makeIntent(dir, intent{Container: r.Container, Run: r.Run}); err != nil {
 		t.Fatal(err)
 	}
-	files, err := makeRunFiles(dir, "box")
+	files, err := makeRunFiles(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

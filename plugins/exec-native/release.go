@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"golang.org/x/sys/unix"
@@ -29,30 +28,49 @@ func (d *native) Signal(_ context.Context, k execdriver.Key, signal int) error {
 	if signal < 0 || signal > 64 {
 		return driver.Errorf(errdefs.ErrInvalidArgument, "signal %d is not from 0 to 64", signal)
 	}
+	r, err := d.send(k, signal)
+	if err == nil && signal == int(unix.SIGKILL) {
+		// A frozen process of cgroup version 1 dies only when it is thawed.
+		err = d.group(r).Thaw()
+	}
+	return err
+}
+
+// send delivers a signal to the first process of a run, or to an exec's.
+func (d *native) send(k execdriver.Key, signal int) (*run, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock() // the pidfd stays open meanwhile; sending does not block
 	r := d.runs[k]
 	if r == nil || r.state != running || r.pidfd == nil {
-		return driver.Errorf(errdefs.ErrNotFound, "container %s run %d is not running", k.Container, k.Run)
+		return nil, notRunning(k)
 	}
 	err := unix.PidfdSendSignal(int(r.pidfd.Fd()), unix.Signal(signal), nil, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return driver.Errorf(errdefs.ErrNotFound, "container %s run %d is not running", k.Container, k.Run)
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		return nil, notRunning(k)
+	case err != nil:
+		return nil, fmt.Errorf("send signal %d to %s: %w", signal, what(k), err)
 	}
-	if err != nil {
-		return fmt.Errorf("send signal %d to container %s: %w", signal, k.Container, err)
+	return r, nil
+}
+
+// what names a run, or an exec, in an error.
+func what(k execdriver.Key) string {
+	if k.Exec != "" {
+		return fmt.Sprintf("exec %s of container %s", k.Exec, k.Container)
 	}
-	if signal == int(unix.SIGKILL) {
-		// A frozen process of cgroup version 1 dies only when it is thawed.
-		return d.containers.Group(groupName(k)).Freeze(false)
-	}
-	return nil
+	return fmt.Sprintf("container %s run %d", k.Container, k.Run)
+}
+
+// notRunning is the answer where something must run and does not.
+func notRunning(k execdriver.Key) error {
+	return driver.Errorf(errdefs.ErrNotFound, "%s is not running", what(k))
 }
 
 // Release implements execdriver.Driver.
 func (d *native) Release(ctx context.Context, k execdriver.Key) error {
-	if !isName(k.Container) {
-		return driver.Errorf(errdefs.ErrInvalidArgument, "container id %q is not one component of a path", k.Container)
+	if err := checkKey(k); err != nil {
+		return err
 	}
 	d.mu.Lock()
 	r := d.runs[k]
@@ -69,23 +87,24 @@ func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 	if shim != nil {
 		defer shim.Close()
 	}
-	group := d.containers.Group(groupName(k))
 	if state == starting {
-		if err := endStart(ctx, r, group); err != nil {
+		if err := d.endStart(ctx, r); err != nil {
 			return err
 		}
 		return d.Release(ctx, k)
 	}
 	if state == running {
-		if err := group.Kill(); err != nil {
-			return fmt.Errorf("release container %s run %d: %w", k.Container, k.Run, err)
+		if err := d.kill(r); err != nil {
+			return fmt.Errorf("release %s: %w", what(k), err)
 		}
 		if err := awaitEnd(ctx, r, shim); err != nil {
 			return err
 		}
 	}
-	if err := group.Remove(ctx); err != nil {
-		return fmt.Errorf("release container %s run %d: %w", k.Container, k.Run, err)
+	if k.Exec == "" {
+		if err := d.group(r).Remove(ctx); err != nil {
+			return fmt.Errorf("release %s: %w", what(k), err)
+		}
 	}
 	if err := os.RemoveAll(r.dir); err != nil {
 		return fmt.Errorf("remove run directory: %w", err)
@@ -95,14 +114,36 @@ func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 	return nil
 }
 
+// checkKey refuses names that cannot be.
+func checkKey(k execdriver.Key) error {
+	switch {
+	case !isName(k.Container):
+		return driver.Errorf(errdefs.ErrInvalidArgument, "container id %q is not one component of a path", k.Container)
+	case k.Exec != "" && !isName(k.Exec):
+		return driver.Errorf(errdefs.ErrInvalidArgument, "exec id %q is not one component of a path", k.Exec)
+	}
+	return nil
+}
+
+// kill ends everything in a run, or an exec's process alone, and thaws it.
+func (d *native) kill(r *run) error {
+	if r.key.Exec == "" {
+		return d.group(r).Kill()
+	}
+	if err := d.Signal(context.Background(), r.key, int(unix.SIGKILL)); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
+
 // endStart ends a start that is still at work, by killing what it has made so
 // far, until it has come to its end.
-func endStart(ctx context.Context, r *run, group *cgroup.Group) error {
+func (d *native) endStart(ctx context.Context, r *run) error {
 	tick := time.NewTicker(endStartPause)
 	defer tick.Stop()
 	for {
-		if err := group.Kill(); err != nil {
-			return fmt.Errorf("release container %s run %d: %w", r.key.Container, r.key.Run, err)
+		if err := d.killStart(r); err != nil {
+			return fmt.Errorf("release %s: %w", what(r.key), err)
 		}
 		select {
 		case <-r.ready:
@@ -112,6 +153,22 @@ func endStart(ctx context.Context, r *run, group *cgroup.Group) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// killStart kills what a start has made. That of an exec cannot be told from
+// the container's other processes: its shim is told to give up, or killed.
+func (d *native) killStart(r *run) error {
+	if r.key.Exec == "" {
+		return d.group(r).Kill()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.giveUp != nil {
+		r.giveUp()
+	} else if r.shim != nil {
+		_ = unix.PidfdSendSignal(int(r.shim.Fd()), unix.SIGKILL, nil, 0) // it may be gone by now
+	}
+	return nil
 }
 
 // awaitEnd waits until a shim has told the end of its run; one that does not is
@@ -135,7 +192,7 @@ func awaitEnd(ctx context.Context, r *run, shim *os.File) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(shimPatience):
-		return driver.Errorf(errdefs.ErrUnavailable, "the shim of container %s does not end", r.key.Container)
+		return driver.Errorf(errdefs.ErrUnavailable, "the shim of %s does not end", what(r.key))
 	}
 }
 

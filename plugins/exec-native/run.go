@@ -2,6 +2,7 @@ package execnative
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -21,11 +22,12 @@ const (
 	broken // a start that failed or died; nothing but leftovers
 )
 
-// run is one run of a container, from Start to Release.
+// run is one run of a container, from Start to Release, or one exec in it.
 type run struct {
 	key execdriver.Key
 	dir string
-	log string // path of the log file, empty for none
+	log string  // path of the log file, empty for none
+	set setting // what its execs have of it
 
 	ready chan struct{} // closed when the start has come to its end; err and started are fixed then
 	gone  chan struct{} // closed when the run has ended, or its start failed
@@ -37,6 +39,7 @@ type run struct {
 	shim    *os.File // pidfd of the shim; nil if it is gone
 	pidfd   *os.File // of the container's first process
 	end     execdriver.Exit
+	giveUp  context.CancelFunc // of the start that this instance carries out; nil for an earlier one's
 }
 
 // newRun makes the record of a run that starts now.
@@ -76,6 +79,7 @@ func (d *native) follow(r *run, rep plan.Report) (over bool) {
 	case plan.ReportRunning:
 		d.becomeRunning(r, rep.PID)
 	case plan.ReportExited:
+		d.endOthers(r)
 		d.finish(r, execdriver.Exit{
 			Key: r.key, Code: rep.Code, Signal: rep.Signal, OOMKilled: rep.Flags&plan.FlagOOM != 0, Time: rep.Time,
 		})
@@ -105,7 +109,7 @@ func (d *native) knowShim(r *run, pid int) {
 // becomeRunning notes that the program was executed. Without a pidfd it has
 // ended already, and the exit is on its way.
 func (d *native) becomeRunning(r *run, pid int) {
-	pidfd, err := openPidfd(pid, groupName(r.key))
+	pidfd, err := openPidfd(pid, groupName(r.key)) // an exec is in its container's group
 	if err != nil {
 		pidfd = nil
 	}
@@ -148,19 +152,44 @@ func (d *native) shimGone(r *run) {
 // lose ends a run whose shim was killed.
 func (d *native) lose(r *run) {
 	e := execdriver.Exit{Key: r.key, Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), Lost: true, Time: time.Now(), Reason: "shim lost"}
-	if err := d.containers.Group(groupName(r.key)).Kill(); err != nil {
-		e.Reason += ": " + err.Error()
-	}
 	d.mu.Lock()
 	pidfd := r.pidfd
 	d.mu.Unlock()
+	if err := d.killRest(r, pidfd); err != nil {
+		e.Reason += ": " + err.Error()
+	}
 	if code, signal, ok := trueExit(pidfd); ok {
 		e.Code, e.Signal = code, signal
 	}
-	if n, err := d.containers.Group(groupName(r.key)).OOMKills(); err == nil && n > 0 {
+	if n, err := d.group(r).OOMKills(); err == nil && n > 0 && r.key.Exec == "" {
 		e.OOMKilled = true
 	}
 	d.finish(r, e)
+}
+
+// killRest kills what a lost shim has left behind: everything of a container,
+// of an exec its own process. What that has started goes on, as the children
+// of a container's other processes do.
+func (d *native) killRest(r *run, pidfd *os.File) error {
+	if r.key.Exec == "" {
+		return d.group(r).Kill()
+	}
+	if pidfd == nil {
+		return nil
+	}
+	err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// endOthers kills what outlives the first process of a container that has no
+// pid namespace of its own: the kernel does it for the others.
+func (d *native) endOthers(r *run) {
+	if r.key.Exec == "" && r.set.Namespaces.PID.Mode != execdriver.ShareNone {
+		_ = d.group(r).Kill() // Release does it again, and says why it cannot
+	}
 }
 
 // finish records the end of a run, once, and tells everybody who waits.

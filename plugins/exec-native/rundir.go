@@ -40,12 +40,35 @@ const (
 type intent struct {
 	Container string    `json:"container"`
 	Run       uint64    `json:"run"`
+	Exec      string    `json:"exec,omitempty"`
+	Set       setting   `json:"set,omitzero"`
 	Log       string    `json:"log,omitempty"`
 	Time      time.Time `json:"time"`
 	BootID    string    `json:"boot_id"`
 }
 
-func (i intent) key() execdriver.Key { return execdriver.Key{Container: i.Container, Run: i.Run} }
+func (i intent) key() execdriver.Key {
+	return execdriver.Key{Container: i.Container, Run: i.Run, Exec: i.Exec}
+}
+
+// setting is what a start has settled for everything that joins its run later.
+type setting struct {
+	Security   execdriver.Security   `json:"security,omitzero"`
+	Namespaces execdriver.Namespaces `json:"namespaces,omitzero"`
+	IDMap      driver.IDMap          `json:"id_map,omitzero"`
+	Ulimits    []execdriver.Ulimit   `json:"ulimits,omitempty"`
+	OOMScore   int                   `json:"oom_score,omitempty"`
+	Hostname   string                `json:"hostname,omitempty"`
+	Parent     string                `json:"parent,omitempty"` // of the cgroup, where it is not the engine's
+}
+
+// settingOf is what a start settles.
+func settingOf(r execdriver.Start) setting {
+	return setting{
+		Security: r.Security, Namespaces: r.Namespaces, IDMap: r.IDMap, Ulimits: r.Process.Ulimits,
+		OOMScore: r.Process.OOMScore, Hostname: r.Hostname, Parent: r.Resources.CgroupParent,
+	}
+}
 
 // runFiles are the descriptors of a new run's directory.
 type runFiles struct {
@@ -82,9 +105,9 @@ func makeIntent(dir string, in intent) error {
 	return nil
 }
 
-// makeRunFiles makes the other files of a run. After an error the caller
-// removes the directory, as it may not be alone in it.
-func makeRunFiles(dir, hostname string) (f runFiles, err error) {
+// makeRunFiles makes the other files of a run or an exec. After an error the
+// caller removes the directory, as it may not be alone in it.
+func makeRunFiles(dir string) (f runFiles, err error) {
 	defer func() {
 		if err != nil {
 			f.close()
@@ -101,9 +124,6 @@ func makeRunFiles(dir, hostname string) (f runFiles, err error) {
 		return f, fmt.Errorf("make exit record: %w", err)
 	}
 	if f.listen, err = listen(dir); err != nil {
-		return f, err
-	}
-	if err := writeHostname(filepath.Join(dir, hostnameFile), hostname); err != nil {
 		return f, err
 	}
 	return f, nil
@@ -217,7 +237,7 @@ func readRecord(dir string, bootID [16]byte) (plan.ExitRecord, error) {
 	return r, err
 }
 
-// groupName is a run's cgroup below the parent of all.
+// groupName is a run's cgroup below the parent of all. Its execs are in it too.
 func groupName(k execdriver.Key) string { return fmt.Sprintf("%s-%d", k.Container, k.Run) }
 
 // bootID is this boot of the machine.
@@ -233,3 +253,6 @@ func bootID() ([16]byte, error) {
 	}
 	return [16]byte(b), nil
 }
+
+// attachPath is where clients reach the shim of a run's directory.
+func attachPath(dir string) string { return filepath.Join(dir, socketFile) }

@@ -11,6 +11,7 @@ import (
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Bounds of a request.
@@ -48,7 +49,7 @@ func specOf(r execdriver.Start, f facts) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	process, err := processOf(r, f)
+	process, err := processOf(r.Process, settingOf(r), f)
 	if err != nil {
 		return nil, err
 	}
@@ -88,16 +89,15 @@ func specOf(r execdriver.Start, f facts) (*specs.Spec, error) {
 
 // checkRequest refuses what cannot be, by field and value.
 func checkRequest(r execdriver.Start) error {
+	if err := checkProcess(r.Process); err != nil {
+		return err
+	}
 	invalid := func(format string, args ...any) error {
 		return driver.Errorf(errdefs.ErrInvalidArgument, format, args...)
 	}
 	switch {
 	case !isName(r.Container):
 		return invalid("Container %q", r.Container)
-	case len(r.Process.Args) == 0 || r.Process.Args[0] == "":
-		return invalid("Process.Args is empty")
-	case r.Process.Cwd != "" && !path.IsAbs(r.Process.Cwd):
-		return invalid("Process.Cwd %q: not an absolute path", r.Process.Cwd)
 	case len(r.Hostname) > longestHostname:
 		return invalid("Hostname %q: longer than %d bytes", r.Hostname, longestHostname)
 	case strings.ContainsAny(r.Hostname, "\n\x00/"):
@@ -106,8 +106,6 @@ func checkRequest(r execdriver.Start) error {
 		return invalid("Domain %q: longer than %d bytes", r.Domain, longestHostname)
 	case !r.IDMap.IsZero():
 		return driver.Errorf(errdefs.ErrNotImplemented, "IDMap: user namespaces are not supported by this driver yet")
-	case r.Security.Seccomp != "" && r.Security.Seccomp != "unconfined":
-		return invalid("Security.Seccomp %q: want \"\" or \"unconfined\"", r.Security.Seccomp)
 	case len(r.Rootfs) != 1:
 		return invalid("Rootfs of %d mounts: want one", len(r.Rootfs))
 	}
@@ -128,6 +126,23 @@ func checkRequest(r execdriver.Start) error {
 	return nil
 }
 
+// checkProcess refuses what cannot be, by field and value.
+func checkProcess(p execdriver.Process) error {
+	invalid := func(format string, args ...any) error {
+		return driver.Errorf(errdefs.ErrInvalidArgument, format, args...)
+	}
+	const mostCells = 1<<16 - 1 // struct winsize
+	switch {
+	case len(p.Args) == 0 || p.Args[0] == "":
+		return invalid("Process.Args is empty")
+	case p.Cwd != "" && !path.IsAbs(p.Cwd):
+		return invalid("Process.Cwd %q: not an absolute path", p.Cwd)
+	case p.Rows < 0 || p.Rows > mostCells || p.Columns < 0 || p.Columns > mostCells:
+		return invalid("Process.Rows %d, Process.Columns %d: want 0 to %d", p.Rows, p.Columns, mostCells)
+	}
+	return nil
+}
+
 // namespacesOf lists the namespaces a container gets of its own.
 func namespacesOf(network netdriver.Namespace) []specs.LinuxNamespace {
 	out := []specs.LinuxNamespace{
@@ -144,9 +159,14 @@ func namespacesOf(network netdriver.Namespace) []specs.LinuxNamespace {
 	return out
 }
 
-// processOf states the program, its user and what it may.
-func processOf(r execdriver.Start, f facts) (*specs.Process, error) {
-	caps, err := capsWanted(r.Security.Privileged, r.Security.CapAdd, r.Security.CapDrop, f.Bounding)
+// processOf states the program, its user and what it may. set is the
+// container's: what an exec does not have of its own.
+func processOf(p execdriver.Process, set setting, f facts) (*specs.Process, error) {
+	caps, err := capsWanted(set.Security.Privileged, set.Security.CapAdd, set.Security.CapDrop, f.Bounding)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := rlimitsOf(set.Ulimits, f.NofileHard)
 	if err != nil {
 		return nil, err
 	}
@@ -156,20 +176,60 @@ func processOf(r execdriver.Start, f facts) (*specs.Process, error) {
 		sets.Effective, sets.Permitted = nil, nil
 	}
 	cwd := "/"
-	if r.Process.Cwd != "" {
-		cwd = path.Clean(r.Process.Cwd)
+	if p.Cwd != "" {
+		cwd = path.Clean(p.Cwd)
 	}
-	score := max(0, f.OOMScoreAdj)
-	return &specs.Process{
+	score, err := oomScore(set.OOMScore, f)
+	if err != nil {
+		return nil, err
+	}
+	out := &specs.Process{
 		User:            specs.User{UID: f.User.UID, GID: f.User.GID, AdditionalGids: f.User.Groups},
-		Args:            slices.Clone(r.Process.Args),
-		Env:             environment(r, f.User.Home),
+		Args:            slices.Clone(p.Args),
+		Env:             environment(p, set.Hostname, f.User.Home),
 		Cwd:             cwd,
 		Capabilities:    sets,
-		Rlimits:         []specs.POSIXRlimit{nofile(f.NofileHard)},
-		NoNewPrivileges: r.Security.NoNewPrivileges,
+		Rlimits:         limits,
+		NoNewPrivileges: set.Security.NoNewPrivileges,
 		OOMScoreAdj:     &score,
-	}, nil
+		Terminal:        p.TTY,
+	}
+	if p.TTY && (p.Rows > 0 || p.Columns > 0) {
+		out.ConsoleSize = &specs.Box{Height: uint(p.Rows), Width: uint(p.Columns)}
+	}
+	return out, nil
+}
+
+// oomScore is the score that can be set: without CAP_SYS_RESOURCE the kernel
+// takes none below our own. Where nothing was asked for, ours will do.
+func oomScore(want int, f facts) (int, error) {
+	switch {
+	case want < -1000 || want > 1000:
+		return 0, driver.Errorf(errdefs.ErrInvalidArgument, "Process.OOMScore %d is not from -1000 to 1000", want)
+	case want == 0:
+		return max(0, f.OOMScoreAdj), nil
+	case want < f.OOMScoreAdj && f.Bounding&(1<<unix.CAP_SYS_RESOURCE) == 0:
+		return 0, driver.Errorf(errdefs.ErrNotImplemented, "Process.OOMScore %d: below the driver's own %d, and without CAP_SYS_RESOURCE it cannot go there", want, f.OOMScoreAdj)
+	}
+	return want, nil
+}
+
+// rlimitsOf states the limits that were asked for, and always that of open
+// files: Go raises its own soft limit, and children must not inherit that.
+func rlimitsOf(ulimits []execdriver.Ulimit, nofileHard uint64) ([]specs.POSIXRlimit, error) {
+	out := []specs.POSIXRlimit{nofile(nofileHard)}
+	for _, u := range ulimits {
+		limit := specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)}
+		if u.Soft < -1 || u.Hard < -1 || limit.Soft > limit.Hard { // -1 is RLIM_INFINITY
+			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "ulimit %s=%d:%d: want a soft limit not above the hard one, -1 for none", u.Name, u.Soft, u.Hard)
+		}
+		if limit.Type == "RLIMIT_NOFILE" {
+			out[0] = limit
+			continue
+		}
+		out = append(out, limit)
+	}
+	return out, nil
 }
 
 // nofile is the limit of open files, never above what we may set.
@@ -180,10 +240,14 @@ func nofile(hard uint64) specs.POSIXRlimit {
 
 // environment puts Docker's variables before the image's and the request's,
 // which win. A variable without "=" is left out.
-func environment(r execdriver.Start, home string) []string {
-	env := []string{"PATH=" + defaultPath, "HOSTNAME=" + r.Hostname}
+func environment(p execdriver.Process, hostname, home string) []string {
+	env := []string{"PATH=" + defaultPath, "HOSTNAME=" + hostname}
 	index := map[string]int{"PATH": 0, "HOSTNAME": 1}
-	for _, v := range r.Process.Env {
+	if p.TTY {
+		index["TERM"] = len(env)
+		env = append(env, "TERM=xterm")
+	}
+	for _, v := range p.Env {
 		name, _, ok := strings.Cut(v, "=")
 		if !ok {
 			continue
@@ -201,34 +265,6 @@ func environment(r execdriver.Start, home string) []string {
 		env[i] = "HOME=" + home
 	}
 	return env
-}
-
-// resourcesOf states the limits.
-func resourcesOf(r execdriver.Start, f facts) (*specs.LinuxResources, error) {
-	out := &specs.LinuxResources{Devices: defaultDeviceRules()}
-	if r.Security.Privileged {
-		out.Devices = allDeviceRules()
-	}
-	if m := r.Resources.MemoryBytes; m != 0 {
-		if m < leastMemory {
-			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Resources.MemoryBytes %d: at least %d (6 MiB)", m, leastMemory)
-		}
-		out.Memory = &specs.LinuxMemory{Limit: &m}
-		if swap := 2 * m; f.Swap && swap > 0 {
-			out.Memory.Swap = &swap
-		}
-	}
-	if n := r.Resources.NanoCPUs; n != 0 {
-		quota, period := int64(float64(n)*cpuPeriod/1e9), uint64(cpuPeriod)
-		if quota < leastQuota {
-			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Resources.NanoCPUs %d: at least 10000000 (0.01 processors)", n)
-		}
-		out.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
-	}
-	if p := r.Resources.PidsLimit; p > 0 {
-		out.Pids = &specs.LinuxPids{Limit: &p}
-	}
-	return out, nil
 }
 
 // replaced reports whether a default mount gives way to one that was asked for:

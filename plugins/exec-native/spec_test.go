@@ -28,7 +28,6 @@ func TestRefusedRequests(t *testing.T) {
 		"root target":     {func(r *execdriver.Start) { r.Mounts = []driver.Mount{{Target: "/"}} }, errdefs.ErrInvalidArgument, "Mounts"},
 		"network":         {func(r *execdriver.Start) { r.Network.Mode = "x" }, errdefs.ErrInvalidArgument, "Network.Mode"},
 		"network path":    {func(r *execdriver.Start) { r.Network.Mode = "path" }, errdefs.ErrInvalidArgument, "Network.Path"},
-		"seccomp":         {func(r *execdriver.Start) { r.Security.Seccomp = "x" }, errdefs.ErrInvalidArgument, "Seccomp"},
 		"id map":          {func(r *execdriver.Start) { r.IDMap.UIDs = []driver.IDMapping{{Size: 1}} }, errdefs.ErrNotImplemented, "IDMap"},
 		"little memory":   {func(r *execdriver.Start) { r.Resources.MemoryBytes = 4096 }, errdefs.ErrInvalidArgument, "MemoryBytes 4096"},
 		"little cpu":      {func(r *execdriver.Start) { r.Resources.NanoCPUs = 1 }, errdefs.ErrInvalidArgument, "NanoCPUs 1"},
@@ -82,7 +81,7 @@ func TestEnvironment(t *testing.T) {
 	r := testStart()
 	r.Process.Env = []string{"PATH=/x", "NOTHING", "A=1", "A=2", "HOME="}
 	want := []string{"PATH=/x", "HOSTNAME=box", "A=2", "HOME=/root"}
-	if got := environment(r, "/root"); !slices.Equal(got, want) {
+	if got := environment(r.Process, r.Hostname, "/root"); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -27,10 +27,22 @@ func (d *native) Start(ctx context.Context, r execdriver.Start) (execdriver.Star
 	if err := checkRequest(r); err != nil {
 		return execdriver.Started{}, err
 	}
+	return d.startOnce(ctx, r.Key, func(ctx context.Context, one *run) (*plan.Conn, error) {
+		one.set = settingOf(r)
+		return d.launch(ctx, one, r)
+	})
+}
+
+// launcher carries a start out, and gives back the shim whose program runs.
+type launcher func(ctx context.Context, one *run) (*plan.Conn, error)
+
+// startOnce starts a run, or joins the start of it that is at work, or answers
+// with the run that was started.
+func (d *native) startOnce(ctx context.Context, k execdriver.Key, launch launcher) (execdriver.Started, error) {
 	for {
-		one, mine := d.claim(r.Key)
+		one, mine := d.claim(k)
 		if mine {
-			d.begin(ctx, one, r)
+			d.begin(ctx, one, launch)
 		}
 		select {
 		case <-one.ready:
@@ -58,8 +70,13 @@ func (d *native) claim(k execdriver.Key) (one *run, mine bool) {
 }
 
 // begin carries a start out and settles it.
-func (d *native) begin(ctx context.Context, one *run, r execdriver.Start) {
-	shim, err := d.launch(ctx, one, r)
+func (d *native) begin(ctx context.Context, one *run, launch launcher) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d.mu.Lock()
+	one.giveUp = cancel
+	d.mu.Unlock()
+	shim, err := launch(ctx, one)
 	defer time.AfterFunc(warmDelay, d.warmUp)
 	if err == nil {
 		go d.watch(one, shim)
@@ -94,10 +111,13 @@ func (d *native) forget(one *run) {
 	}
 }
 
-// discard removes what a start that failed or died has left.
+// discard removes what a start that failed or died has left. The cgroup of an
+// exec is its container's; nothing of the exec is in it any more.
 func (d *native) discard(ctx context.Context, one *run) error {
-	if err := d.containers.Group(groupName(one.key)).Remove(ctx); err != nil {
-		return err
+	if one.key.Exec == "" {
+		if err := d.group(one).Remove(ctx); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(one.dir)
 }
@@ -185,12 +205,7 @@ func (d *native) abort(ctx context.Context, shim *plan.Conn) error {
 // prepare opens everything that the plan names, and states the specification.
 func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spec, handles, error) {
 	h := handles{UID: uint32(os.Getuid()), Run: r.Run, BootID: d.bootID, Handles: oci.Handles{OOMScore: d.facts.OOMScoreAdj, Network: plan.NoFD}}
-	if r.Stdio.WaitAttach {
-		h.Flags |= plan.WaitAttach
-	}
-	if r.Stdio.OpenStdin {
-		h.Flags |= plan.OpenStdin
-	}
+	h.Flags = stdioFlags(r.Stdio, r.Process.TTY)
 	log, err := logOf(r.Stdio.Log)
 	if err != nil {
 		return nil, h, err
@@ -217,10 +232,7 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spe
 	g := <-groups // also after an error: its files must be closed
 	h.Cgroups, h.CgroupDir, h.OOMCounter = b.AddAll(g.entry.Tasks), b.Add(g.entry.Dir), b.Add(g.oom)
 	h.CgroupMounts = b.AddAll(g.mounts)
-	h.ShimCgroups, h.ShimDir = b.Lend(d.shimEntry.Tasks), plan.NoFD
-	if d.shimEntry.Dir != nil {
-		h.ShimDir = b.Lend([]*os.File{d.shimEntry.Dir})[0]
-	}
+	d.lendShims(b, &h)
 	if err := errors.Join(g.err, err); err != nil {
 		return nil, h, err
 	}
@@ -231,25 +243,51 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spe
 	if len(h.Programs) == 0 {
 		return nil, h, oci.NotInPath(spec.Process.Args[0])
 	}
-	if !r.Security.Privileged && r.Security.Seccomp == "" {
-		if h.Filter, err = d.filters.Default(spec.Process.Capabilities.Bounding); err != nil {
-			return nil, h, err
-		}
+	code, err := d.filterOf(r.Security, spec.Process)
+	if err != nil {
+		return nil, h, err
 	}
+	h.Filter, h.FilterFlags = code.code, code.flags
 	return spec, h, d.prepareNetwork(r, b, &h)
+}
+
+// stdioFlags are the monitor's settings of input and output.
+func stdioFlags(s execdriver.Stdio, tty bool) uint32 {
+	var flags uint32
+	if s.WaitAttach {
+		flags |= plan.WaitAttach
+	}
+	if s.OpenStdin {
+		flags |= plan.OpenStdin
+	}
+	if tty {
+		flags |= plan.Terminal
+	}
+	return flags
+}
+
+// lendShims names the cgroup of the shims in a plan.
+func (d *native) lendShims(b *oci.Files, h *handles) {
+	h.ShimCgroups, h.ShimDir = b.Lend(d.shimEntry.Tasks), plan.NoFD
+	if d.shimEntry.Dir != nil {
+		h.ShimDir = b.Lend([]*os.File{d.shimEntry.Dir})[0]
+	}
 }
 
 // prepareRunDir makes the run's directory. The cgroup is made beside it, as
 // soon as there is an intent to tell whose it is.
 func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxResources, b *oci.Files, h *handles) (<-chan groupFiles, error) {
-	in := intent{Container: r.Container, Run: r.Run, Log: one.log, Time: time.Now(), BootID: fmt.Sprintf("%x", d.bootID)}
+	in := intent{Container: r.Container, Run: r.Run, Set: one.set, Log: one.log, Time: time.Now(), BootID: fmt.Sprintf("%x", d.bootID)}
 	if err := makeIntent(one.dir, in); err != nil {
 		none := make(chan groupFiles, 1)
 		none <- groupFiles{}
 		return none, err
 	}
 	groups := d.prepareCgroups(one, res)
-	files, err := makeRunFiles(one.dir, r.Hostname)
+	files, err := makeRunFiles(one.dir)
+	if err == nil {
+		err = writeHostname(filepath.Join(one.dir, hostnameFile), r.Hostname)
+	}
 	h.Lock, h.Record, h.Listen = b.Add(files.lock), b.Add(files.record), b.Add(files.listen)
 	return groups, err
 }
@@ -289,7 +327,7 @@ func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources) <-cha
 	go func() {
 		var g groupFiles
 		var group *cgroup.Group
-		if group, g.err = d.containers.Create(groupName(one.key), resources); g.err == nil {
+		if group, g.err = d.createGroup(one, resources); g.err == nil {
 			g.entry, g.err = group.Entry()
 		}
 		if g.err == nil {
@@ -327,23 +365,26 @@ func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, 
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := oci.OpenMounts(spec.Mounts)
+	mounts, err := oci.OpenMounts(spec, root.File)
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range mounts {
-		one := oci.Mount{FD: b.Add(m.File)}
+		made := oci.Mount{FD: b.Add(m.File)}
 		if m.File != nil {
-			if one.IsDir, err = m.IsDir(); err != nil {
+			if made.IsDir, err = m.IsDir(); err != nil {
 				return nil, err
 			}
 		}
-		h.Mounts = append(h.Mounts, one)
+		h.Mounts = append(h.Mounts, made)
 	}
 	if f.User, err = oci.LookUpUser(r.Process.User, oci.View{Root: root.File, Mounts: spec.Mounts, Opened: mounts}.Read); err != nil {
 		return nil, err
 	}
-	if spec.Process, err = processOf(r, f); err != nil {
+	if f.User, err = withGroups(f.User, r.Process.Groups, oci.View{Root: root.File, Mounts: spec.Mounts, Opened: mounts}.Read); err != nil {
+		return nil, err
+	}
+	if spec.Process, err = processOf(r.Process, one.set, f); err != nil {
 		return nil, err
 	}
 	return spec, nil

@@ -21,16 +21,16 @@ type Client struct {
 	rpc driverv1.ExecDriverClient
 }
 
-var _ interface {
-	Driver
-	Execer
-	Freezer
-	Updater
-	Meter
-	Copier
-	UserNamespacer
-	OOMWatcher
-} = (*Client)(nil)
+var (
+	_ Driver         = (*Client)(nil)
+	_ Execer         = (*Client)(nil)
+	_ Freezer        = (*Client)(nil)
+	_ Updater        = (*Client)(nil)
+	_ Meter          = (*Client)(nil)
+	_ Copier         = (*Client)(nil)
+	_ UserNamespacer = (*Client)(nil)
+	_ OOMWatcher     = (*Client)(nil)
+)
 
 // Has reports whether the driver says by Info that it has an ability. A value
 // of another process has the methods of all.

@@ -1,0 +1,229 @@
+package execnative
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// joinAll are the namespaces that an exec enters with its container's first
+// process. Entering one that is the host's own changes nothing, except that
+// the kernel refuses the user namespace one is in already (setns(2)).
+const joinAll = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
+
+// Exec implements execdriver.Execer.
+func (d *native) Exec(ctx context.Context, r execdriver.Exec) (execdriver.Started, error) {
+	if err := checkExec(r.Key, r.Process); err != nil {
+		return execdriver.Started{}, err
+	}
+	if r.Exec == "" {
+		return execdriver.Started{}, driver.Errorf(errdefs.ErrInvalidArgument, "Exec is empty: an exec needs an id")
+	}
+	return d.startOnce(ctx, r.Key, func(ctx context.Context, one *run) (*plan.Conn, error) {
+		one.set = setting{}
+		e := joiner{process: r.Process, privileged: r.Privileged, stdio: r.Stdio}
+		return d.launchExec(ctx, one, e, nil)
+	})
+}
+
+// checkExec refuses what cannot be, by field and value.
+func checkExec(k execdriver.Key, p execdriver.Process) error {
+	if err := checkKey(k); err != nil {
+		return err
+	}
+	return checkProcess(p)
+}
+
+// joiner is a process that enters a running container.
+type joiner struct {
+	process    execdriver.Process
+	privileged bool
+	stdio      execdriver.Stdio
+	timeout    time.Duration // of a probe; 0 for none
+}
+
+// host is the running container that an exec enters.
+type host struct {
+	set   setting
+	group string   // of its cgroup
+	pidfd *os.File // of its first process
+	root  *os.File // its root directory
+}
+
+func (h *host) close() {
+	h.pidfd.Close()
+	if h.root != nil {
+		h.root.Close()
+	}
+}
+
+// enter finds the container that an exec belongs to, and holds it.
+//
+// FailedPrecondition: it does not run, or is frozen, where a joiner of
+// version 1 would hang.
+func (d *native) enter(one *run) (*host, error) {
+	k := one.key
+	k.Exec = ""
+	d.mu.Lock()
+	r := d.runs[k]
+	if r == nil || r.state != running || r.pidfd == nil {
+		d.mu.Unlock()
+		return nil, dead(k)
+	}
+	fd, err := unix.FcntlInt(r.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	pid := r.started.PID
+	d.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("hold %s: %w", what(k), err)
+	}
+	one.set.Parent = r.set.Parent
+	h := &host{set: r.set, pidfd: os.NewFile(uintptr(fd), "pidfd")}
+	frozen, err := d.group(r).Frozen()
+	if err == nil && frozen {
+		err = driver.Errorf(errdefs.ErrFailedPrecondition, "%s is paused: unpause it first", what(k))
+	}
+	if err == nil {
+		h.root, err = os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY, 0)
+	}
+	// The pid was its own if it lives still.
+	if gone := unix.PidfdSendSignal(fd, 0, nil, 0); gone != nil {
+		err = dead(k)
+	}
+	if err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// dead is the answer to whoever wants to join a container that does not run.
+func dead(k execdriver.Key) error {
+	return driver.Errorf(errdefs.ErrFailedPrecondition, "%s is not running", what(k))
+}
+
+// launchExec prepares an exec, hands it to a shim and waits until its program
+// runs. listen, if there is one, is run beside, once the shim can be reached.
+func (d *native) launchExec(ctx context.Context, one *run, e joiner, listen func()) (*plan.Conn, error) {
+	if err := d.discardEarlier(ctx, one); err != nil {
+		return nil, err
+	}
+	in, err := d.enter(one)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
+	b := &oci.Files{}
+	defer b.Close()
+	process, p, err := d.prepareExec(one, e, in, b)
+	if err != nil {
+		return nil, oci.Exhausted(err)
+	}
+	encoded, err := p.Encode(len(b.All))
+	if err != nil {
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "encode plan: %w", err)
+	}
+	shim, err := d.startShim(ctx, encoded, b.All)
+	if err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	if listen != nil {
+		go listen()
+	}
+	if err := d.await(ctx, one, shim); err != nil {
+		shim.Close()
+		return nil, execError(err, one.key, in, process, p)
+	}
+	return shim, nil
+}
+
+// execError gives a failed exec its class and its sentence. Whatever failed in
+// a container that was ending failed because of that: a fork in a dying pid
+// namespace gives ENOMEM.
+func execError(err error, k execdriver.Key, in *host, process *specs.Process, p *plan.Plan) error {
+	var failed *oci.ShimError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	poll := []unix.PollFd{{Fd: int32(in.pidfd.Fd()), Events: unix.POLLIN}}
+	if n, _ := unix.Poll(poll, 0); n > 0 {
+		k.Exec = ""
+		return dead(k)
+	}
+	return oci.StartError(err, &specs.Spec{Process: process}, p, in.root)
+}
+
+// prepareExec opens everything that the plan of an exec names, and states the
+// process.
+func (d *native) prepareExec(one *run, e joiner, in *host, b *oci.Files) (*specs.Process, *plan.Plan, error) {
+	process, filter, err := d.joinerProcess(e, in)
+	if err != nil {
+		return nil, nil, err
+	}
+	h := handles{UID: uint32(os.Getuid()), Run: one.key.Run, BootID: d.bootID, OOMCounter: plan.NoFD, Deadline: e.timeout}
+	h.Flags = stdioFlags(e.stdio, e.process.TTY)
+	eh := oci.ExecHandles{
+		Gate: plan.Gate{}, Join: joinAll, OOMScore: d.facts.OOMScoreAdj, Filter: filter.code, FilterFlags: filter.flags,
+	}
+	if !in.set.IDMap.IsZero() {
+		eh.Join |= unix.CLONE_NEWUSER
+	}
+	if eh.Programs, err = oci.ProgramPaths(process); err != nil {
+		return nil, nil, err
+	}
+	if len(eh.Programs) == 0 {
+		return nil, nil, oci.NotInPath(process.Args[0])
+	}
+	eh.PIDFD = b.Lend([]*os.File{in.pidfd})[0]
+	entry, err := d.group(one).Entry()
+	if err != nil {
+		return nil, nil, err
+	}
+	eh.Cgroups, eh.CgroupDir = b.AddAll(entry.Tasks), b.Add(entry.Dir)
+	d.lendShims(b, &h)
+	set := setting{Parent: in.set.Parent}
+	made := intent{Container: one.key.Container, Run: one.key.Run, Exec: one.key.Exec, Set: set, Time: time.Now(), BootID: fmt.Sprintf("%x", d.bootID)}
+	if err := makeIntent(one.dir, made); err != nil {
+		return nil, nil, err
+	}
+	files, err := makeRunFiles(one.dir)
+	h.Lock, h.Record, h.Listen = b.Add(files.lock), b.Add(files.record), b.Add(files.listen)
+	if err != nil {
+		return nil, nil, err
+	}
+	eh.Front = h.monitorPart()
+	p, err := oci.PlanExec(process, eh)
+	return process, p, err
+}
+
+// joinerProcess states the process of an exec: its own program and user, with
+// the container's security.
+func (d *native) joinerProcess(e joiner, in *host) (*specs.Process, filter, error) {
+	set := in.set
+	if e.privileged {
+		set.Security = execdriver.Security{Privileged: true}
+	}
+	f := d.facts
+	var err error
+	if f.User, err = oci.LookUpUser(e.process.User, oci.View{Root: in.root}.Read); err != nil {
+		return nil, filter{}, err
+	}
+	if f.User, err = withGroups(f.User, e.process.Groups, oci.View{Root: in.root}.Read); err != nil {
+		return nil, filter{}, err
+	}
+	process, err := processOf(e.process, set, f)
+	if err != nil {
+		return nil, filter{}, err
+	}
+	code, err := d.filterOf(set.Security, process)
+	return process, code, err
+}

@@ -1,0 +1,139 @@
+package execnative
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"golang.org/x/sys/unix"
+)
+
+func probeRequest(k execdriver.Key, script string) execdriver.Probe {
+	return execdriver.Probe{
+		Key: k, Process: execdriver.Process{Args: []string{"/bin/sh", "-c", script}}, Timeout: 5 * time.Second, Keep: 4096,
+	}
+}
+
+func TestProbe(t *testing.T) {
+	b := newBench(t)
+	r, s := b.idle(nil)
+	got, err := b.d.Probe(context.Background(), probeRequest(r.Key, "hostname; echo bad >&2; exit 3"))
+	if err != nil || got.Code != 3 || string(got.Output) != "box\nbad\n" || got.TimedOut || !got.Ended.After(got.Begun) {
+		t.Errorf("%+v %q %v", got, got.Output, err)
+	}
+	// Much output is cut and does not hold the program up.
+	p := probeRequest(r.Key, "dd if=/dev/zero bs=1M count=8 2>/dev/null")
+	p.Keep = 10
+	if got, err := b.d.Probe(context.Background(), p); err != nil || got.Code != 0 || len(got.Output) != 10 {
+		t.Errorf("much output: %+v %v", got, err)
+	}
+	// At the timeout its children are killed too.
+	p = probeRequest(r.Key, "echo so far; sleep 1234 & sleep 1234")
+	p.Timeout = 200 * time.Millisecond
+	began := time.Now()
+	got, err = b.d.Probe(context.Background(), p)
+	if err != nil || !got.TimedOut || string(got.Output) != "so far\n" || time.Since(began) > 2*time.Second {
+		t.Errorf("timeout: %+v %q %v after %v", got, got.Output, err, time.Since(began))
+	}
+	b.eventually("its processes are gone", func() bool {
+		pids, _ := b.d.containers.Group(groupName(r.Key)).Pids()
+		return len(pids) == 2 // the shell and its sleep
+	})
+	p = probeRequest(r.Key, "")
+	p.Process.Args = []string{"/no/such"}
+	if _, err := b.d.Probe(context.Background(), p); !errdefs.IsNotFound(err) {
+		t.Errorf("missing program: %v", err)
+	}
+	// Nothing of a probe is left, or told.
+	if items, err := b.d.List(context.Background()); err != nil || len(items) != 1 {
+		t.Errorf("list: %+v %v", items, err)
+	}
+	if dirs, _ := os.ReadDir(b.cfg.Run); len(dirs) != 1 {
+		t.Errorf("run directories: %v", dirs)
+	}
+	if err := unix.Kill(s.PID, 0); err != nil {
+		t.Error(err)
+	}
+	if err := b.d.Freeze(context.Background(), r.Key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.d.Probe(context.Background(), probeRequest(r.Key, "true")); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("in a paused container: %v", err)
+	}
+}
+
+func TestFreeze(t *testing.T) {
+	b := newBench(t)
+	r := b.request("i=0; while :; do i=$((i+1)); echo $i > /out/n; done")
+	out := t.TempDir()
+	r.Mounts = bindOut(out)
+	if _, err := b.d.Start(context.Background(), r); err != nil {
+		t.Fatal(err)
+	}
+	count := func() string { text, _ := os.ReadFile(out + "/n"); return string(text) }
+	b.eventually("it counts", func() bool { return count() != "" })
+	for range 2 { // repeated
+		if err := b.d.Freeze(context.Background(), r.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	was := count()
+	time.Sleep(50 * time.Millisecond)
+	if now := count(); now != was {
+		t.Errorf("frozen, it counts on: %q, %q", was, now)
+	}
+	for range 2 {
+		if err := b.d.Thaw(context.Background(), r.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.eventually("it counts on", func() bool { return count() != was })
+	if err := b.d.Freeze(context.Background(), r.Key); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.d.Signal(context.Background(), r.Key, 9); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.wait(r.Key); e.Code != 137 {
+		t.Errorf("killed while frozen: %+v", e)
+	}
+	if err := b.d.Freeze(context.Background(), r.Key); !errdefs.IsNotFound(err) {
+		t.Errorf("freeze what has ended: %v", err)
+	}
+	if err := b.d.Thaw(context.Background(), r.Key); !errdefs.IsNotFound(err) {
+		t.Errorf("thaw what has ended: %v", err)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	b := newBench(t)
+	r, _ := b.idle(func(r *execdriver.Start) {
+		r.Resources = execdriver.Resources{MemoryBytes: 64 << 20, PidsLimit: 20}
+	})
+	look := func() string {
+		out, _ := b.exec(execRequest(r.Key, "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us cpu/cpu.shares"), "")
+		return strings.Join(strings.Fields(out), " ")
+	}
+	if got := look(); got != "67108864 20 -1 1024" {
+		t.Errorf("at first %q", got)
+	}
+	limits := execdriver.Resources{MemoryBytes: 128 << 20, NanoCPUs: 5e8, CPUShares: 512}
+	if err := b.d.Update(context.Background(), r.Key, limits); err != nil {
+		t.Fatal(err)
+	}
+	if got := look(); got != "134217728 max 50000 512" {
+		t.Errorf("after the update %q", got)
+	}
+	// All or nothing: the set of processors is refused, so the memory stays.
+	limits.MemoryBytes, limits.CpusetCPUs = 256<<20, "4095"
+	if err := b.d.Update(context.Background(), r.Key, limits); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "cpuset.cpus") {
+		t.Errorf("impossible processors: %v", err)
+	}
+	if got := look(); got != "134217728 max 50000 512" {
+		t.Errorf("after the refused update %q", got)
+	}
+}
