@@ -16,9 +16,11 @@ const (
 	Removed Want = "removed"
 )
 
-// Container is one container. While it is wanted running it climbs: root
-// filesystem and networks side by side, then the process; otherwise it gives
-// back in reverse. The root filesystem is given back on removal only.
+// Container is one container. While it is wanted running it climbs: user
+// namespace, root filesystem and networks as soon as they can, then the process;
+// otherwise it gives back in reverse. The root filesystem is given back on
+// removal only. What a running process has beside it (execs, a freezer, a watch
+// over its health, new limits) are slots of their own.
 type Container struct {
 	ID         ContainerID `json:"id"`
 	Name       string      `json:"name"` // free from the frame that accepts the removal
@@ -34,14 +36,30 @@ type Container struct {
 	Jobs  []JobID `json:"jobs,omitempty"`  // open jobs that wait for this want
 	Fault *Fault  `json:"fault,omitempty"` // why the last start failed
 
+	UserNS  UserNSSlot  `json:"userns,omitzero"`
 	Rootfs  RootfsSlot  `json:"rootfs,omitzero"`
 	Nets    []NetSlot   `json:"nets,omitempty"`
 	Process ProcessSlot `json:"process,omitzero"`
 	Log     Slot        `json:"log,omitzero"` // log files, from the first start to the removal
+	Paused  PauseSlot   `json:"paused,omitzero"`
+	Update  UpdateSlot  `json:"update,omitzero"`
+	Watch   WatchSlot   `json:"watch,omitzero"`
+	Execs   []Exec      `json:"execs,omitempty"` // open ones, and the last ExecsKept that have ended
+	Backoff Backoff     `json:"backoff,omitzero"`
+
+	IDMap     *IDMap       `json:"id_map,omitempty"`    // allotted; no other container has any of its ids
+	Prepared  bool         `json:"prepared,omitempty"`  // its root filesystem is wanted although nothing runs
+	Preparing []JobID      `json:"preparing,omitempty"` // open jobs that wait for the root filesystem
+	Health    *HealthState `json:"health,omitempty"`    // of the newest run; nil: not probed
+	Restarts  int          `json:"restarts,omitempty"`  // by its policy, since somebody started it
+	Auto      bool         `json:"auto,omitempty"`      // the start that is under way is its policy's: if it fails it is tried again
+	ByHand    bool         `json:"by_hand,omitempty"`   // somebody has stopped or killed it
+	OOMKills  uint64       `json:"oom_kills,omitempty"` // in the newest run
 
 	Attach  bool      `json:"attach,omitempty"`   // of this run: hold the program until a client has attached
 	Run     uint64    `json:"run,omitempty"`      // number of the newest run
 	Exit    *Exit     `json:"exit,omitempty"`     // how the newest ended run ended
+	Stuck   *Fault    `json:"stuck,omitempty"`    // why something of it could not be given back, the last time that was tried
 	Started time.Time `json:"started,omitzero"`   // when the newest run's start was recorded
 	LogPath string    `json:"log_path,omitempty"` // of the newest file, as the exec driver told it last
 }
@@ -73,6 +91,46 @@ type ProcessSlot struct {
 	Kills  []Kill    `json:"kills,omitempty"`
 	Stop   Stopping  `json:"stop,omitzero"`
 	Since  time.Time `json:"since,omitzero"` // when the present wait began
+	// Ending: it is stopped although the container is wanted running: another
+	// run follows. Sick: because it was found unhealthy.
+	Ending bool `json:"ending,omitempty"`
+	Sick   bool `json:"sick,omitempty"`
+}
+
+// UserNSSlot holds the container's own user namespace.
+type UserNSSlot struct {
+	Slot
+	Namespace Namespace `json:"namespace,omitzero"`
+}
+
+// PauseSlot is the freezer of a running process: held means that it stands still.
+type PauseSlot struct {
+	Slot
+	Wanted bool    `json:"wanted,omitempty"`
+	Jobs   []JobID `json:"jobs,omitempty"` // open jobs that wait for what is wanted
+}
+
+// UpdateSlot is a change of a running container's limits on its way; it holds
+// nothing.
+type UpdateSlot struct {
+	Slot
+	Wanted  *Resources `json:"wanted,omitempty"` // whole; nil: nothing is to be changed
+	Restart *Restart   `json:"restart,omitempty"`
+	Job     JobID      `json:"job,omitempty"`
+}
+
+// WatchSlot is held while the driver's host watches a run's health.
+type WatchSlot struct {
+	Slot
+	Run uint64 `json:"run,omitempty"`
+}
+
+// Backoff is the wait before the next run; it holds nothing but its turn.
+type Backoff struct {
+	Slot
+	Pending bool          `json:"pending,omitempty"`
+	Length  time.Duration `json:"length_ns,omitempty"` // of this wait, or of the last one
+	Since   time.Time     `json:"since,omitzero"`
 }
 
 // Kill is a signal that somebody asked for and that is not delivered yet.
@@ -108,203 +166,32 @@ func (id ContainerID) noun() Noun { return Noun{KindContainer, string(id)} }
 // Running reports whether the container's process runs, as far as is known.
 func (c *Container) Running() bool { return c.Process.State == Held && !c.Process.Exited }
 
-// Status is the container's state in Docker's words: created, running, exited,
-// removing, dead.
+// Frozen reports whether the process stands still, or may.
+func (c *Container) Frozen() bool { return c.Paused.State != Absent }
+
+// Status is the container's state in Docker's words.
 func (c *Container) Status() string {
 	switch {
+	case c.Want == Removed && c.Stuck != nil:
+		return "dead"
 	case c.Want == Removed:
 		return "removing"
+	case c.Running() && c.Paused.State == Held:
+		return "paused"
 	case c.Running():
 		return "running"
+	case c.Want == Running && (c.Backoff.Pending || c.Auto):
+		return "restarting"
 	case c.Exit != nil:
 		return "exited"
 	}
 	return "created"
 }
 
-// The verbs that a slot may owe; "" is none. They look at this container alone:
-// what depends on other nouns is checked in next.
-func (c *Container) rootfsVerb() string {
-	switch c.Rootfs.State {
-	case Absent:
-		if c.Want == Running {
-			return "prepare"
-		}
-	case Unsure:
-		if c.Process.State == Absent {
-			return "release"
-		}
-	case Held:
-		if c.Want == Removed && c.Process.State == Absent {
-			return "release"
-		}
-	}
-	return ""
-}
-
-func (c *Container) netVerb(i int) string {
-	n := &c.Nets[i]
-	switch {
-	case n.State == Absent && c.Want == Running && c.Process.State == Absent:
-		return "attach"
-	case n.State == Unsure && c.Process.State == Absent,
-		n.State == Held && c.Want != Running && c.Process.State == Absent:
-		return "detach"
-	}
-	return ""
-}
-
-func (c *Container) processVerb() string {
-	p := &c.Process
-	switch {
-	case p.State == Unsure, p.State == Held && p.Exited:
-		if c.Want == Removed {
-			return "purge" // and the log with it
-		}
-		return "release"
-	case p.State == Absent:
-		if c.Want == Running && c.ready() {
-			return "start"
-		}
-	case len(p.Kills) > 0:
-		return "kill"
-	case c.Want == Running:
-	case !p.Stop.Sent:
-		return "signal"
-	default:
-		return "wait"
-	}
-	return ""
-}
-
-func (c *Container) logVerb() string {
-	if c.Log.State != Absent && c.Want == Removed && c.Process.State == Absent {
-		return "remove"
-	}
-	return ""
-}
-
-// ready reports whether everything that the process needs is held.
-func (c *Container) ready() bool {
-	for i := range c.Nets {
-		if c.Nets[i].State != Held {
-			return false
-		}
-	}
-	return c.Rootfs.State == Held
-}
-
-// settled reports whether the container is what it is wanted to be, with
-// nothing to acquire or to give back.
-func (c *Container) settled() bool {
-	for i := range c.Nets {
-		if c.netVerb(i) != "" {
-			return false
-		}
-	}
-	if c.rootfsVerb() != "" || c.logVerb() != "" || c.processVerb() != "" {
-		return false
-	}
-	return (c.Want == Running) == c.Running()
-}
-
-// empty reports whether nothing at all is held: the container can be forgotten.
-func (c *Container) empty() bool {
-	for i := range c.Nets {
-		if c.Nets[i].State != Absent {
-			return false
-		}
-	}
-	return c.Rootfs.State == Absent && c.Process.State == Absent && c.Log.State == Absent
-}
-
-// verbs is what all slots owe, for telling what an event has turned.
-type verbs struct {
-	rootfs, process, log string
-	nets                 []string
-}
-
-func (c *Container) verbs() verbs {
-	v := verbs{rootfs: c.rootfsVerb(), process: c.processVerb(), log: c.logVerb()}
-	for i := range c.Nets {
-		v.nets = append(v.nets, c.netVerb(i))
-	}
-	return v
-}
-
-// fold changes a container by f and gives every slot whose verb has changed
-// its new turn: the sequence of the event that made the step owed.
-func (s *State) fold(h *Header, f func(c *Container)) []Noun {
-	c := s.Containers[ContainerID(h.ID)]
-	if c == nil {
-		panicf("event %d %s is about container %s, which is not there", h.Seq, h.Name, h.ID)
-	}
-	before := c.Nets
-	c.Nets = append([]NetSlot(nil), c.Nets...)
-	c.fold(h.Seq, f)
-	touched := []Noun{c.ID.noun()}
-	for i := range c.Nets {
-		if c.Nets[i].State != before[i].State {
-			touched = append(touched, c.Nets[i].Network.noun()) // its removal waits for its endpoints
-		}
-	}
-	return touched
-}
-
-func (c *Container) fold(seq uint64, f func(c *Container)) {
-	before := c.verbs()
-	f(c)
-	c.doubt(before)
-	after := c.verbs()
-	if c.Process.State != Absent {
-		c.Log.State = Held // a start that was tried may have made its log
-	}
-	if after.process == "start" {
-		c.Process.Run = c.Run
-	}
-	turn := func(was, is string, slot *Slot) {
-		if was != is {
-			slot.Turn = seq
-		}
-	}
-	turn(before.rootfs, after.rootfs, &c.Rootfs.Slot)
-	turn(before.process, after.process, &c.Process.Slot)
-	turn(before.log, after.log, &c.Log)
-	for i := range c.Nets {
-		was := ""
-		if i < len(before.nets) {
-			was = before.nets[i]
-		}
-		if after.nets[i] == "attach" {
-			c.Nets[i].Run = c.Run
-		}
-		turn(was, after.nets[i], &c.Nets[i].Slot)
-	}
-}
-
-// clone is a copy for asking what a change would bring: it shares only what no
-// fold changes in place.
-func (c *Container) clone() *Container {
-	k := *c
-	k.Nets = append([]NetSlot(nil), c.Nets...)
-	k.Process.Kills = append([]Kill(nil), c.Process.Kills...)
-	return &k
-}
-
-// doubt: an acquisition that was owed and no longer is, although it was not
-// reported, may be running or half done at this moment. Its slot is unsure from
-// now on, and undo begins there; the same for a release that is called off.
-func (c *Container) doubt(before verbs) {
-	if before.rootfs == "prepare" && c.Rootfs.State == Absent && c.rootfsVerb() == "" {
-		c.Rootfs.State = Unsure
-	}
-	for i, was := range before.nets {
-		n := &c.Nets[i]
-		if was == "attach" && n.State == Absent && c.netVerb(i) == "" && !plantedForgetNetwork || was == "detach" && n.State == Held {
-			n.State = Unsure
-		}
-	}
-	if before.process == "start" && c.Process.State == Absent && c.processVerb() == "" {
-		c.Process.State = Unsure
+// newRun gives the next run its number.
+func (c *Container) newRun() {
+	c.Run++
+	if !c.Running() {
+		c.OOMKills = 0
 	}
 }

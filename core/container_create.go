@@ -47,20 +47,28 @@ func (c *CreateContainer) decide(s *State, r Request) ([]Event, error) {
 	if name == "" || name == "default" {
 		name = "bridge"
 	}
-	network, err := s.FindNetwork(name)
-	if err != nil {
+	var networks []NetworkID
+	var nets []NetSlot
+	if _, shared := sharedWith(name); !shared {
+		network, err := s.FindNetwork(name)
+		if err != nil {
+			return nil, err
+		}
+		networks, nets = []NetworkID{network.ID}, []NetSlot{{Network: network.ID}}
+	}
+	if err := s.checkShares(c.ID, &spec); err != nil {
 		return nil, err
 	}
 	created := &ContainerCreated{
 		Header: about(c.ID.noun()), ContainerName: c.Name, Image: image.ID, ImageRef: c.Image,
 		Manifest: image.Manifest, Layer: image.topLayer(), Spec: spec, AutoRemove: c.AutoRemove,
-		Networks: []NetworkID{network.ID},
+		Networks: networks,
 	}
 	if c.Want != Running {
 		return []Event{created, jobDone(r.Job)}, nil
 	}
-	k := &Container{Nets: []NetSlot{{Network: network.ID}}}
-	start, err := s.startWanted(c.ID, k, c.Attach)
+	k := &Container{ID: c.ID, Nets: nets, Spec: spec}
+	start, err := s.startWanted(k, c.Attach)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +93,7 @@ func (c *CreateContainer) check(s *State) error {
 	if c.Want != Running && c.Want != Stopped {
 		return refuse(errdefs.ErrInvalidArgument, "a container can be created running or stopped, not %q", c.Want)
 	}
-	return nil
+	return c.Spec.Restart.check(c.AutoRemove)
 }
 
 // ContainerCreated pins the image and carries everything that the container is.
@@ -114,5 +122,6 @@ func (e *ContainerCreated) apply(s *State) []Noun {
 	}
 	s.Containers[c.ID] = c
 	s.names[c.Name] = c.ID
+	s.noteSharer(c)
 	return []Noun{c.ID.noun()}
 }

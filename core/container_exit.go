@@ -20,16 +20,19 @@ func (*ReportExit) name() string { return "container.report-exit" }
 
 func (c *ReportExit) decide(s *State, r Request) ([]Event, error) {
 	k := s.Containers[c.Container]
-	if k == nil || k.Process.Run != c.Run || k.Process.Exited || k.Process.State == Unsure {
-		return nil, nil
-	}
 	exit := Exit{c.Run, c.Code, c.Signal, c.OOMKilled, c.Lost, c.Reason, c.Time}
 	if exit.Time.IsZero() {
 		exit.Time = r.Time
 	}
-	events := s.exited(k, exit)
+	if k != nil && c.Exec != "" {
+		return c.reportExec(k, exit), nil
+	}
+	if k == nil || k.Process.Run != c.Run || k.Process.Exited || k.Process.State == Unsure {
+		return nil, nil
+	}
 	switch {
 	case k.Process.State == Held:
+		events := k.exited(exit, exit.Time.Sub(k.Started))
 		events[0].Head().Cause = k.Process.Turn // its start, or the signal that it was sent last
 		return events, nil
 	case k.processVerb() != "start":
@@ -38,20 +41,42 @@ func (c *ReportExit) decide(s *State, r Request) ([]Event, error) {
 	// The program ended before its start was reported.
 	started := &ProcessStarted{Header: about(k.ID.noun()), Run: c.Run}
 	started.Cause = k.Process.Turn
-	return append(append([]Event{started}, endJobs(k.Jobs, JobDone, "", nil)...), events...), nil
+	events := append([]Event{started}, endJobs(k.Jobs, JobDone, "", nil)...)
+	return append(events, k.exited(exit, 0)...), nil
 }
 
-// exited is the end of c's run with what follows from it.
-func (s *State) exited(c *Container, exit Exit) []Event {
-	e := &ProcessExited{Header: about(c.ID.noun()), Exit: exit}
-	return append([]Event{e}, endKills(c.Process.Kills)...)
+// exited is the end of c's run, which has run so long, with what follows from it.
+func (c *Container) exited(exit Exit, ran time.Duration) []Event {
+	return c.endRun(exit, c.restartAfter(exit, ran))
 }
 
-// ProcessExited says how a run has ended. The container is wanted stopped
-// from here on, or removed if that was asked for at its creation.
+// endRun is the end of c's run; plan is the next one, or nil.
+func (c *Container) endRun(exit Exit, plan *ContainerRestartPlanned) []Event {
+	e := &ProcessExited{Header: about(c.ID.noun()), Exit: exit, Again: plan != nil}
+	events := []Event{e}
+	if plan != nil {
+		events = append(events, plan)
+	}
+	events = append(events, endKills(c.Process.Kills)...)
+	events = append(events, c.execsCutOff()...)
+	if c.Update.Wanted != nil {
+		events = append(events, c.updated()...) // for the next run
+	}
+	if c.Paused.Wanted {
+		return append(events, endJobs(c.Paused.Jobs, JobFailed, "", &Fault{
+			Class: "failed-precondition", Message: sprintf("container %s has ended before it was paused", c.Name),
+		})...)
+	}
+	return append(events, endJobs(c.Paused.Jobs, JobDone, "", nil)...)
+}
+
+// ProcessExited says how a run has ended. Unless another one follows, the
+// container is wanted stopped from here on, or removed if that was asked for at
+// its creation.
 type ProcessExited struct {
 	Header
-	Exit Exit `json:"exit"`
+	Exit  Exit `json:"exit"`
+	Again bool `json:"again,omitempty"` // another run follows: see container.restart-planned
 }
 
 func (*ProcessExited) name() string { return "container.exited" }
@@ -60,8 +85,10 @@ func (e *ProcessExited) apply(s *State) []Noun {
 	return s.fold(&e.Header, func(c *Container) {
 		exit := e.Exit
 		c.Exit = &exit
-		c.Process.Exited, c.Process.PID, c.Process.Kills = true, 0, nil
-		if c.Want != Removed {
+		p := &c.Process
+		p.Exited, p.PID, p.Kills, p.Ending, p.Sick = true, 0, nil, false, false
+		c.Paused = PauseSlot{Slot: Slot{Turn: c.Paused.Turn}}
+		if c.Want != Removed && !e.Again {
 			c.Want = c.wantAfterEnd()
 			s.freeName(c)
 		}

@@ -15,9 +15,18 @@ func (c *Container) next(s *State) []Step {
 	var steps []Step
 	n := c.ID.noun()
 	graph, exec := s.Engine.Drivers.Graph, s.Engine.Drivers.Exec
+	switch verb := c.usernsVerb(); verb {
+	case "hold":
+		steps = append(steps, HoldUserNS{owed(stepID(n, "userns", verb, c.UserNS.Turn), "exec", exec), c.ID, c.idMap()})
+	case "release":
+		steps = append(steps, ReleaseUserNS{owed(stepID(n, "userns", verb, c.UserNS.Turn), "exec", exec), c.ID})
+	}
 	switch verb := c.rootfsVerb(); verb {
 	case "prepare":
-		steps = append(steps, PrepareRootfs{owedStep: owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph), Container: c.ID, Layer: c.Layer})
+		steps = append(steps, PrepareRootfs{
+			owedStep:  owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph),
+			Container: c.ID, Layer: c.Layer, IDMap: c.idMap(), Targets: c.Spec.targets(),
+		})
 	case "release":
 		steps = append(steps, ReleaseRootfs{owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph), c.ID})
 	}
@@ -26,14 +35,49 @@ func (c *Container) next(s *State) []Step {
 			steps = append(steps, st)
 		}
 	}
-	if st := c.nextProcess(exec); st != nil {
+	if st := c.nextProcess(s, exec); st != nil {
 		steps = append(steps, st)
 	}
 	if verb := c.logVerb(); verb != "" {
 		steps = append(steps, RemoveLog{owed(stepID(n, "log", verb, c.Log.Turn), "exec", exec), c.ID})
 	}
+	if c.backoffVerb() != "" {
+		b := &c.Backoff
+		steps = append(steps, Wait{owed(stepID(n, backoffSlot, "wait", b.Turn), "", ""), b.Since.Add(b.Length), b.Length})
+	}
+	return c.nextBeside(steps, exec)
+}
+
+// nextBeside adds what is owed for what a running process has beside it.
+func (c *Container) nextBeside(steps []Step, exec string) []Step {
+	id := func(slot, verb string, turn uint64) owedStep {
+		return owed(stepID(c.ID.noun(), slot, verb, turn), "exec", exec)
+	}
+	switch verb := c.freezerVerb(); verb {
+	case "freeze":
+		steps = append(steps, Freeze{id("freezer", verb, c.Paused.Turn), c.ID, c.Process.Run})
+	case "thaw":
+		steps = append(steps, Thaw{id("freezer", verb, c.Paused.Turn), c.ID, c.Process.Run})
+	}
+	if verb := c.updateVerb(); verb != "" {
+		steps = append(steps, UpdateResources{id("limits", verb, c.Update.Turn), c.ID, c.Process.Run, *c.Update.Wanted})
+	}
+	switch verb := c.watchVerb(); verb {
+	case "watch":
+		steps = append(steps, c.watchHealth(id("health", verb, c.Watch.Turn)))
+	case "unwatch":
+		steps = append(steps, UnwatchHealth{id("health", verb, c.Watch.Turn), c.ID, c.Watch.Run})
+	}
+	for i := range c.Execs {
+		if st := c.nextExec(i, exec); st != nil {
+			steps = append(steps, st)
+		}
+	}
 	return steps
 }
+
+// backoffSlot is the slot of the wait before the next run.
+const backoffSlot = "backoff"
 
 func (c *Container) nextNet(s *State, i int) Step {
 	slot := &c.Nets[i]
@@ -51,11 +95,11 @@ func (c *Container) nextNet(s *State, i int) Step {
 	}
 	return AttachNetwork{
 		owedStep: id, Container: c.ID, Run: slot.Run, Network: slot.Network,
-		Hostname: c.Hostname(), Names: []string{c.Name}, Address: slot.Address,
+		Hostname: c.Hostname(), Names: []string{c.Name}, Address: slot.Address, UserNS: c.UserNS.Namespace,
 	}
 }
 
-func (c *Container) nextProcess(exec string) Step {
+func (c *Container) nextProcess(s *State, exec string) Step {
 	p := &c.Process
 	verb := c.processVerb()
 	if verb == "" {
@@ -64,9 +108,14 @@ func (c *Container) nextProcess(exec string) Step {
 	id := owed(stepID(c.ID.noun(), "process", verb, p.Turn), "exec", exec)
 	switch verb {
 	case "start":
+		shares, endpoint, ok := c.shares(s)
+		if !ok {
+			return nil // another one comes first; its folds name us
+		}
 		return StartProcess{
 			owedStep: id, Container: c.ID, Run: p.Run, Name: c.Name, Rootfs: c.Rootfs.Mounts,
-			Endpoint: c.endpoint(), Spec: c.Spec, Attach: c.Attach,
+			Endpoint: endpoint, Spec: c.Spec, Attach: c.Attach,
+			IDMap: c.idMap(), UserNS: c.UserNS.Namespace, Shares: shares,
 		}
 	case "kill":
 		k := p.Kills[0]

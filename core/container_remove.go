@@ -25,7 +25,8 @@ func (c *RemoveContainer) decide(s *State, r Request) ([]Event, error) {
 	}
 	e := &ContainerRemoveWanted{Header: about(k.ID.noun()), Force: c.Force}
 	e.Job = r.Job
-	events := append([]Event{e}, endJobs(k.Jobs, JobSuperseded, r.Job, nil)...)
+	events := append([]Event{e}, k.supersede(r.Job)...)
+	events = append(events, endJobs(k.Preparing, JobSuperseded, r.Job, nil)...)
 	after := k.clone()
 	after.fold(0, e.on)
 	return append(events, after.settle()...), nil
@@ -41,9 +42,11 @@ func (*ContainerRemoveWanted) name() string { return "container.remove-wanted" }
 
 func (e *ContainerRemoveWanted) on(c *Container) {
 	c.Want = Removed
-	c.Jobs = jobs(e.Job)
+	c.Jobs, c.Preparing = jobs(e.Job), nil
+	c.Backoff.Pending = false
+	c.Paused.turn(false, "")
 	if c.Running() {
-		c.Process.Stop = Stopping{Signal: sigkill}
+		c.Process.Stop, c.Process.Ending = Stopping{Signal: sigkill}, false
 	}
 }
 
@@ -64,7 +67,13 @@ func (e *ContainerRemoved) apply(s *State) []Noun {
 		panicf("event %d removes container %s, which still holds something", e.Seq, e.ID)
 	}
 	delete(s.Containers, c.ID)
-	return []Noun{c.ID.noun()}
+	s.forgetSharer(c)
+	return append([]Noun{c.ID.noun()}, s.sharersOf(c.ID)...)
+}
+
+// supersede ends the jobs that wait for what the container is wanted to be.
+func (c *Container) supersede(by JobID) []Event {
+	return append(endJobs(c.Jobs, JobSuperseded, by, nil), endJobs(c.Paused.Jobs, JobSuperseded, by, nil)...)
 }
 
 // settle says what follows when the container, which is a clone with the next
@@ -114,6 +123,9 @@ func (e *ProcessReleased) apply(s *State) []Noun { return s.fold(&e.Header, e.on
 func (st ReleaseProcess) finish(s *State, r *FinishStep) []Event {
 	if r.Fault != nil {
 		return []Event{releaseFailed(st.StepID, r.Fault)}
+	}
+	if st.Exec != "" {
+		return s.released(st.Container, &ExecReleased{Header: about(st.Container.noun()), Exec: st.Exec})
 	}
 	e := &ProcessReleased{Header: about(st.Container.noun()), Run: st.Run, LogRemoved: st.RemoveLog}
 	kills := s.Containers[st.Container].Process.Kills

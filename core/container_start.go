@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -23,27 +24,43 @@ func (c *StartContainer) decide(s *State, r Request) ([]Event, error) {
 		return nil, notFound("container", string(c.ID))
 	case k.Want == Removed:
 		return nil, refuse(errdefs.ErrFailedPrecondition, "container %s is being removed", k.Name)
-	case k.Want == Running && k.Running():
+	case k.Want == Running && k.Running() && !k.Process.Ending:
 		return []Event{jobDone(r.Job)}, nil
-	case k.Want == Running:
+	case k.Want == Running && (k.Running() || k.climbing()):
 		return []Event{&ContainerJoined{Header: about(k.ID.noun())}}, nil
 	}
-	start, err := s.startWanted(k.ID, k, c.Attach)
+	start, err := s.startWanted(k, c.Attach)
 	if err != nil {
 		return nil, err
 	}
-	events := append([]Event{start}, endJobs(k.Jobs, JobSuperseded, r.Job, nil)...)
+	events := append([]Event{start}, k.supersede(r.Job)...)
 	if k.Running() { // its stop is called off before it has ended: no start will be told
 		events = append(events, jobDone(r.Job))
 	}
 	return events, nil
 }
 
-// startWanted allots addresses for the networks of k and says that the
-// container is wanted running.
-func (s *State) startWanted(id ContainerID, k *Container, attach bool) (*ContainerStartWanted, error) {
-	e := &ContainerStartWanted{Header: about(id.noun()), Attach: attach}
+// startWanted says that the container is wanted running, with what is allotted
+// to it.
+func (s *State) startWanted(k *Container, attach bool) (*ContainerStartWanted, error) {
+	if err := s.sharesReady(&k.Spec); err != nil {
+		return nil, err
+	}
+	e, err := s.allotStart(k)
+	if err == nil {
+		e.Attach = attach
+	}
+	return e, err
+}
+
+// allotStart allots what a start of k needs.
+func (s *State) allotStart(k *Container) (*ContainerStartWanted, error) {
+	e := &ContainerStartWanted{Header: about(k.ID.noun())}
 	if err := s.needDrivers("graphdriver/"+s.Engine.Drivers.Graph, "exec/"+s.Engine.Drivers.Exec); err != nil {
+		return nil, err
+	}
+	var err error
+	if e.IDMap, err = s.allotIDs(k); err != nil {
 		return nil, err
 	}
 	for i := range k.Nets {
@@ -73,28 +90,42 @@ type ContainerStartWanted struct {
 	Header
 	Addresses []Address `json:"addresses,omitempty"` // one for each network; zero where it has none
 	Attach    bool      `json:"attach,omitempty"`
+	IDMap     *IDMap    `json:"id_map,omitempty"` // allotted by this event
 }
 
 func (*ContainerStartWanted) name() string { return "container.start-wanted" }
 
 func (e *ContainerStartWanted) apply(s *State) []Noun {
 	touched := s.fold(&e.Header, func(c *Container) {
-		c.Run++
-		c.Fault, c.Attach = nil, e.Attach
+		c.newRun()
+		c.Fault, c.Stuck, c.Attach = nil, nil, e.Attach
 		c.Jobs = jobs(e.Job)
 		c.Want = Running
-		for i := range c.Nets {
-			c.Nets[i].Address = e.Addresses[i]
-			s.holdAddress(c.Nets[i], c.ID)
-			if n := s.Networks[c.Nets[i].Network]; n != nil {
-				n.use(e.Seq)
-				if ip := e.Addresses[i].IP; ip.IsValid() {
-					n.Last = ip.Addr()
-				}
+		c.Restarts, c.Auto, c.ByHand = 0, false, false
+		c.Backoff.Pending, c.Backoff.Length = false, 0
+		c.takeIDs(e.IDMap)
+		s.takeAddresses(c, e.Seq, e.Addresses)
+	})
+	return touchNetworks(s.Containers[ContainerID(e.ID)], touched)
+}
+
+// takeAddresses takes what was allotted, one for each network.
+func (s *State) takeAddresses(c *Container, seq uint64, addresses []Address) {
+	for i := range c.Nets {
+		c.Nets[i].Address = addresses[i]
+		s.holdAddress(c.Nets[i], c.ID)
+		if n := s.Networks[c.Nets[i].Network]; n != nil {
+			n.use(seq)
+			if ip := addresses[i].IP; ip.IsValid() {
+				n.Last = ip.Addr()
 			}
 		}
-	})
-	for _, slot := range s.Containers[ContainerID(e.ID)].Nets {
+	}
+}
+
+// touchNetworks adds the networks that a container uses.
+func touchNetworks(c *Container, touched []Noun) []Noun {
+	for _, slot := range c.Nets {
 		touched = append(touched, slot.Network.noun())
 	}
 	return touched
@@ -114,25 +145,6 @@ func (*ContainerJoined) name() string { return "container.joined" }
 
 func (e *ContainerJoined) apply(s *State) []Noun {
 	return s.fold(&e.Header, func(c *Container) { c.Jobs = append(c.Jobs, e.Job) })
-}
-
-// RootfsPrepared says that the root filesystem is held.
-type RootfsPrepared struct {
-	Header
-	Mounts []Mount `json:"mounts"`
-}
-
-func (*RootfsPrepared) name() string { return "container.rootfs-prepared" }
-
-func (e *RootfsPrepared) apply(s *State) []Noun {
-	return s.fold(&e.Header, func(c *Container) { c.Rootfs.State, c.Rootfs.Mounts = Held, e.Mounts })
-}
-
-func (st PrepareRootfs) finish(s *State, r *FinishStep) []Event {
-	if r.Fault != nil {
-		return s.startFailed(st.Container, st.StepID, r.Fault)
-	}
-	return []Event{&RootfsPrepared{Header: about(st.Container.noun()), Mounts: r.Result.Mounts}}
 }
 
 // NetworkAttached says that one network is held.
@@ -187,6 +199,10 @@ func (e *ProcessStarted) apply(s *State) []Noun {
 		c.Process = ProcessSlot{
 			Slot: Slot{State: Held, Turn: c.Process.Turn}, Run: e.Run, PID: e.PID, Log: e.Log,
 		}
+		c.Auto, c.Health = false, nil
+		if c.Spec.Health != nil {
+			c.Health = &HealthState{Status: HealthStarting, Since: e.Time}
+		}
 		c.Started = e.Time
 		if e.Log != "" {
 			c.LogPath = e.Log
@@ -216,12 +232,24 @@ type StartFailed struct {
 func (*StartFailed) name() string { return "container.start-failed" }
 
 func (e *StartFailed) apply(s *State) []Noun {
-	return s.fold(&e.Header, func(c *Container) {
-		c.Want = c.wantAfterEnd()
-		c.Jobs = nil
-		c.Fault = &e.Fault
-		s.freeName(c)
-	})
+	return s.turnedBack(&e.Header, e.on)
+}
+
+func (e *StartFailed) on(c *Container) {
+	c.turnBack()
+	c.Fault = &e.Fault
+}
+
+// turnBack ends a start.
+func (c *Container) turnBack() {
+	c.Want = c.wantAfterEnd()
+	c.Jobs, c.Backoff.Pending, c.Auto = nil, false, false
+}
+
+func (s *State) turnedBack(h *Header, on func(*Container)) []Noun {
+	touched := s.fold(h, on)
+	s.freeName(s.Containers[ContainerID(h.ID)])
+	return touched
 }
 
 // wantAfterEnd is what becomes of a container whose run has ended.
@@ -237,18 +265,32 @@ func (s *State) startFailed(id ContainerID, step StepID, f *Fault) []Event {
 	fault := *f
 	fault.Step = step
 	e := &StartFailed{Header: about(id.noun()), Fault: fault}
-	return append([]Event{e}, endJobs(c.Jobs, JobFailed, "", &fault)...)
+	events := append([]Event{e}, endJobs(c.Jobs, JobFailed, "", &fault)...)
+	if plan := c.restartAfterFailure(); plan != nil {
+		return append(events, plan)
+	}
+	return append(events, c.gone(e.on)...)
+}
+
+// gone is the removal of a container of which nothing is left after on.
+func (c *Container) gone(on func(*Container)) []Event {
+	after := c.clone()
+	after.fold(0, on)
+	if after.Want == Removed && after.empty() {
+		return []Event{&ContainerRemoved{Header: about(c.ID.noun())}}
+	}
+	return nil
 }
 
 // cancelStart turns a start back before the program runs.
 func (s *State) cancelStart(j *Job, by JobID) ([]Event, error) {
 	c := s.Containers[ContainerID(j.Noun.ID)]
-	if c == nil || c.Want != Running || c.Running() {
+	if c == nil || c.Want != Running || c.Running() || !slices.Contains(c.Jobs, j.ID) {
 		return nil, refuse(errdefs.ErrFailedPrecondition, "job %s (%s) cannot be taken back", j.ID, j.Command)
 	}
 	e := &StartCancelled{Header: about(c.ID.noun())}
 	events := append([]Event{e}, endJobs(c.Jobs, JobCancelled, by, nil)...)
-	return append(events, jobDone(by)), nil
+	return append(append(events, jobDone(by)), c.gone(e.on)...), nil
 }
 
 // StartCancelled says that somebody took a start back.
@@ -257,12 +299,10 @@ type StartCancelled struct{ Header }
 func (*StartCancelled) name() string { return "container.start-cancelled" }
 
 func (e *StartCancelled) apply(s *State) []Noun {
-	return s.fold(&e.Header, func(c *Container) {
-		c.Want = c.wantAfterEnd()
-		c.Jobs = nil
-		s.freeName(c)
-	})
+	return s.turnedBack(&e.Header, e.on)
 }
+
+func (e *StartCancelled) on(c *Container) { c.turnBack() }
 
 func (s *State) freeName(c *Container) {
 	if c.Want == Removed && s.names[c.Name] == c.ID {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -34,23 +35,32 @@ func (c *StopContainer) decide(s *State, r Request) ([]Event, error) {
 	case k.Want == Stopped:
 		return []Event{&ContainerJoined{Header: about(k.ID.noun())}}, nil
 	}
-	e := &ContainerStopWanted{Header: about(k.ID.noun()), Signal: c.Signal, Grace: k.stopTimeout()}
-	if e.Signal == 0 {
-		e.Signal = k.Spec.Process.StopSignal
+	e := &ContainerStopWanted{Header: about(k.ID.noun())}
+	e.Job = r.Job
+	e.Signal, e.Grace = k.stopping(c.Signal, c.Timeout)
+	events := append([]Event{e}, k.supersede(r.Job)...)
+	after := k.clone()
+	after.fold(0, e.on)
+	return append(events, after.settle()...), nil
+}
+
+// stopping is how a process is asked to end: which signal, and how long it is
+// waited for before SIGKILL.
+func (c *Container) stopping(signal int, timeout *time.Duration) (int, time.Duration) {
+	grace := c.stopTimeout()
+	if signal == 0 {
+		signal = c.stopSignal()
 	}
-	if e.Signal == 0 {
-		e.Signal = sigterm
-	}
-	if c.Timeout != nil {
-		e.Grace = *c.Timeout
+	if timeout != nil {
+		grace = *timeout
 	}
 	switch {
-	case e.Grace == 0:
-		e.Signal = sigkill
-	case e.Grace < 0:
-		e.Grace = endless
+	case grace == 0:
+		signal = sigkill
+	case grace < 0:
+		grace = endless
 	}
-	return append([]Event{e}, endJobs(k.Jobs, JobSuperseded, r.Job, nil)...), nil
+	return signal, grace
 }
 
 // ContainerStopWanted turns the want to stopped.
@@ -63,22 +73,26 @@ type ContainerStopWanted struct {
 func (*ContainerStopWanted) name() string { return "container.stop-wanted" }
 
 func (e *ContainerStopWanted) apply(s *State) []Noun {
-	return s.fold(&e.Header, func(c *Container) {
-		if c.Running() {
-			c.Want = Stopped
-		} else {
-			c.Want = c.wantAfterEnd()
-			s.freeName(c)
-		}
-		c.Jobs = jobs(e.Job)
-		c.Process.Stop = Stopping{Signal: e.Signal, Grace: e.Grace}
-	})
+	return s.turnedBack(&e.Header, e.on)
+}
+
+func (e *ContainerStopWanted) on(c *Container) {
+	if c.Running() {
+		c.Want = Stopped
+	} else {
+		c.turnBack()
+	}
+	c.Jobs, c.ByHand = jobs(e.Job), true
+	c.Paused.turn(false, "")
+	c.Process.Stop = Stopping{Signal: e.Signal, Grace: e.Grace}
+	c.Process.Ending, c.Process.Sick = false, false
 }
 
 // ContainerSignaled says that a signal was delivered, or that there was nobody
 // left to take it.
 type ContainerSignaled struct {
 	Header
+	Exec   ExecID `json:"exec,omitempty"`
 	Signal int    `json:"signal"`
 	Asked  bool   `json:"asked,omitempty"` // by a kill command; otherwise on the way to stopped
 	Fault  *Fault `json:"fault,omitempty"` // why it could not be delivered
@@ -87,6 +101,9 @@ type ContainerSignaled struct {
 func (*ContainerSignaled) name() string { return "container.signaled" }
 
 func (e *ContainerSignaled) apply(s *State) []Noun {
+	if e.Exec != "" {
+		return s.foldExec(&e.Header, e.Exec, func(x *Exec) { x.Kills = slices.Clone(x.Kills[1:]) })
+	}
 	return s.fold(&e.Header, func(c *Container) {
 		p := &c.Process
 		if e.Asked {
@@ -101,12 +118,17 @@ func (e *ContainerSignaled) apply(s *State) []Noun {
 }
 
 func (st SignalProcess) finish(s *State, r *FinishStep) []Event {
-	e := &ContainerSignaled{Header: about(st.Container.noun()), Signal: st.Signal, Fault: r.Fault}
+	e := &ContainerSignaled{Header: about(st.Container.noun()), Exec: st.Exec, Signal: st.Signal, Fault: r.Fault}
 	if st.StepID.Verb() != "kill" {
 		return []Event{e}
 	}
 	e.Asked = true
-	job := s.Containers[st.Container].Process.Kills[0].Job
+	kills := s.Containers[st.Container].Process.Kills
+	if st.Exec != "" {
+		kills = s.Containers[st.Container].exec(st.Exec).Kills
+	}
+	job := kills[0].Job
+	e.Job = job
 	if r.Fault != nil {
 		return []Event{e, ended(job, JobFailed, "", r.Fault)}
 	}
@@ -128,5 +150,8 @@ func (e *ContainerGraceEnded) apply(s *State) []Noun {
 }
 
 func (st Wait) finish(s *State, r *FinishStep) []Event {
+	if st.StepID.slotName() == backoffSlot {
+		return s.restartDue(s.Containers[ContainerID(st.StepID.Noun().ID)], st.StepID)
+	}
 	return []Event{&ContainerGraceEnded{Header: about(st.StepID.Noun()), Waited: st.Length}}
 }

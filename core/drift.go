@@ -122,23 +122,44 @@ func (s *State) execDrift(r Request, held map[string]Item) []Event {
 		}
 		c := s.Containers[ContainerID(n.ID)]
 		if _, ok := held[Item{Kind: "process", Key: n.ID, Run: c.Process.Run}.key()]; !ok && c.Running() {
-			events = append(events, s.exited(c, Exit{
+			events = append(events, c.exited(Exit{
 				Run: c.Process.Run, Code: 137, Lost: true, Reason: "process lost", Time: r.Time,
-			})...)
+			}, r.Time.Sub(c.Started))...)
+		}
+		events = append(events, c.execsLost(Exit{Code: 137, Lost: true, Reason: "process lost", Time: r.Time}, held)...)
+		if _, ok := held[Item{Kind: "userns", Key: n.ID}.key()]; !ok && c.UserNS.State == Held && !c.Running() {
+			events = append(events, &UserNSLost{Header: about(n)})
 		}
 	}
 	driver := "exec/" + s.Engine.Drivers.Exec
 	for _, i := range sorted(held) {
 		c := s.Containers[ContainerID(i.Key)]
 		switch {
-		case c != nil && c.Process.Run == i.Run && (c.Process.State != Absent || c.processVerb() == "start"):
-		case c == nil && i.State == "running":
+		case c != nil && c.expects(i):
+		case c == nil && i.Kind == "process" && i.State == "running":
 			events = append(events, s.quarantine(driver, i)...)
 		default:
 			events = append(events, s.strayFound(driver, i)...)
 		}
 	}
 	return events
+}
+
+// expects reports whether the container holds, or may hold, what an exec driver
+// has.
+func (c *Container) expects(i Item) bool {
+	switch {
+	case i.Kind == "userns":
+		return c.UserNS.State != Absent || c.usernsVerb() == "hold"
+	case i.Exec == "":
+		return c.Process.Run == i.Run && (c.Process.State != Absent || c.processVerb() == "start")
+	}
+	for k := range c.Execs {
+		if x := &c.Execs[k]; string(x.ID) == i.Exec {
+			return x.Run == i.Run && (x.State != Absent || c.execVerb(k) == "start")
+		}
+	}
+	return false
 }
 
 func (s *State) imageDrift(held map[string]Item) []Event {

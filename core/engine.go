@@ -13,6 +13,7 @@ type Engine struct {
 	Drivers  Choice       `json:"drivers"`
 	Pool     netip.Prefix `json:"pool,omitzero"`       // subnets of new networks come from here
 	PoolBits int          `json:"pool_bits,omitempty"` // length of such a subnet
+	IDs      IDPool       `json:"ids,omitzero"`        // ids of private user namespaces come from here; zero: the default pool
 
 	Version string `json:"version,omitempty"` // of the program that runs
 	BootID  string `json:"boot_id,omitempty"`
@@ -22,11 +23,12 @@ type Engine struct {
 // StartEngine is the first command of every engine process. The first of all
 // begins the log.
 type StartEngine struct {
-	ID       string       `json:"id"` // the next four only begin a log; afterwards the log's word holds
+	ID       string       `json:"id"` // the next five only begin a log; afterwards the log's word holds
 	Name     string       `json:"name"`
 	Drivers  Choice       `json:"drivers"`
 	Pool     netip.Prefix `json:"pool"`
 	PoolBits int          `json:"pool_bits"`
+	IDs      IDPool       `json:"ids,omitzero"` // zero: the default pool
 
 	Networks [3]NetworkID `json:"networks"` // ids for the built-in networks: bridge, host, none
 	Version  string       `json:"version"`
@@ -64,8 +66,12 @@ func (c *StartEngine) begin() ([]Event, error) {
 	if c.ID == "" || !c.Pool.IsValid() || !c.Pool.Addr().Is4() || c.PoolBits < c.Pool.Bits() || c.PoolBits > 30 {
 		return nil, refuse(errdefs.ErrInvalidArgument, "an engine begins with an id and an IPv4 pool, not with %q and %v/%d", c.ID, c.Pool, c.PoolBits)
 	}
+	if err := c.IDs.check(); err != nil {
+		return nil, err
+	}
 	events := []Event{&EngineInitialized{
 		Header: about(Noun{KindEngine, c.ID}), EngineName: c.Name, Drivers: c.Drivers, Pool: c.Pool.Masked(), PoolBits: c.PoolBits,
+		IDs: c.IDs.orDefault(),
 	}}
 	subnet := netip.PrefixFrom(c.Pool.Masked().Addr(), c.PoolBits)
 	for i, n := range []NetworkCreated{
@@ -86,12 +92,13 @@ type EngineInitialized struct {
 	Drivers    Choice       `json:"drivers"`
 	Pool       netip.Prefix `json:"pool"`
 	PoolBits   int          `json:"pool_bits"`
+	IDs        IDPool       `json:"ids,omitzero"`
 }
 
 func (*EngineInitialized) name() string { return "engine.initialized" }
 
 func (e *EngineInitialized) apply(s *State) []Noun {
-	s.Engine = Engine{ID: e.ID, Name: e.EngineName, Drivers: e.Drivers, Pool: e.Pool, PoolBits: e.PoolBits}
+	s.Engine = Engine{ID: e.ID, Name: e.EngineName, Drivers: e.Drivers, Pool: e.Pool, PoolBits: e.PoolBits, IDs: e.IDs}
 	return nil
 }
 
@@ -110,21 +117,31 @@ func (e *EngineStarted) apply(s *State) []Noun {
 	for _, d := range s.Drivers {
 		d.Instance, d.PID = "", 0
 	}
-	return nil
+	return s.watchersGone(&e.Header, true)
 }
 
-// rebooted: the machine was restarted. Processes, endpoints and networks are
-// gone with it; layers and what containers have written are on disk.
+// rebooted: the machine was restarted. Processes, namespaces, endpoints and
+// networks are gone with it; layers and what containers have written are on disk.
+// Containers whose policy says so start again: those that share namespaces wait
+// for the ones they share with (Container.shares).
 func (s *State) rebooted(r Request) []Event {
 	var events []Event
 	for _, n := range s.Nouns() {
 		switch n.Kind {
 		case KindContainer:
 			c := s.Containers[ContainerID(n.ID)]
-			if c.Running() {
-				events = append(events, s.exited(c, Exit{
-					Run: c.Process.Run, Code: 255, Lost: true, Reason: "machine restarted", Time: r.Time,
-				})...)
+			lost := Exit{Code: 255, Lost: true, Reason: "machine restarted", Time: r.Time}
+			events = append(events, c.execsLost(lost, nil)...)
+			plan := c.restartAtBoot()
+			switch {
+			case c.Running():
+				lost.Run = c.Process.Run
+				events = append(events, c.endRun(lost, plan)...)
+			case plan != nil:
+				events = append(events, plan)
+			}
+			if c.UserNS.State == Held {
+				events = append(events, &UserNSLost{Header: about(n)})
 			}
 			for i := range c.Nets {
 				if c.Nets[i].State == Held {

@@ -11,6 +11,7 @@ type Exec struct {
 	Run     uint64    `json:"run"` // of the container
 	Spec    ExecSpec  `json:"spec"`
 	Job     JobID     `json:"job,omitempty"` // that asked for it, while it is open
+	Kills   []Kill    `json:"kills,omitempty"`
 	Attach  bool      `json:"attach,omitempty"`
 	PID     int       `json:"pid,omitempty"`
 	Exited  bool      `json:"exited,omitempty"`
@@ -19,6 +20,9 @@ type Exec struct {
 	Wanted  time.Time `json:"wanted"`
 	Started time.Time `json:"started,omitzero"`
 }
+
+// Over reports whether the exec has ended, or never began.
+func (x *Exec) Over() bool { return x.Exited || x.Fault != nil }
 
 // ExecSpec is what an exec is to be; what it leaves out is the container's.
 type ExecSpec struct {

@@ -49,6 +49,7 @@ type ImageConfig struct {
 	Labels       map[string]string `json:"labels,omitempty"`
 	ExposedPorts []string          `json:"exposed_ports,omitempty"`
 	Volumes      []string          `json:"volumes,omitempty"`
+	Health       *Health           `json:"health,omitempty"`
 }
 
 // LoadedImage is an image that the image driver found in an archive.

@@ -111,7 +111,7 @@ func (s *State) leave(n Noun, id JobID) {
 	switch n.Kind {
 	case KindContainer:
 		if c := s.Containers[ContainerID(n.ID)]; c != nil {
-			c.Jobs = without(c.Jobs, id)
+			c.leave(id)
 		}
 	case KindImage:
 		if i := s.Images[ImageID(n.ID)]; i != nil {
@@ -124,6 +124,20 @@ func (s *State) leave(n Noun, id JobID) {
 	case KindDriver:
 		if d := s.Drivers[n.ID]; d != nil {
 			d.Jobs = without(d.Jobs, id)
+		}
+	}
+}
+
+func (c *Container) leave(id JobID) {
+	c.Jobs = without(c.Jobs, id)
+	c.Preparing = without(c.Preparing, id)
+	c.Paused.Jobs = without(c.Paused.Jobs, id)
+	if c.Update.Job == id {
+		c.Update.Job = ""
+	}
+	for i := range c.Execs {
+		if c.Execs[i].Job == id {
+			c.Execs[i].Job = ""
 		}
 	}
 }

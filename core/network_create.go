@@ -163,7 +163,7 @@ func (st CreateNetwork) finish(s *State, r *FinishStep) []Event {
 	fault.Step = st.StepID
 	events := append([]Event{&NetworkFailed{Header: about(n.ID.noun()), Fault: fault}}, endJobs(n.Jobs, JobFailed, "", &fault)...)
 	for _, c := range s.attached(n.ID) {
-		if c.Want == Running && !c.Running() && c.net(n.ID).State != Held {
+		if c.climbing() && !c.Running() && c.net(n.ID).State != Held {
 			events = append(events, s.startFailed(c.ID, st.StepID, &fault)...)
 		}
 	}

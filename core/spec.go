@@ -1,12 +1,6 @@
 package core
 
-import (
-	"path"
-	"strings"
-	"time"
-
-	"github.com/containerd/errdefs"
-)
+import "time"
 
 // Spec is what a container is to be, merged with its image: replay needs no
 // image. Only fields that something acts on are here; docs/adr/0008 maps
@@ -182,54 +176,6 @@ type Logging struct {
 
 const defaultStopTimeout = 10 * time.Second
 
-// memoryFloor is the least memory limit that Docker's users know: less than
-// that no process can be started in.
-const memoryFloor = 6 << 20
-
-// check refuses what cannot be, by field and value.
-func (sp *Spec) check() error {
-	p, r := &sp.Process, &sp.Resources
-	switch {
-	case p.Cwd != "" && !path.IsAbs(p.Cwd):
-		return refuse(errdefs.ErrInvalidArgument, "the working directory %q is invalid: it must be an absolute path", p.Cwd)
-	case p.StopSignal < 0 || p.StopSignal > 64:
-		return refuse(errdefs.ErrInvalidArgument, "stop signal %d is not between 1 and 64", p.StopSignal)
-	case p.StopTimeout < 0:
-		return refuse(errdefs.ErrInvalidArgument, "stop timeout %v is negative", p.StopTimeout)
-	case r.MemoryBytes < 0 || r.MemoryBytes > 0 && r.MemoryBytes < memoryFloor:
-		return refuse(errdefs.ErrInvalidArgument, "memory limit %d is less than the minimum of %d bytes (6m)", r.MemoryBytes, int64(memoryFloor))
-	case r.NanoCPUs < 0 || r.NanoCPUs > 0 && r.NanoCPUs < 1e7:
-		return refuse(errdefs.ErrInvalidArgument, "%g CPUs are less than the minimum of 0.01", float64(r.NanoCPUs)/1e9)
-	case r.PidsLimit < -1:
-		return refuse(errdefs.ErrInvalidArgument, "pids limit %d: use a positive number, or -1 for none", r.PidsLimit)
-	case sp.Security.Seccomp != "" && sp.Security.Seccomp != "unconfined":
-		return refuse(errdefs.ErrInvalidArgument, "seccomp profile %q: only the default one and \"unconfined\" are supported yet", sp.Security.Seccomp)
-	}
-	switch sp.Logging.Driver {
-	case "", "local", "json-file", "none":
-	default:
-		return refuse(errdefs.ErrInvalidArgument, "log driver %q is not supported yet: use local, json-file or none", sp.Logging.Driver)
-	}
-	for _, e := range p.Env {
-		if e.Name == "" || strings.ContainsAny(e.Name, "=\x00") {
-			return refuse(errdefs.ErrInvalidArgument, "environment variable name %q is invalid", e.Name)
-		}
-	}
-	return checkArgs(p.Args())
-}
-
-func checkArgs(args []string) error {
-	if len(args) == 0 || args[0] == "" {
-		return refuse(errdefs.ErrInvalidArgument, "no command specified, and the image names none")
-	}
-	for _, a := range args {
-		if strings.IndexByte(a, 0) >= 0 {
-			return refuse(errdefs.ErrInvalidArgument, "argument %q holds a NUL byte", a)
-		}
-	}
-	return nil
-}
-
 // mergeImage fills what the command left out from the image, as Docker does:
 // an entrypoint of one's own also drops the image's command.
 func (sp Spec) mergeImage(i *ImageConfig) Spec {
@@ -253,6 +199,7 @@ func (sp Spec) mergeImage(i *ImageConfig) Spec {
 	if p.StopSignal == 0 {
 		p.StopSignal = i.StopSignal
 	}
+	sp.Health = sp.Health.merge(i.Health)
 	if len(i.Labels) > 0 {
 		labels := make(map[string]string, len(i.Labels)+len(sp.Labels))
 		for k, v := range i.Labels {
@@ -281,4 +228,49 @@ func mergeEnv(base, over []Env) []Env {
 		}
 	}
 	return merged
+}
+
+// merge is h on top of what the image says, as Docker does: a test of one's own
+// drops nothing else of the image's, and NONE drops all. The result holds a test,
+// or is nil.
+func (h *Health) merge(image *Health) *Health {
+	var m Health
+	if h != nil {
+		m = *h
+	}
+	if image != nil && !m.off() {
+		if len(m.Test) == 0 {
+			m.Test = image.Test
+		}
+		fill(&m.Interval, image.Interval)
+		fill(&m.Timeout, image.Timeout)
+		fill(&m.StartPeriod, image.StartPeriod)
+		fill(&m.StartInterval, image.StartInterval)
+		fill(&m.Retries, image.Retries)
+	}
+	if len(m.Test) == 0 || m.off() {
+		return nil
+	}
+	return &m
+}
+
+// off reports whether there is to be no probing.
+func (h *Health) off() bool { return len(h.Test) > 0 && h.Test[0] == "NONE" }
+
+// fill gives a field that is zero a value.
+func fill[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// targets are the mount points that the specification needs. Whether a bind is a
+// file the exec driver knows, who opens it.
+func (sp *Spec) targets() []Target {
+	var targets []Target
+	for _, m := range sp.Mounts {
+		targets = append(targets, Target{Path: m.Target})
+	}
+	return targets
 }

@@ -13,7 +13,7 @@ import (
 // SchemaVersion numbers the state's form. A snapshot of another number is
 // thrown away and the log folded from its beginning; a test fails if the
 // golden log's state changes while this number does not.
-const SchemaVersion = 1
+const SchemaVersion = 2
 
 // State is the fold of the log. It is changed by Apply alone; whoever reads it
 // while another goroutine applies must hold the engine's lock.
@@ -33,6 +33,8 @@ type State struct {
 	names map[string]ContainerID // index: container by name
 	refs  map[string]ImageID     // index: image by full reference
 	nets  map[string]NetworkID   // index: network by name
+
+	sharers map[ContainerID][]ContainerID // index: who shares namespaces of a container, sorted
 }
 
 // NewState is the state before the first event.
@@ -54,6 +56,7 @@ func (s *State) reindex() {
 	s.names = make(map[string]ContainerID, len(s.Containers))
 	s.refs = make(map[string]ImageID, len(s.Images))
 	s.nets = make(map[string]NetworkID, len(s.Networks))
+	s.sharers = make(map[ContainerID][]ContainerID)
 	for id, n := range s.Networks {
 		if n.Want != Removed {
 			s.nets[n.Name] = id
@@ -67,6 +70,7 @@ func (s *State) reindex() {
 		for _, a := range c.Nets {
 			s.holdAddress(a, id)
 		}
+		s.noteSharer(c)
 	}
 	for id, i := range s.Images {
 		for _, ref := range i.Names {

@@ -381,8 +381,26 @@ func StepBehind(event string) string {
 		return SignalProcess{}.name()
 	case "container.grace-ended":
 		return Wait{}.name()
-	case "container.process-released":
+	case "container.process-released", "container.exec-released":
 		return ReleaseProcess{}.name()
+	case "container.exec-started":
+		return StartExec{}.name()
+	case "container.paused":
+		return Freeze{}.name()
+	case "container.unpaused":
+		return Thaw{}.name()
+	case "container.updated":
+		return UpdateResources{}.name()
+	case "container.health-watched":
+		return WatchHealth{}.name()
+	case "container.health-unwatched":
+		return UnwatchHealth{}.name()
+	case "container.userns-held":
+		return HoldUserNS{}.name()
+	case "container.userns-released":
+		return ReleaseUserNS{}.name()
+	case "container.restart-due":
+		return Wait{}.name()
 	case "container.network-detached":
 		return DetachNetwork{}.name()
 	case "container.rootfs-released":

@@ -82,6 +82,9 @@ func releaseFailed(step StepID, f *Fault) Event {
 
 func (e *ReleaseFailed) apply(s *State) []Noun {
 	n := e.Of()
+	if n.Kind == KindContainer {
+		s.Containers[ContainerID(n.ID)].Stuck = &e.Fault
+	}
 	if slot := s.slot(n, e.Fault.Step.slotName()); slot != nil {
 		slot.Turn = e.Seq
 	}
@@ -117,6 +120,21 @@ func (c *Container) slot(name string) *Slot {
 		return &c.Process.Slot
 	case "log":
 		return &c.Log
+	case "userns":
+		return &c.UserNS.Slot
+	case "freezer":
+		return &c.Paused.Slot
+	case "limits":
+		return &c.Update.Slot
+	case "health":
+		return &c.Watch.Slot
+	case backoffSlot:
+		return &c.Backoff.Slot
+	}
+	for i := range c.Execs {
+		if x := &c.Execs[i]; x.slotName() == name {
+			return &x.Slot
+		}
 	}
 	for i := range c.Nets {
 		if n := &c.Nets[i]; n.slotName() == name {

@@ -1,0 +1,306 @@
+package core
+
+import "slices"
+
+// The verbs that a slot may owe; "" is none. They look at this container alone:
+// what depends on other nouns is checked in next.
+
+// climbing reports whether the container acquires what it needs: it is wanted
+// running, and no wait comes first.
+func (c *Container) climbing() bool { return c.Want == Running && !c.Backoff.Pending }
+
+// private reports whether the container has a user namespace of its own.
+func (c *Container) private() bool { return c.Spec.Security.UserNS == "private" }
+
+// placed reports whether the user namespace is there that networks and process
+// are made in.
+func (c *Container) placed() bool { return !c.private() || c.UserNS.State == Held }
+
+func (c *Container) usernsVerb() string {
+	switch {
+	case !c.private():
+	case c.UserNS.State == Absent:
+		if c.climbing() {
+			return "hold"
+		}
+	case c.UserNS.State == Held && c.Want == Running:
+	case c.Process.State == Absent && !c.networked():
+		return "release" // held first, released last
+	}
+	return ""
+}
+
+// networked reports whether anything of an endpoint is, or may be, held.
+func (c *Container) networked() bool {
+	return slices.ContainsFunc(c.Nets, func(n NetSlot) bool { return n.State != Absent })
+}
+
+func (c *Container) rootfsVerb() string {
+	switch c.Rootfs.State {
+	case Absent:
+		if c.climbing() || c.Prepared && c.Want != Removed {
+			return "prepare"
+		}
+	case Unsure:
+		if c.Process.State == Absent {
+			return "release"
+		}
+	case Held:
+		if c.Want == Removed && c.Process.State == Absent {
+			return "release"
+		}
+	}
+	return ""
+}
+
+func (c *Container) netVerb(i int) string {
+	n := &c.Nets[i]
+	switch {
+	case c.Process.State != Absent:
+	case n.State == Absent:
+		if c.climbing() && c.placed() {
+			return "attach"
+		}
+	case n.State == Unsure || c.Want != Running || !c.placed():
+		return "detach"
+	}
+	return ""
+}
+
+func (c *Container) processVerb() string {
+	p := &c.Process
+	switch {
+	case p.State == Unsure, p.State == Held && p.Exited:
+		if c.Want == Removed {
+			return "purge" // and the log with it
+		}
+		return "release"
+	case p.State == Absent:
+		if c.climbing() && c.ready() {
+			return "start"
+		}
+	case len(p.Kills) > 0 && c.deliverable(p.Kills[0].Signal):
+		return "kill"
+	case c.Want == Running && !p.Ending:
+	case p.Stop.Sent:
+		return "wait"
+	case c.deliverable(p.Stop.Signal):
+		return "signal"
+	}
+	return ""
+}
+
+// deliverable reports whether a signal reaches the process now: one that stands
+// still is thawed first, but for SIGKILL, which thaws.
+func (c *Container) deliverable(signal int) bool { return !c.Frozen() || signal == sigkill }
+
+func (c *Container) logVerb() string {
+	if c.Log.State != Absent && c.Want == Removed && c.Process.State == Absent {
+		return "remove"
+	}
+	return ""
+}
+
+func (c *Container) freezerVerb() string {
+	switch {
+	case !c.Running(): // what is frozen is thawed when the run is released
+	case c.Paused.State == Unsure, c.Paused.State == Held && !c.Paused.Wanted:
+		return "thaw"
+	case c.Paused.State == Absent && c.Paused.Wanted && !c.execStarting():
+		return "freeze"
+	}
+	return ""
+}
+
+func (c *Container) updateVerb() string {
+	if c.Update.Wanted != nil && c.Running() {
+		return "update"
+	}
+	return ""
+}
+
+func (c *Container) watchVerb() string {
+	live := c.Running() && c.Spec.Health != nil
+	switch {
+	case c.Watch.State == Unsure, c.Watch.State == Held && (!live || c.Watch.Run != c.Process.Run):
+		return "unwatch"
+	case c.Watch.State == Absent && live && (c.Health == nil || c.Health.Fault == nil):
+		return "watch"
+	}
+	return ""
+}
+
+func (c *Container) backoffVerb() string {
+	if c.Backoff.Pending {
+		return "wait"
+	}
+	return ""
+}
+
+// ready reports whether everything that the process needs is held.
+func (c *Container) ready() bool {
+	for i := range c.Nets {
+		if c.Nets[i].State != Held {
+			return false
+		}
+	}
+	return c.Rootfs.State == Held && c.placed()
+}
+
+// settled reports whether the container is what it is wanted to be, with
+// nothing to acquire or to give back. Execs and the watch over its health are
+// nobody's affair who waits for it.
+func (c *Container) settled() bool {
+	for i := range c.Nets {
+		if c.netVerb(i) != "" {
+			return false
+		}
+	}
+	if c.usernsVerb() != "" || c.rootfsVerb() != "" || c.logVerb() != "" || c.processVerb() != "" {
+		return false
+	}
+	return (c.Want == Running) == c.Running()
+}
+
+// empty reports whether nothing at all is held: the container can be forgotten.
+func (c *Container) empty() bool {
+	for i := range c.Execs {
+		if c.Execs[i].State != Absent {
+			return false
+		}
+	}
+	return !c.networked() && c.Rootfs.State == Absent && c.Process.State == Absent && c.Log.State == Absent &&
+		c.UserNS.State == Absent && c.Watch.State == Absent
+}
+
+// verbs is what all slots owe, for telling what an event has turned.
+type verbs struct {
+	userns, rootfs, process, log, freezer, update, watch, backoff string
+	nets, execs                                                   []string
+}
+
+func (c *Container) verbs() verbs {
+	v := verbs{
+		userns: c.usernsVerb(), rootfs: c.rootfsVerb(), process: c.processVerb(), log: c.logVerb(),
+		freezer: c.freezerVerb(), update: c.updateVerb(), watch: c.watchVerb(), backoff: c.backoffVerb(),
+	}
+	for i := range c.Nets {
+		v.nets = append(v.nets, c.netVerb(i))
+	}
+	for i := range c.Execs {
+		v.execs = append(v.execs, c.execVerb(i))
+	}
+	return v
+}
+
+// fold changes a container by f and gives every slot whose verb has changed
+// its new turn: the sequence of the event that made the step owed.
+func (s *State) fold(h *Header, f func(c *Container)) []Noun {
+	c := s.Containers[ContainerID(h.ID)]
+	if c == nil {
+		panicf("event %d %s is about container %s, which is not there", h.Seq, h.Name, h.ID)
+	}
+	before := c.Nets
+	c.Nets = append([]NetSlot(nil), c.Nets...)
+	c.fold(h.Seq, f)
+	touched := []Noun{c.ID.noun()}
+	for i := range c.Nets {
+		if c.Nets[i].State != before[i].State {
+			touched = append(touched, c.Nets[i].Network.noun()) // its removal waits for its endpoints
+		}
+	}
+	return append(touched, s.sharersOf(c.ID)...)
+}
+
+func (c *Container) fold(seq uint64, f func(c *Container)) {
+	before := c.verbs()
+	f(c)
+	c.doubt(before)
+	after := c.verbs()
+	if c.Process.State != Absent {
+		c.Log.State = Held // a start that was tried may have made its log
+	}
+	if after.process == "start" {
+		c.Process.Run = c.Run
+	}
+	if after.watch == "watch" {
+		c.Watch.Run = c.Process.Run
+	}
+	turn := func(was, is string, slot *Slot) {
+		if was != is {
+			slot.Turn = seq
+		}
+	}
+	turn(before.userns, after.userns, &c.UserNS.Slot)
+	turn(before.rootfs, after.rootfs, &c.Rootfs.Slot)
+	turn(before.process, after.process, &c.Process.Slot)
+	turn(before.log, after.log, &c.Log)
+	turn(before.freezer, after.freezer, &c.Paused.Slot)
+	turn(before.update, after.update, &c.Update.Slot)
+	turn(before.watch, after.watch, &c.Watch.Slot)
+	turn(before.backoff, after.backoff, &c.Backoff.Slot)
+	for i := range c.Nets {
+		was := ""
+		if i < len(before.nets) {
+			was = before.nets[i]
+		}
+		if after.nets[i] == "attach" {
+			c.Nets[i].Run = c.Run
+		}
+		turn(was, after.nets[i], &c.Nets[i].Slot)
+	}
+	for i := range c.Execs { // a new one comes last; ended ones are dropped by forgetExecs alone
+		was := ""
+		if i < len(before.execs) {
+			was = before.execs[i]
+		}
+		turn(was, after.execs[i], &c.Execs[i].Slot)
+	}
+	c.forgetExecs()
+	c.freeIDs()
+}
+
+// clone is a copy for asking what a change would bring: it shares only what no
+// fold changes in place.
+func (c *Container) clone() *Container {
+	k := *c
+	k.Nets = append([]NetSlot(nil), c.Nets...)
+	k.Execs = slices.Clone(c.Execs)
+	k.Process.Kills = append([]Kill(nil), c.Process.Kills...)
+	return &k
+}
+
+// doubt: an acquisition that was owed and no longer is, although it was not
+// reported, may be running or half done at this moment. Its slot is unsure from
+// now on, and undo begins there; the same for a release that is called off.
+func (c *Container) doubt(before verbs) {
+	if before.userns == "hold" && c.UserNS.State == Absent && c.usernsVerb() == "" ||
+		before.userns == "release" && c.UserNS.State == Held && c.usernsVerb() == "" {
+		c.UserNS.State = Unsure
+	}
+	if before.rootfs == "prepare" && c.Rootfs.State == Absent && c.rootfsVerb() == "" {
+		c.Rootfs.State = Unsure
+	}
+	for i, was := range before.nets {
+		n := &c.Nets[i]
+		if was == "attach" && n.State == Absent && c.netVerb(i) == "" && !plantedForgetNetwork || was == "detach" && n.State == Held {
+			n.State = Unsure
+		}
+	}
+	if before.process == "start" && c.Process.State == Absent && c.processVerb() == "" {
+		c.Process.State = Unsure
+	}
+	if c.Running() && (before.freezer == "freeze" && c.Paused.State == Absent && c.freezerVerb() == "" ||
+		before.freezer == "thaw" && c.Paused.State == Held && c.freezerVerb() == "") {
+		c.Paused.State = Unsure
+	}
+	if before.watch == "watch" && c.Watch.State == Absent && c.watchVerb() == "" ||
+		before.watch == "unwatch" && c.Watch.State == Held && c.watchVerb() == "" {
+		c.Watch.State = Unsure
+	}
+	for i, was := range before.execs {
+		if x := &c.Execs[i]; was == "start" && x.State == Absent && c.execVerb(i) == "" {
+			x.State = Unsure
+		}
+	}
+}
