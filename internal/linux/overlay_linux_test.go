@@ -31,12 +31,30 @@ func layers(t *testing.T, dir string, n int) (lower []string, upper, work string
 	return lower, upper, work
 }
 
+// takesLayers asks with names that need no escapes: an older kernel makes one
+// string of all options and cannot tell a comma of ours from its own.
+func takesLayers(t *testing.T) bool {
+	t.Helper()
+	m, err := mountOverlayByLayer([]string{t.TempDir(), t.TempDir()}, "", "", nil)
+	if errors.Is(err, unix.EINVAL) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	return true
+}
+
 // TestOverlayWays mounts the same layers both ways and finds the same.
 func TestOverlayWays(t *testing.T) {
 	for name, mount := range map[string]func([]string, string, string, []string) (Detached, error){
 		"by layer": mountOverlayByLayer, "by string": mountOverlayByString,
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "by layer" && !takesLayers(t) {
+				t.Skip("the overlay of this kernel takes no layers one by one (Linux 6.8)")
+			}
 			lower, upper, work := layers(t, t.TempDir(), 3)
 			m, err := mount(lower, upper, work, nil)
 			if err != nil {
