@@ -146,7 +146,8 @@ func copyIn(ctx context.Context, d execdriver.Copier, in ask.Copy) (any, error) 
 func copyOf(in ask.Copy) execdriver.Copy {
 	return execdriver.Copy{
 		Key:    execdriver.Key{Container: string(in.Container), Run: in.Run},
-		Rootfs: toMounts(in.Rootfs), Mounts: mountsOf(nil, in.Mounts), Path: in.Path, Socket: in.Socket,
+		Rootfs: toMounts(in.Rootfs), Mounts: mountsOf(nil, in.Mounts), IDMap: idMapOf(in.IDMap),
+		Path: in.Path, Socket: in.Socket,
 		WholeRoot: in.WholeRoot, KeepIDs: in.KeepIDs, Overwrite: in.Overwrite,
 	}
 }

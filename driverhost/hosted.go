@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/sdk/execdriver"
 )
 
 // hosted is one driver: at most one instance serves at a time.
@@ -32,6 +34,7 @@ type hosted struct {
 	running  map[string]*running      // by step id. Guarded by mu
 	asks     map[string]func()        // what ends a question that is being answered, by its id. Guarded by mu
 	slots    map[string]chan struct{} // closed when the last step of the slot has ended. Guarded by mu
+	health   *prober                  // made when it is first needed. Guarded by mu
 	failures int                      // starts and short lives in a row. Guarded by mu
 	last     error                    // what the last of them was. Guarded by mu
 	after    time.Time                // no start before. Guarded by mu
@@ -132,6 +135,21 @@ func (d *hosted) forgive() {
 	d.failures, d.last, d.after = 0, nil, time.Time{}
 }
 
+// inService is the instance that serves now; none is started. The caller says
+// calls.Done when it is done with it.
+func (d *hosted) inService(ctx context.Context) (*process, error) {
+	if err := d.hold(ctx); err != nil {
+		return nil, err
+	}
+	defer d.letGo()
+	p := d.current()
+	if p == nil {
+		return nil, errclass.Errorf(errdefs.ErrUnavailable, "driver %s is not running now", d.id)
+	}
+	p.calls.Add(1)
+	return p, nil
+}
+
 // current is the instance that serves and lives, or nil.
 func (d *hosted) current() *process {
 	d.mu.Lock()
@@ -169,6 +187,10 @@ func (d *hosted) begin(p *process) {
 	if e, ok := p.driver.(exiter); ok {
 		d.host.wg.Add(1)
 		go d.followExits(p, e)
+	}
+	if w, ok := p.driver.(execdriver.OOMWatcher); ok && slices.Contains(p.info.Abilities, execdriver.AbilityOOM) {
+		d.host.wg.Add(1)
+		go d.followOOMs(p, w)
 	}
 }
 

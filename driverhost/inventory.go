@@ -15,7 +15,7 @@ func inventory(kind, name, instance string, items []driver.Item) *core.ReportInv
 	r := &core.ReportInventory{Kind: kind, Driver: name, Instance: instance}
 	for _, i := range items {
 		r.Items = append(r.Items, core.Item{
-			Kind: i.Kind, Key: i.Key, Run: i.Run, Network: i.Network, State: i.State, PID: i.PID,
+			Kind: i.Kind, Key: i.Key, Run: i.Run, Exec: i.Exec, Network: i.Network, State: i.State, PID: i.PID,
 		})
 	}
 	return r

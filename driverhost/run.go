@@ -172,6 +172,23 @@ func (d *hosted) dispatch(ctx context.Context, p *process, st core.Step, progres
 		}
 		return core.Result{}, d.report(d.host.ctx, p.instance, inventory(d.kind, d.name, p.instance, items))
 	}
+	switch st := st.(type) {
+	case *core.WatchHealth:
+		d.prober().watch(watchOf(st))
+		return core.Result{}, nil
+	case *core.UnwatchHealth:
+		d.prober().unwatch(keyOf(st.Container, st.Run, ""))
+		return core.Result{}, nil
+	case *core.Freeze:
+		resume := d.prober().pause(string(st.Container))
+		r, err := runExec(ctx, p.driver.(execdriver.Driver), st)
+		if err != nil {
+			resume()
+		}
+		return r, err
+	case *core.Thaw:
+		defer d.prober().resume(string(st.Container))
+	}
 	switch drv := p.driver.(type) {
 	case graphdriver.Driver:
 		return runGraph(ctx, drv, st, progress)

@@ -2,6 +2,7 @@ package driverhost
 
 import (
 	"context"
+	"slices"
 
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/sdk/driver"
@@ -17,6 +18,18 @@ func mountPoints() []driver.Target {
 	}
 }
 
+// targetsOf are the mount points of the container's own mounts, but for those that
+// are there already.
+func targetsOf(asked []core.Target) []driver.Target {
+	var out []driver.Target
+	for _, t := range asked {
+		if !slices.ContainsFunc(mountPoints(), func(m driver.Target) bool { return m.Path == t.Path }) {
+			out = append(out, driver.Target(t))
+		}
+	}
+	return out
+}
+
 func runGraph(ctx context.Context, d graphdriver.Driver, st core.Step, p driver.Progress) (core.Result, error) {
 	switch st := st.(type) {
 	case *core.ApplyLayer:
@@ -29,7 +42,8 @@ func runGraph(ctx context.Context, d graphdriver.Driver, st core.Step, p driver.
 		return core.Result{}, d.RemoveLayer(ctx, string(st.Layer))
 	case *core.PrepareRootfs:
 		mounts, err := d.PrepareRootfs(ctx, graphdriver.PrepareRootfs{
-			Container: string(st.Container), Layer: string(st.Layer), Targets: mountPoints(),
+			Container: string(st.Container), Layer: string(st.Layer), IDMap: idMapOf(st.IDMap),
+			Targets: append(mountPoints(), targetsOf(st.Targets)...),
 		})
 		return core.Result{Mounts: fromMounts(mounts)}, err
 	case *core.ReleaseRootfs:

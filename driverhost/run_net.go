@@ -28,7 +28,7 @@ func runNet(ctx context.Context, d netdriver.Driver, st core.Step) (core.Result,
 	case *core.AttachNetwork:
 		e, err := d.Attach(ctx, netdriver.Attach{
 			EndpointKey: netdriver.EndpointKey{Network: string(st.Network), Container: string(st.Container), Run: st.Run},
-			Hostname:    st.Hostname, Names: st.Names,
+			Hostname:    st.Hostname, Names: st.Names, UserNS: netdriver.Namespace(st.UserNS),
 			Address: st.Address.IP, Gateway: st.Address.Gateway, MAC: st.Address.MAC,
 		})
 		if err != nil {

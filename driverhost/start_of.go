@@ -2,25 +2,38 @@ package driverhost
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
 	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
 )
 
 // startOf puts the step into the driver's words.
-func startOf(st *core.StartProcess) execdriver.Start {
+func startOf(st *core.StartProcess) (execdriver.Start, error) {
 	sp := &st.Spec
+	shares, err := sharesOf(st)
+	if err != nil {
+		return execdriver.Start{}, err
+	}
+	network, err := networkOf(st)
+	if err != nil {
+		return execdriver.Start{}, err
+	}
 	s := execdriver.Start{
 		Key:  execdriver.Key{Container: string(st.Container), Run: st.Run},
 		Name: st.Name, Hostname: hostname(st), Domain: sp.Network.Domain,
 		Rootfs: toMounts(st.Rootfs), ReadOnly: sp.Rootfs.ReadOnly, ShmBytes: sp.Rootfs.ShmBytes,
-		Mounts:    mountsOf(st.Endpoint.Files, sp.Mounts),
-		Network:   netdriver.Namespace(st.Endpoint.Namespace),
+		Mounts: mountsOf(st.Endpoint.Files, sp.Mounts), IDMap: idMapOf(st.IDMap), UserNS: netdriver.Namespace(st.UserNS),
+		Network: network, Namespaces: shares,
 		Process:   processOf(&sp.Process),
 		Init:      sp.Process.Init,
 		Resources: limitsOf(&sp.Resources),
@@ -33,7 +46,83 @@ func startOf(st *core.StartProcess) execdriver.Start {
 	for _, u := range sp.Resources.Ulimits {
 		s.Process.Ulimits = append(s.Process.Ulimits, execdriver.Ulimit(u))
 	}
-	return s
+	return s, nil
+}
+
+// networkOf is the network namespace. One that the exec driver made for another
+// container is found by that container's process.
+func networkOf(st *core.StartProcess) (netdriver.Namespace, error) {
+	with := st.Shares.Network
+	if with == nil || st.Endpoint.Namespace.Mode != execdriver.ShareContainer {
+		return netdriver.Namespace(st.Endpoint.Namespace), nil
+	}
+	n := netdriver.Namespace{Mode: netdriver.NamespacePath, Path: fmt.Sprintf("/proc/%d/ns/net", with.PID)}
+	var stat unix.Stat_t
+	if with.PID == 0 || unix.Stat(n.Path, &stat) != nil {
+		return n, notShared("network", with)
+	}
+	n.Inode = stat.Ino
+	return n, nil
+}
+
+func notShared(what string, with *core.RunKey) error {
+	return errclass.Errorf(errdefs.ErrFailedPrecondition, "container %.12s, whose %s namespace is to be shared, does not run", with.Container, what)
+}
+
+// sharesOf says whose namespaces a run is put in. One that is to be shared and
+// does not run is refused by name.
+func sharesOf(st *core.StartProcess) (execdriver.Namespaces, error) {
+	sec := &st.Spec.Security
+	var n execdriver.Namespaces
+	n.IPC.Off = sec.IPC == "none"
+	for _, s := range []struct {
+		what string
+		mode string
+		with *core.RunKey
+		to   *execdriver.Share
+	}{
+		{"pid", sec.PID, st.Shares.PID, &n.PID}, {"ipc", sec.IPC, st.Shares.IPC, &n.IPC}, {"uts", sec.UTS, st.Shares.UTS, &n.UTS},
+		{"cgroup", sec.CgroupNS, nil, &n.Cgroup},
+	} {
+		switch {
+		case s.mode == "host":
+			s.to.Mode = execdriver.ShareHost
+		case s.with == nil:
+		case s.with.PID == 0:
+			return n, notShared(s.what, s.with)
+		default:
+			*s.to = execdriver.Share{Mode: execdriver.ShareContainer, With: keyOf(s.with.Container, s.with.Run, "")}
+		}
+	}
+	return n, nil
+}
+
+func idMapOf(m core.IDMap) driver.IDMap {
+	lines := func(list []core.IDMapping) []driver.IDMapping {
+		var out []driver.IDMapping
+		for _, l := range list {
+			out = append(out, driver.IDMapping(l))
+		}
+		return out
+	}
+	return driver.IDMap{UIDs: lines(m.UIDs), GIDs: lines(m.GIDs)}
+}
+
+// execOf puts the step into the driver's words.
+func execOf(st *core.StartExec) execdriver.Exec {
+	sp := &st.Spec
+	return execdriver.Exec{
+		Key: keyOf(st.Container, st.Run, st.Exec),
+		Process: execdriver.Process{
+			Args: sp.Args, Env: environ(sp.Env), Cwd: sp.Cwd, User: sp.User, Groups: st.Groups,
+			TTY: sp.TTY, Rows: sp.Rows, Columns: sp.Columns,
+		},
+		Privileged: sp.Privileged,
+		Stdio: execdriver.Stdio{
+			OpenStdin: sp.OpenStdin, StdinOnce: sp.OpenStdin && st.Attach, WaitAttach: st.Attach,
+			Log: execdriver.LogConfig{Driver: "none"},
+		},
+	}
 }
 
 func processOf(p *core.Process) execdriver.Process {

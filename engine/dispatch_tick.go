@@ -12,9 +12,10 @@ import (
 // a long one the silence after which it is cancelled.
 func deadline(st core.Step) time.Duration {
 	switch st.(type) {
-	case core.LoadArchive, core.ApplyLayer, core.AttachNetwork, core.DetachNetwork, core.SignalProcess, core.NameImage:
+	case core.LoadArchive, core.ApplyLayer, core.AttachNetwork, core.DetachNetwork, core.SignalProcess, core.NameImage,
+		core.Freeze, core.Thaw, core.UpdateResources, core.WatchHealth, core.UnwatchHealth:
 		return 30 * time.Second
-	case core.StartProcess, core.ReleaseProcess, core.RemoveLayer, core.RemoveImage, core.ReleaseRootfs, core.Reconcile:
+	case core.StartProcess, core.StartExec, core.ReleaseProcess, core.RemoveLayer, core.RemoveImage, core.ReleaseRootfs, core.Reconcile:
 		return 2 * time.Minute
 	}
 	return time.Minute
@@ -38,7 +39,8 @@ func isLong(st core.Step) bool {
 func isRelease(st core.Step) bool {
 	switch st.(type) {
 	case core.ReleaseRootfs, core.DetachNetwork, core.ReleaseProcess, core.RemoveLog, core.RemoveImage, core.RemoveLayer,
-		core.RemoveNetwork, core.StopDriver, core.GiveBack, core.Reconcile, core.NameImage:
+		core.RemoveNetwork, core.StopDriver, core.GiveBack, core.Reconcile, core.NameImage,
+		core.Thaw, core.ReleaseUserNS, core.UnwatchHealth:
 		return true
 	}
 	return false

@@ -43,7 +43,11 @@ type Options struct {
 	Keys  Keys  // of sealed values
 
 	Begin   Begin
-	Machine query.Info // what is told about the process and the machine beside the state
+	Logging core.Logging // where a new container says nothing else
+	Machine query.Info   // what is told about the process and the machine beside the state
+	// Security tells what keeps containers in; asked for by engine.info, from any
+	// goroutine. Nil: nothing is told.
+	Security func() []query.Protection
 
 	Version string // of the program
 	BootID  string // of the kernel that runs
@@ -227,6 +231,7 @@ func NewUUID(random io.Reader) (string, error) {
 func (e *Engine) Command(actor bus.Actor, c bus.Command, reply func(bus.Receipt, error)) {
 	r, err := newRequest(actor, c)
 	if err == nil {
+		e.fill(r.command)
 		r.reply = reply
 		err = e.queue.putCommand(r)
 	}
@@ -262,7 +267,7 @@ func (e *Engine) Report(p bus.Report, reply func(bus.Receipt, error)) {
 	c, err := core.DecodeCommand(p.Name, p.Body)
 	if err == nil {
 		switch c.(type) {
-		case *core.ReportExit, *core.ReportInventory, *core.ReportDriver:
+		case *core.ReportExit, *core.ReportInventory, *core.ReportDriver, *core.ReportHealth, *core.ReportOOM:
 			e.report(c, fence{p.Epoch, p.Kind, p.Driver, p.Instance, 0}, len(p.Body), reply)
 			return
 		}

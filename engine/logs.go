@@ -33,10 +33,14 @@ func (e *Engine) Logs(ctx context.Context, p Paths, body []byte, open func(query
 		return err
 	}
 	defer log.Close()
-	if in.Tail != nil {
-		if err := log.Tail(*in.Tail); err != nil {
-			return err
-		}
+	switch {
+	case in.From > 0:
+		err = log.Seek(in.From)
+	case in.Tail != nil:
+		err = log.Tail(*in.Tail)
+	}
+	if err != nil {
+		return err
 	}
 	w, err := open(query.Logs{Container: c.id, Run: c.run, Running: c.up})
 	if err != nil {
@@ -56,10 +60,13 @@ func (e *Engine) copyLog(ctx context.Context, log *stdio.LogReader, w io.Writer,
 			if !in.Until.IsZero() && rec.Time.After(in.Until) {
 				return nil
 			}
+			if in.To > 0 && rec.Offset >= in.To {
+				return nil
+			}
 			if rec.Time.Before(in.Since) {
 				continue
 			}
-			if err := sendRecord(w, rec, in.Timestamps); err != nil {
+			if err := sendRecord(w, upTo(rec, in.To), in.Timestamps); err != nil || in.To > 0 && rec.End() >= in.To {
 				return err
 			}
 			continue
@@ -79,6 +86,19 @@ func (e *Engine) copyLog(ctx context.Context, log *stdio.LogReader, w io.Writer,
 		case <-time.After(logPoll):
 		}
 	}
+}
+
+// upTo is the part of a record before an offset; 0 is none.
+func upTo(rec stdio.Record, to uint64) stdio.Record {
+	if to == 0 || rec.End() <= to {
+		return rec
+	}
+	if rec.Stream == stdio.Gap {
+		rec.Lost = to - rec.Offset
+	} else {
+		rec.Data = rec.Data[:to-rec.Offset]
+	}
+	return rec
 }
 
 // sendRecord sends one record of a log as frames.

@@ -245,7 +245,7 @@ func (e *Engine) decide(v *verdict, s *core.State, essentialOnly bool) {
 	}
 	known := s.Jobs[v.job]
 	if known == nil && !inUse(v.command, s) {
-		if err := e.vault.seal(v.command); err != nil {
+		if err := e.vault.seal(v.command, s); err != nil {
 			v.err = errclass.Errorf(errdefs.ErrUnavailable, "seal values: %w", err)
 			return
 		}

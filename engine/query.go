@@ -31,11 +31,19 @@ func (e *Engine) Query(ctx context.Context, q bus.Query) (json.RawMessage, error
 	if f == nil {
 		return nil, errclass.Errorf(errdefs.ErrNotImplemented, "no such query: %s", q.Name)
 	}
+	var security []query.Protection
+	if q.Name == query.EngineInfo && e.o.Security != nil {
+		security = e.o.Security() // it looks at the machine: not under the lock
+	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	out, err := f(e.durable, q.Body)
 	if err != nil {
 		return nil, err
+	}
+	if i, ok := out.(query.Info); ok {
+		i.Security = security
+		out = i
 	}
 	return json.Marshal(out)
 }
@@ -81,6 +89,7 @@ func (e *Engine) views() map[string]view {
 		query.EngineHash:       func(s *core.State, _ []byte) (any, error) { return e.hash(s), nil },
 		query.ContainerList:    with(listContainers),
 		query.ContainerInspect: with(e.inspectContainer),
+		query.ContainerExec:    with(inspectExec),
 		query.ImageList:        func(s *core.State, _ []byte) (any, error) { return listImages(s), nil },
 		query.ImageInspect:     with(e.inspectImage),
 		query.NetworkList:      func(s *core.State, _ []byte) (any, error) { return listNetworks(s), nil },

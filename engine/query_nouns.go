@@ -30,6 +30,15 @@ func summary(s *core.State, c *core.Container) query.Container {
 		ID: c.ID, Name: c.Name, Image: c.ImageRef, ImageID: c.Image, Command: c.Spec.Process.Args(), Created: c.Created,
 		Status: c.Status(), Want: c.Want, Running: c.Running(), Run: c.Run, PID: c.Process.PID, Started: c.Started,
 		Exit: c.Exit, Fault: c.Fault, Labels: c.Spec.Labels, AutoRemove: c.AutoRemove,
+		Paused: c.Paused.State == core.Held, Restarts: c.Restarts, OOMKills: c.OOMKills,
+	}
+	if c.Health != nil {
+		q.Health = c.Health.Status
+	}
+	for i := range c.Execs {
+		if x := &c.Execs[i]; !x.Exited && x.Fault == nil {
+			q.Execs++
+		}
 	}
 	if c.Rootfs.State != core.Absent {
 		q.Holds = append(q.Holds, "rootfs")
@@ -46,6 +55,9 @@ func summary(s *core.State, c *core.Container) query.Container {
 	}
 	if c.Log.State != core.Absent {
 		q.Holds = append(q.Holds, "log")
+	}
+	if c.UserNS.State != core.Absent {
+		q.Holds = append(q.Holds, "userns")
 	}
 	return q
 }
@@ -75,13 +87,42 @@ func (e *Engine) inspectContainer(s *core.State, in query.RefIn) (any, error) {
 // unsealed is the container without sealed values: a reader sees names only.
 func unsealed(c *core.Container) core.Container {
 	k := *c
-	k.Spec.Process.Env = slices.Clone(c.Spec.Process.Env)
-	for i := range k.Spec.Process.Env {
-		if v := &k.Spec.Process.Env[i]; v.Sealed {
-			v.Value = ""
-		}
+	k.Spec.Process.Env = withoutSealed(c.Spec.Process.Env)
+	k.Execs = slices.Clone(c.Execs)
+	for i := range k.Execs {
+		k.Execs[i].Spec.Env = withoutSealed(k.Execs[i].Spec.Env)
 	}
 	return k
+}
+
+func withoutSealed(env []core.Env) []core.Env {
+	env = slices.Clone(env)
+	for i := range env {
+		if env[i].Sealed {
+			env[i].Value = ""
+		}
+	}
+	return env
+}
+
+// inspectExec finds an exec by its id or a prefix of it.
+func inspectExec(s *core.State, in query.RefIn) (any, error) {
+	var hits []query.ExecDetail
+	for _, c := range s.Containers {
+		for i := range c.Execs {
+			if in.Ref != "" && strings.HasPrefix(string(c.Execs[i].ID), in.Ref) {
+				hits = append(hits, query.ExecDetail{Seq: s.Seq, Container: c.ID, ContainerName: c.Name, Exec: c.Execs[i]})
+			}
+		}
+	}
+	switch len(hits) {
+	case 0:
+		return nil, errclass.Errorf(errdefs.ErrNotFound, "no such exec: %s", in.Ref)
+	case 1:
+		hits[0].Exec.Spec.Env = withoutSealed(hits[0].Exec.Spec.Env)
+		return hits[0], nil
+	}
+	return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "exec id prefix %q is ambiguous: give more digits", in.Ref)
 }
 
 func listImages(s *core.State) query.Images {

@@ -43,7 +43,7 @@ func newRequest(actor bus.Actor, c bus.Command) (request, error) {
 		return request{}, err
 	}
 	switch command.(type) {
-	case *core.FinishStep, *core.ReportExit, *core.ReportInventory, *core.ReportDriver,
+	case *core.FinishStep, *core.ReportExit, *core.ReportInventory, *core.ReportDriver, *core.ReportHealth, *core.ReportOOM,
 		*core.StartEngine, *core.StopEngine, *core.ForgetJobs:
 		return request{}, errclass.Errorf(errdefs.ErrPermissionDenied, "%s is for the engine itself", c.Name)
 	}
@@ -63,7 +63,7 @@ func newRequest(actor bus.Actor, c bus.Command) (request, error) {
 func isEssential(c core.Command) bool {
 	switch c.(type) {
 	case *core.StopContainer, *core.KillContainer, *core.RemoveContainer, *core.DropImage,
-		*core.DropNetwork, *core.CancelJob, *core.ForgetJobs, *core.DisableDriver:
+		*core.DropNetwork, *core.UnpauseContainer, *core.CancelJob, *core.ForgetJobs, *core.DisableDriver:
 		return true
 	}
 	return false

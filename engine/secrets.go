@@ -57,10 +57,11 @@ func refuseSealed(c core.Command) error {
 	return nil
 }
 
-// seal seals the command's secrets with a new key of their container, in place.
-// The caller leaves it out for what nothing will follow from: a repeat of a
-// command, an id that is in use. A key that is there nevertheless belongs to nobody.
-func (v *vault) seal(c core.Command) error {
+// seal seals the command's secrets in place: with the key of their container if
+// that is there, else with a new one. The caller leaves it out for what nothing
+// will follow from: a repeat of a command, an id that is in use. A key without a
+// container belongs to nobody.
+func (v *vault) seal(c core.Command, s0 *core.State) error {
 	s, ok := c.(secretive)
 	if !ok {
 		return nil
@@ -70,16 +71,13 @@ func (v *vault) seal(c core.Command) error {
 	if len(values) == 0 || !isHex(string(id)) {
 		return nil
 	}
-	key := make([]byte, keySize)
-	if _, err := io.ReadFull(v.random, key); err != nil {
-		return fmt.Errorf("make a key: %w", err)
+	key, err := v.keyFor(id, s0.Containers[id] != nil)
+	if err != nil {
+		return err
 	}
 	box, err := boxOf(key)
 	if err != nil {
 		return err
-	}
-	if err := v.keys.Save(id, key); err != nil {
-		return fmt.Errorf("keep the key of container %.12s: %w", id, err)
 	}
 	for _, e := range values {
 		nonce := make([]byte, box.NonceSize())
@@ -90,6 +88,23 @@ func (v *vault) seal(c core.Command) error {
 		e.Sealed = true
 	}
 	return nil
+}
+
+// keyFor is the key of a container that is there, or a new one.
+func (v *vault) keyFor(id core.ContainerID, there bool) ([]byte, error) {
+	if there {
+		if key, err := v.keys.Load(id); err == nil || !errdefs.IsNotFound(err) {
+			return key, err
+		}
+	}
+	key := make([]byte, keySize)
+	if _, err := io.ReadFull(v.random, key); err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	if err := v.keys.Save(id, key); err != nil {
+		return nil, fmt.Errorf("keep the key of container %.12s: %w", id, err)
+	}
+	return key, nil
 }
 
 // boundTo binds a sealed value to its container and its variable.
@@ -116,21 +131,37 @@ func isHex(id string) bool {
 // open gives the step with its secrets in clear, as a copy: what is owed stays
 // sealed.
 func (v *vault) open(st core.Step) (core.Step, error) {
-	start, ok := st.(core.StartProcess)
-	if !ok || !slices.ContainsFunc(start.Spec.Process.Env, func(e core.Env) bool { return e.Sealed }) {
-		return st, nil
+	var err error
+	switch st := st.(type) {
+	case core.StartProcess:
+		st.Spec.Process.Env, err = v.openEnv(st.Container, st.Spec.Process.Env)
+		return st, err
+	case core.StartExec:
+		st.Spec.Env, err = v.openEnv(st.Container, st.Spec.Env)
+		return st, err
+	case core.WatchHealth:
+		st.Process.Env, err = v.openEnv(st.Container, st.Process.Env)
+		return st, err
 	}
-	key, err := v.keys.Load(start.Container)
+	return st, nil
+}
+
+// openEnv gives the variables in clear, as a copy if any was sealed.
+func (v *vault) openEnv(id core.ContainerID, sealedEnv []core.Env) ([]core.Env, error) {
+	if !slices.ContainsFunc(sealedEnv, func(e core.Env) bool { return e.Sealed }) {
+		return sealedEnv, nil
+	}
+	key, err := v.keys.Load(id)
 	if err != nil {
-		return nil, errclass.Errorf(errdefs.ErrFailedPrecondition, "open the environment of container %.12s: its key is gone: %w", start.Container, err)
+		return nil, errclass.Errorf(errdefs.ErrFailedPrecondition, "open the environment of container %.12s: its key is gone: %w", id, err)
 	}
 	box, err := boxOf(key)
 	if err != nil {
 		return nil, err
 	}
-	start.Spec.Process.Env = slices.Clone(start.Spec.Process.Env)
-	for i := range start.Spec.Process.Env {
-		e := &start.Spec.Process.Env[i]
+	env := slices.Clone(sealedEnv)
+	for i := range env {
+		e := &env[i]
 		if !e.Sealed {
 			continue
 		}
@@ -138,13 +169,13 @@ func (v *vault) open(st core.Step) (core.Step, error) {
 		if err != nil || len(sealed) < box.NonceSize() {
 			return nil, errclass.Errorf(errdefs.ErrDataLoss, "open environment variable %s: the sealed value is damaged", e.Name)
 		}
-		clear, err := box.Open(nil, sealed[:box.NonceSize()], sealed[box.NonceSize():], boundTo(start.Container, e.Name))
+		clear, err := box.Open(nil, sealed[:box.NonceSize()], sealed[box.NonceSize():], boundTo(id, e.Name))
 		if err != nil {
 			return nil, errclass.Errorf(errdefs.ErrDataLoss, "open environment variable %s: %w", e.Name, err)
 		}
 		e.Value, e.Sealed = string(clear), false
 	}
-	return start, nil
+	return env, nil
 }
 
 func (v *vault) destroy(id core.ContainerID) error { return v.keys.Destroy(id) }

@@ -15,7 +15,8 @@ import (
 const (
 	attachWithin = 30 * time.Second       // from the command to the shim's socket
 	attachPoll   = 300 * time.Microsecond // how often the socket is looked for at first
-	attachSlow   = 5 * time.Millisecond   // and later
+	attachSoon   = 20 * time.Millisecond  // and for how long so often
+	attachSlow   = 5 * time.Millisecond   // how often later
 )
 
 // Paths says where the exec driver keeps what is not in its results.
@@ -35,6 +36,7 @@ type running struct {
 	rootfs bool // its root filesystem is held
 	fault  *core.Fault
 	log    string
+	exec   core.Exec // the one that was asked for; zero for none
 }
 
 func runningOf(c *core.Container) running {
@@ -72,15 +74,19 @@ func (e *Engine) Attach(ctx context.Context, p Paths, body []byte) (query.Attach
 		run = c.run
 	}
 	out := query.Attached{Container: c.id, Run: run}
-	for wait := attachPoll; ; wait = min(2*wait, attachSlow) {
+	begun := time.Now()
+	for wait := attachPoll; ; wait = attachWait(time.Since(begun)) {
 		if f, err := dialFile(ctx, p.Socket(c.id, run, in.Exec)); err == nil {
 			return out, f, nil
 		}
-		if c, err = e.look(string(c.id)); err != nil {
+		if c, err = e.lookExec(string(c.id), in.Exec); err != nil {
 			return out, nil, err
 		}
 		if c.run > run || c.run == run && !c.up && !c.soon {
 			return out, nil, notRunning(c)
+		}
+		if c.exec.Exited || c.exec.Fault != nil {
+			return out, nil, execEnded(c.exec)
 		}
 		select {
 		case <-ctx.Done():
@@ -88,6 +94,40 @@ func (e *Engine) Attach(ctx context.Context, p Paths, body []byte) (query.Attach
 		case <-time.After(wait):
 		}
 	}
+}
+
+// attachWait is how long to wait before the next look, after so long: whoever
+// attaches is most often there before the shim, by a few milliseconds.
+func attachWait(waited time.Duration) time.Duration {
+	if waited < attachSoon {
+		return attachPoll
+	}
+	return attachSlow
+}
+
+// lookExec finds a container and one of its execs. An exec that is not there yet
+// is none: its command may be on its way.
+func (e *Engine) lookExec(ref string, exec core.ExecID) (running, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	c, err := findContainer(e.durable, ref)
+	if err != nil {
+		return running{}, err
+	}
+	r := runningOf(c)
+	for i := range c.Execs {
+		if exec != "" && c.Execs[i].ID == exec {
+			r.exec = c.Execs[i]
+		}
+	}
+	return r, nil
+}
+
+func execEnded(x core.Exec) error {
+	if x.Fault != nil {
+		return errclass.Errorf(errclass.ByName(x.Fault.Class), "%s", x.Fault.Message)
+	}
+	return errclass.Errorf(errdefs.ErrFailedPrecondition, "exec %.12s has ended", x.ID)
 }
 
 func notRunning(c running) error {

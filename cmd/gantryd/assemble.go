@@ -159,9 +159,9 @@ func (d *daemon) openEngine(ctx context.Context) error {
 		return err
 	}
 	d.engine, err = engine.Open(engine.Options{
-		Log: d.journal, Keys: keys, Begin: begin, Version: version, BootID: strings.TrimSpace(string(boot)),
+		Log: d.journal, Keys: keys, Begin: begin, Logging: d.o.logging, Version: version, BootID: strings.TrimSpace(string(boot)),
 		Hosts: engine.BusHosts(ctx, client, func() engine.Sendings { return d.engine }),
-		Asker: client, Machine: machine(d.o), Logger: d.log,
+		Asker: client, Machine: machine(d.o), Security: security(), Logger: d.log,
 		Committed: func(records []eventlog.Record) {
 			for _, r := range records {
 				d.publisher.Publish(engine.FrameOf(r))

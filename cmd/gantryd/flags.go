@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/internal/errclass"
 )
 
@@ -25,6 +26,7 @@ type options struct {
 	controlGID      *int
 	readGID         *int
 	pool            netip.Prefix
+	logging         core.Logging // of containers that say nothing else
 
 	help, check, repair, version, debug bool
 }
@@ -50,6 +52,9 @@ func readFlags(args []string) (options, error) {
 	f.StringVar(&group, "group", "", "group that may control the engine, beside root")
 	f.StringVar(&readGroup, "read-group", "", "group that may read")
 	f.StringVar(&pool, "pool", "", "IPv4 network that subnets are taken from; holds from the first start on (default: derived from the name)")
+	f.Func("log-driver", "log driver of containers that name none: local (as json-file), or none", func(s string) error { return logDriver(s, &o.logging) })
+	f.Func("log-opt", "log option of containers that do not set it: max-size=20m, max-file=5, max-age=24h, mode=blocking, max-buffer-size=1m; may be repeated",
+		func(s string) error { return logOption(s, &o.logging) })
 	f.BoolVar(&o.check, "check", false, "tell what this kernel and machine can and cannot do, and end")
 	f.BoolVar(&o.repair, "repair", false, "rebuild what is damaged in the event log from its replica, name what was rebuilt, and end")
 	f.BoolVar(&o.version, "version", false, "tell the version and end")

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/internal/query"
 )
 
@@ -216,6 +217,8 @@ func TestFlags(t *testing.T) {
 	for _, bad := range [][]string{
 		{"--name", "Bad_Name"}, {"--name", strings.Repeat("a", 33)}, {"--pool", "10.0.0.0/31"}, {"--pool", "fd00::/64"},
 		{"--pool", "nonsense"}, {"--run", "/" + strings.Repeat("x", 80)}, {"--group", "no-such-group-here"}, {"extra"}, {"--nope"},
+		{"--log-driver", "syslog"}, {"--log-opt", "max-size"}, {"--log-opt", "max-size=-1m"}, {"--log-opt", "max-file=0"},
+		{"--log-opt", "mode=fast"}, {"--log-opt", "labels=a"}, {"--log-opt", "max-age=1d"},
 	} {
 		if _, err := readFlags(bad); err == nil {
 			t.Errorf("%q was taken", bad)
@@ -224,6 +227,11 @@ func TestFlags(t *testing.T) {
 	o, err := readFlags([]string{"--pool", "10.5.0.0/16", "--driver-path", "/a:/b", "--group", "0", "--root", "data"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	l, err := readFlags([]string{"--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3", "--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=64k"})
+	want := core.Logging{Driver: "json-file", MaxBytes: 10 << 20, MaxFiles: 3, NonBlocking: true, MaxBufferBytes: 64 << 10}
+	if err != nil || l.logging != want {
+		t.Errorf("log options are read as %+v, %v", l.logging, err)
 	}
 	if len(o.driverPath) != 2 || *o.controlGID != 0 || !filepath.IsAbs(o.root) || o.name != "gantry" || o.run != "/run/gantry" {
 		t.Errorf("read as %+v", o)

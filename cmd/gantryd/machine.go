@@ -11,12 +11,14 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/internal/linux/probe"
 	"github.com/gantryd/gantry/internal/query"
 )
 
@@ -36,6 +38,22 @@ func machine(o options) query.Info {
 		i.MemoryBytes = int64(s.Totalram) * int64(s.Unit)
 	}
 	return i
+}
+
+// security is what keeps containers in on this machine. It is looked at once, when
+// somebody asks: the start does not wait for it.
+func security() func() []query.Protection {
+	return sync.OnceValue(func() []query.Protection {
+		var out []query.Protection
+		for _, f := range probe.Security() {
+			p := query.Protection{Name: f.Name, Have: f.Have, Detail: f.Detail}
+			if !f.Have {
+				p.Follows = f.Consequence
+			}
+			out = append(out, p)
+		}
+		return out
+	})
 }
 
 // osName is what the system calls itself (os-release(5)).

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"os"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/bus/server"
+	"github.com/gantryd/gantry/engine"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
 )
@@ -22,6 +24,9 @@ func (d *daemon) streams() map[string]server.StreamHandler {
 		query.OpTop:    control(d.top),
 		query.OpStats:  control(d.stats),
 		query.OpDiff:   control(d.diff),
+
+		query.OpCopyOut: control(d.copying(true)),
+		query.OpCopyIn:  control(d.copying(false)),
 	}
 }
 
@@ -79,6 +84,26 @@ func (d *daemon) diff(ctx context.Context, call *server.StreamCall) error {
 		_, err = call.Accept(out, nil)
 	}
 	return err
+}
+
+// copying serves a copy: the client gets the driver's socket, then one line.
+func (d *daemon) copying(out bool) server.StreamHandler {
+	return func(ctx context.Context, call *server.StreamCall) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		var stream *bus.Stream
+		return d.engine.Copy(ctx, engine.Copy{
+			Paths: d.paths(), Actor: call.Actor, Body: call.Request.Body, Out: out,
+			Open: func(c query.Copying, file *os.File) error {
+				var err error
+				if stream, err = call.Accept(c, file); err == nil && file != nil {
+					go endWith(stream, cancel)
+				}
+				return err
+			},
+			End: func(e query.CopyEnd) error { return json.NewEncoder(stream).Encode(e) },
+		})
+	}
 }
 
 func (d *daemon) stats(ctx context.Context, call *server.StreamCall) error {

@@ -55,6 +55,7 @@ type Copy struct {
 	Run       uint64           `json:"run,omitempty"` // 0: nothing runs
 	Rootfs    []core.Mount     `json:"rootfs,omitempty"`
 	Mounts    []core.MountSpec `json:"mounts,omitempty"` // that were asked for
+	IDMap     core.IDMap       `json:"id_map,omitzero"`
 	Path      string           `json:"path"`
 	Socket    string           `json:"socket,omitempty"`
 

@@ -25,7 +25,7 @@ type Container struct {
 	ImageID    core.ImageID      `json:"image_id"`
 	Command    []string          `json:"command"`
 	Created    time.Time         `json:"created"`
-	Status     string            `json:"status"` // created, running, exited, removing
+	Status     string            `json:"status"` // created, running, paused, restarting, removing, exited, dead
 	Want       core.Want         `json:"want"`
 	Running    bool              `json:"running,omitempty"`
 	Run        uint64            `json:"run,omitempty"` // number of the newest run
@@ -36,7 +36,13 @@ type Container struct {
 	Networks   []Attachment      `json:"networks,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	AutoRemove bool              `json:"auto_remove,omitempty"`
-	Holds      []string          `json:"holds,omitempty"` // slots that hold something: rootfs, net-…, process, log
+	Holds      []string          `json:"holds,omitempty"` // slots that hold something: rootfs, net-…, process, log, userns
+
+	Paused   bool   `json:"paused,omitempty"`
+	Health   string `json:"health,omitempty"`    // starting, healthy, unhealthy; empty: it is not probed
+	Restarts int    `json:"restarts,omitempty"`  // by its policy, since somebody started it
+	OOMKills uint64 `json:"oom_kills,omitempty"` // in the newest run
+	Execs    int    `json:"execs,omitempty"`     // that have not ended
 }
 
 // Attachment is a container in a network.
@@ -57,6 +63,14 @@ type ContainerDetail struct {
 	State   core.Container `json:"state"` // as it is folded
 	Jobs    []core.Job     `json:"open_jobs,omitempty"`
 	Steps   []Step         `json:"steps,omitempty"` // that it owes
+}
+
+// ExecDetail is all about an exec. Sealed values are left out.
+type ExecDetail struct {
+	Seq           uint64           `json:"seq"`
+	Container     core.ContainerID `json:"container"`
+	ContainerName string           `json:"container_name"`
+	Exec          core.Exec        `json:"exec"`
 }
 
 // Images are images, newest first.

@@ -9,6 +9,7 @@
 //	container.list     ListIn      Containers
 //	container.inspect  RefIn       ContainerDetail
 //	container.why      RefIn       Why
+//	container.exec     RefIn       ExecDetail
 //	image.list         –           Images
 //	image.inspect      RefIn       ImageDetail
 //	network.list       –           Networks
@@ -39,6 +40,7 @@ const (
 	ContainerList    = "container.list"
 	ContainerInspect = "container.inspect"
 	ContainerWhy     = "container.why"
+	ContainerExec    = "container.exec"
 	ImageList        = "image.list"
 	ImageInspect     = "image.inspect"
 	NetworkList      = "network.list"
@@ -97,7 +99,17 @@ type Info struct {
 	InFlight   int      `json:"in_flight"` // steps
 	Warnings   []string `json:"warnings,omitempty"`
 
+	Security []Protection `json:"security,omitempty"`
+
 	Strays map[string]core.Item `json:"strays,omitempty"` // quarantined: held for nobody, may bear work
+}
+
+// Protection is one thing that keeps containers in, as it is in force here.
+type Protection struct {
+	Name    string `json:"name"` // "seccomp", "AppArmor", …
+	Have    bool   `json:"have"`
+	Detail  string `json:"detail,omitempty"`  // what is in force, or what was found instead
+	Follows string `json:"follows,omitempty"` // from its absence; empty when it is there
 }
 
 // Hash identifies the state after an event.

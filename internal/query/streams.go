@@ -41,6 +41,11 @@ type LogsIn struct {
 	Tail   *int      `json:"tail,omitempty"`   // only the last so many lines; nil: all
 	Since  time.Time `json:"since,omitzero"`   // only what was written not before
 	Until  time.Time `json:"until,omitzero"`   // only what was written not after; ends the stream with Follow too
+	// From and To are running offsets of the log (package stdio): only the bytes
+	// from From on and before To. To 0: no bound. A follower that was told of lost
+	// bytes asks for exactly these.
+	From uint64 `json:"from,omitempty"`
+	To   uint64 `json:"to,omitempty"`
 	// Timestamps puts 8 bytes in front of each stdout and stderr payload: when
 	// it was read, nanoseconds since 1970 UTC, big-endian. A payload holds one
 	// read's worth, not a line.

@@ -29,8 +29,13 @@ func Probe() []Feature {
 	var out []Feature
 	out = append(out, namespaces()...)
 	out = append(out, cgroups()...)
-	return append(out, overlay(), nftables(), mountInterface(), mountAttributes(), openat2(), seccomp(), lsms(), pidfd(), clone3(),
-		execMemfd(), capabilities())
+	out = append(out, overlay(), nftables(), mountInterface(), mountAttributes(), openat2(), pidfd(), clone3(), execMemfd())
+	for _, f := range Security() {
+		if f.Name != "cgroup" { // told above, with its controllers
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // answer states a probe's result.
