@@ -48,7 +48,15 @@ var ErrLost = errors.New("the shim was lost before it took the plan")
 
 // Spawn executes the shim (a path, or /proc/self/fd/N). It is to be started or
 // closed.
-func Spawn(program string) (*Warm, error) {
+func Spawn(program string) (*Warm, error) { return SpawnInto(program, nil) }
+
+// SpawnInto is Spawn into a version 2 cgroup, whose directory is given: a shim
+// that joins namespaces may no longer be able to reach it afterwards.
+func SpawnInto(program string, group *os.File) (*Warm, error) {
+	var sys *syscall.SysProcAttr
+	if group != nil {
+		sys = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
@@ -68,7 +76,7 @@ func Spawn(program string) (*Warm, error) {
 	}
 	defer null.Close()
 	helper, err := os.StartProcess(program, []string{"gantry-shim"}, &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: []*os.File{null, null, null, theirs},
+		Dir: "/", Env: []string{}, Files: []*os.File{null, null, null, theirs}, Sys: sys,
 	})
 	if err != nil {
 		conn.Close()
