@@ -2,71 +2,62 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"net"
-	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
 
-	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
-	"github.com/gantryd/gantry/internal/stdio"
 )
 
-// attach connects to the shim of the container's run, as soon as there is one. An
-// engine that goes meanwhile is waited for: the next one has the same container.
-func (s *session) attach(ctx context.Context) (*stdio.Conn, stdio.State, error) {
-	end := time.Now().Add(engineWithin)
-	for {
-		conn, state, err := s.attachOnce(ctx)
-		if err == nil || !errdefs.IsUnavailable(err) || time.Now().After(end) {
-			return conn, state, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, state, ctx.Err()
-		case <-time.After(attachAgain):
-		}
+func (a *app) attachCmd() *cobra.Command {
+	var f joinFlags
+	var noStdin bool
+	c := &cobra.Command{
+		Use: "attach [flags] CONTAINER", Short: "Join the input and output of a running container", Args: exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			f.stdin = !noStdin
+			return a.attach(c.Context(), args[0], &f)
+		},
 	}
+	f.register(c)
+	c.Flags().BoolVar(&noStdin, "no-stdin", false, "leave its input to others")
+	return c
 }
 
-// attachAgain is how long attach waits for an engine that is gone until it asks again.
-const attachAgain = 100 * time.Millisecond
-
-// attachOnce attaches without losing a byte: rather the program is held up.
-func (s *session) attachOnce(ctx context.Context) (*stdio.Conn, stdio.State, error) {
-	st, err := s.a.stream(ctx, query.OpAttach, query.AttachIn{Ref: string(s.id)})
-	if err != nil {
-		return nil, stdio.State{}, err
+// attach joins a running container. It follows: a client that is slow holds
+// nobody up.
+func (a *app) attach(ctx context.Context, ref string, f *joinFlags) error {
+	var d query.ContainerDetail
+	if err := a.query(ctx, query.ContainerInspect, query.RefIn{Ref: ref}, &d); err != nil {
+		return err
 	}
-	defer st.Close()
-	if st.File == nil {
-		return nil, stdio.State{}, errclass.Errorf(errdefs.ErrInternal, "attach: the engine has passed no socket")
+	switch {
+	case d.Status == "paused":
+		return notNow("you cannot attach to a paused container, unpause it first", "gantry unpause "+ref)
+	case d.Status == "restarting":
+		return notNow("you cannot attach to a restarting container, wait until it is running", "")
+	case !d.Running:
+		return notNow("you cannot attach to a stopped container, start it first", "gantry start -a "+ref)
 	}
-	nc, err := net.FileConn(st.File)
-	if err != nil {
-		return nil, stdio.State{}, fmt.Errorf("attach: %w", err)
+	p := &d.State.Spec.Process
+	s := newSession(a, d.ID)
+	defer s.end()
+	s.proxy, s.running = f.proxy && !p.TTY, true
+	s.talk.in.Run = d.Run
+	if err := s.wants(nil, f.keys, f.stdin && p.OpenStdin, p.TTY); err != nil {
+		return err
 	}
-	hello := stdio.Hello{Stdout: true, Stderr: true, Stdin: s.stdin, StdinOnce: s.stdin, Lossless: true}
-	conn, state, err := stdio.Attach(ctx, nc, hello)
-	if err != nil {
-		_ = nc.Close() // the first error is the one that matters
-		return nil, state, fmt.Errorf("attach: %w", err)
-	}
-	return conn, state, nil
+	s.talk.hello.Lossless = false
+	s.talk.hello.StdinOnce = s.talk.hello.StdinOnce && p.StdinOnce
+	return s.attached(ctx, sent{seq: d.Seq + 1})
 }
 
-// stream opens a stream of the engine's.
-func (a *app) stream(ctx context.Context, op string, in any) (*bus.Stream, error) {
-	client, err := a.dial(ctx)
-	if err != nil {
-		return nil, err
+// notNow is a refusal for how a container is at the moment.
+func notNow(text, hint string) error {
+	err := errclass.Errorf(errdefs.ErrFailedPrecondition, "%s", text)
+	if hint == "" {
+		return err
 	}
-	body, err := json.Marshal(in)
-	if err != nil {
-		return nil, fmt.Errorf("open stream %s: %w", op, err)
-	}
-	return client.Stream(ctx, bus.StreamRequest{Op: op, Body: body}, nil)
+	return errclass.WithHint(err, hint)
 }

@@ -57,9 +57,13 @@ func (a *app) exitCode(err error) int {
 // complain writes to stderr what went wrong and, if there is something, what to
 // do about it.
 func (a *app) complain(text, hint string) {
-	fmt.Fprintf(a.Stderr, "gantry: %s\n", strings.TrimSuffix(text, "."))
+	end := "\n"
+	if a.raw() {
+		end = "\r\n"
+	}
+	fmt.Fprint(a.Stderr, "gantry: ", strings.TrimSuffix(text, "."), end)
 	if hint != "" {
-		fmt.Fprintf(a.Stderr, "hint: %s\n", hint)
+		fmt.Fprint(a.Stderr, "hint: ", hint, end)
 	}
 }
 

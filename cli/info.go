@@ -51,8 +51,30 @@ func infoLines(i *query.Info, now time.Time) [][]string {
 		{"Machine", fmt.Sprintf("%s, %d CPUs, %s", i.Hostname, i.CPUs, binarySize(i.MemoryBytes))},
 		{"System", fmt.Sprintf("%s, Linux %s, %s", i.OS, i.Kernel, i.Architecture)},
 	}
+	for n, p := range i.Security {
+		label := ""
+		if n == 0 {
+			label = "Security"
+		}
+		lines = append(lines, []string{label, protectionWords(&p)})
+	}
 	if len(i.Strays) > 0 {
 		lines = append(lines, []string{"Strays", fmt.Sprintf("%d things that belong to nobody are kept: gantry info --format json tells which", len(i.Strays))})
 	}
 	return lines
+}
+
+// protectionWords say whether something keeps containers in, and what follows if not.
+func protectionWords(p *query.Protection) string {
+	s := p.Name
+	if p.Detail != "" {
+		s += ": " + p.Detail
+	}
+	switch {
+	case p.Have:
+		return s
+	case p.Follows != "":
+		return "no " + s + " (" + p.Follows + ")"
+	}
+	return "no " + s
 }

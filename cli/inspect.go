@@ -18,7 +18,7 @@ func (a *app) inspectCmd() *cobra.Command { return a.inspectOf("") }
 func (a *app) inspectOf(kind string) *cobra.Command {
 	var format, only string
 	c := &cobra.Command{
-		Use: "inspect [flags] NAME [NAME...]", Short: "Show all about containers, images and networks", Args: minArgs(1),
+		Use: "inspect [flags] NAME [NAME...]", Short: "Show all about containers, images, networks and execs", Args: minArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			of := kind
 			if only != "" {
@@ -41,7 +41,7 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "json, or a Go template: '{{.State.Status}}'")
 	if kind == "" {
-		c.Flags().StringVar(&only, "type", "", "container, image or network")
+		c.Flags().StringVar(&only, "type", "", "container, image, network or exec")
 	}
 	return c
 }
@@ -70,12 +70,14 @@ func (a *app) inspect(ctx context.Context, kind, ref string) (any, error) {
 		return a.inspectImage(ctx, ref)
 	case core.KindNetwork:
 		return a.inspectNetwork(ctx, ref)
+	case "exec":
+		return a.inspectExec(ctx, ref)
 	case "":
 	default:
-		return nil, fmt.Errorf("inspect %s: want a container, image or network", kind)
+		return nil, fmt.Errorf("inspect %s: want a container, image, network or exec", kind)
 	}
 	var first error
-	for _, k := range []string{core.KindContainer, core.KindImage, core.KindNetwork} {
+	for _, k := range []string{core.KindContainer, core.KindImage, core.KindNetwork, "exec"} {
 		v, err := a.inspect(ctx, k, ref)
 		if err == nil || !errdefs.IsNotFound(err) && !errdefs.IsInvalidArgument(err) {
 			return v, err
@@ -92,7 +94,7 @@ func (a *app) inspect(ctx context.Context, kind, ref string) (any, error) {
 
 // errNoSuch keeps the hint of err.
 func errNoSuch(err error, ref string) error {
-	return &noSuch{errors.New("no such container, image or network: " + ref), err}
+	return &noSuch{errors.New("no such container, image, network or exec: " + ref), err}
 }
 
 type noSuch struct {

@@ -20,9 +20,12 @@ type (
 		Image           string
 		LogPath         string
 		Name            string
+		RestartCount    int
 		Driver          string `json:",omitempty"`
-		Config          dockerConfig
+		ExecIDs         []string
 		HostConfig      dockerHostConfig
+		Mounts          []dockerMount
+		Config          dockerConfig
 		NetworkSettings dockerNetworks
 		Gantry          gantryState
 	}
@@ -39,38 +42,39 @@ type (
 		Error      string
 		StartedAt  time.Time
 		FinishedAt time.Time
+		Health     *dockerHealth `json:",omitempty"`
+	}
+
+	dockerHealth struct {
+		Status        string
+		FailingStreak int
+		Log           []dockerProbe
+	}
+
+	dockerProbe struct {
+		Start    time.Time
+		End      time.Time
+		ExitCode int
+		Output   string
 	}
 
 	dockerConfig struct {
 		Hostname    string
+		Domainname  string
 		User        string
-		OpenStdin   bool
 		Tty         bool
+		OpenStdin   bool
+		StdinOnce   bool
 		Env         []string
 		Cmd         []string
 		Image       string
 		WorkingDir  string
 		Entrypoint  []string
 		Labels      map[string]string
-		StopSignal  string `json:",omitempty"`
-		StopTimeout int    `json:",omitempty"`
+		StopSignal  string            `json:",omitempty"`
+		StopTimeout int               `json:",omitempty"`
+		Healthcheck *dockerHealthTest `json:",omitempty"`
 	}
-
-	dockerHostConfig struct {
-		LogConfig      dockerLog
-		NetworkMode    string
-		AutoRemove     bool
-		CapAdd         []string
-		CapDrop        []string
-		Privileged     bool
-		ReadonlyRootfs bool
-		SecurityOpt    []string
-		Memory         int64
-		NanoCpus       int64
-		PidsLimit      int64
-	}
-
-	dockerLog struct{ Type string }
 
 	dockerNetworks struct {
 		IPAddress  string
@@ -87,13 +91,26 @@ type (
 		MacAddress  string
 	}
 
+	// dockerHealthTest has its times in nanoseconds.
+	dockerHealthTest struct {
+		Test          []string
+		Interval      time.Duration `json:",omitempty"`
+		Timeout       time.Duration `json:",omitempty"`
+		StartPeriod   time.Duration `json:",omitempty"`
+		StartInterval time.Duration `json:",omitempty"`
+		Retries       int           `json:",omitempty"`
+	}
+
 	// gantryState is what Docker has no word for.
 	gantryState struct {
-		Want  core.Want
-		Run   uint64
-		Holds []string
-		Jobs  []core.JobID `json:",omitempty"`
-		Steps []query.Step `json:",omitempty"`
+		Want     core.Want
+		Run      uint64
+		Holds    []string
+		Jobs     []core.JobID `json:",omitempty"`
+		Steps    []query.Step `json:",omitempty"`
+		OOMKills uint64       `json:",omitempty"`
+		UIDMap   []string     `json:",omitempty"` // first id inside, first on the host, how many
+		GIDMap   []string     `json:",omitempty"`
 	}
 )
 
@@ -103,14 +120,22 @@ func containerView(d *query.ContainerDetail) dockerContainer {
 	v := dockerContainer{
 		Id: string(d.ID), Created: d.Created.UTC(), Image: string(d.ImageID), LogPath: d.LogPath, Name: "/" + d.Name,
 		State: stateView(d), Config: configView(d), HostConfig: hostConfigView(d),
-		NetworkSettings: networksView(d.Networks),
-		Gantry:          gantryState{Want: d.Want, Run: d.Run, Holds: d.Holds, Steps: d.Steps},
+		NetworkSettings: networksView(d.Networks), RestartCount: d.Restarts, Mounts: mountsView(sp.Mounts),
+		Gantry: gantryState{Want: d.Want, Run: d.Run, Holds: d.Holds, Steps: d.Steps, OOMKills: d.OOMKills},
 	}
 	if v.LogPath == "" {
 		v.LogPath = d.State.LogPath
 	}
 	if args := sp.Process.Args(); len(args) > 0 {
 		v.Path, v.Args = args[0], args[1:]
+	}
+	for i := range d.State.Execs {
+		if x := &d.State.Execs[i]; !x.Exited && x.Fault == nil {
+			v.ExecIDs = append(v.ExecIDs, string(x.ID))
+		}
+	}
+	if m := d.State.IDMap; m != nil {
+		v.Gantry.UIDMap, v.Gantry.GIDMap = idMapView(m.UIDs), idMapView(m.GIDs)
 	}
 	for _, j := range d.Jobs {
 		v.Gantry.Jobs = append(v.Gantry.Jobs, j.ID)
@@ -119,10 +144,14 @@ func containerView(d *query.ContainerDetail) dockerContainer {
 }
 
 func stateView(d *query.ContainerDetail) dockerState {
-	s := dockerState{Status: d.Status, Running: d.Running, Pid: d.PID, StartedAt: d.Started.UTC()}
+	s := dockerState{
+		Status: d.Status, Running: d.Running || d.Status == "restarting", Paused: d.Status == "paused",
+		Restarting: d.Status == "restarting", Dead: d.Status == "dead", Pid: d.PID, StartedAt: d.Started.UTC(),
+		OOMKilled: d.OOMKills > 0, Health: healthView(d.State.Health),
+	}
 	if d.Exit != nil {
 		s.FinishedAt = d.Exit.Time.UTC()
-		s.OOMKilled = d.Exit.OOMKilled
+		s.OOMKilled = s.OOMKilled || d.Exit.OOMKilled
 	}
 	if !d.Running {
 		s.ExitCode = exitCodeOf(&d.Container)
@@ -133,15 +162,30 @@ func stateView(d *query.ContainerDetail) dockerState {
 	return s
 }
 
+func healthView(h *core.HealthState) *dockerHealth {
+	if h == nil {
+		return nil
+	}
+	v := &dockerHealth{Status: h.Status, FailingStreak: h.Streak, Log: []dockerProbe{}}
+	for _, p := range h.Probes {
+		v.Log = append(v.Log, dockerProbe{Start: p.Begun.UTC(), End: p.Ended.UTC(), ExitCode: p.Code, Output: p.Output})
+	}
+	return v
+}
+
 func configView(d *query.ContainerDetail) dockerConfig {
 	p := &d.State.Spec.Process
 	c := dockerConfig{
-		Hostname: d.State.Spec.Network.Hostname, User: p.User, OpenStdin: p.OpenStdin, Cmd: p.Cmd,
+		Hostname: d.State.Spec.Network.Hostname, Domainname: d.State.Spec.Network.Domain, User: p.User, Tty: p.TTY,
+		OpenStdin: p.OpenStdin, StdinOnce: p.StdinOnce, Cmd: p.Cmd,
 		Image: familiar(d.Image), WorkingDir: p.Cwd, Entrypoint: p.Entrypoint, Labels: d.Labels,
 		StopTimeout: int(p.StopTimeout / time.Second), Env: environmentView(p.Env),
 	}
 	if c.Hostname == "" {
 		c.Hostname = short(string(d.ID))
+	}
+	if h := d.State.Spec.Health; h != nil {
+		c.Healthcheck = &dockerHealthTest{h.Test, h.Interval, h.Timeout, h.StartPeriod, h.StartInterval, h.Retries}
 	}
 	if p.StopSignal != 0 {
 		c.StopSignal = signalName(p.StopSignal)
@@ -160,29 +204,6 @@ func environmentView(env []core.Env) []string {
 		list = append(list, e.Name+"="+e.Value)
 	}
 	return list
-}
-
-func hostConfigView(d *query.ContainerDetail) dockerHostConfig {
-	sp := &d.State.Spec
-	h := dockerHostConfig{
-		LogConfig: dockerLog{sp.Logging.Driver}, NetworkMode: sp.Network.Network, AutoRemove: d.AutoRemove,
-		CapAdd: sp.Security.CapAdd, CapDrop: sp.Security.CapDrop, Privileged: sp.Security.Privileged,
-		ReadonlyRootfs: sp.Rootfs.ReadOnly, Memory: sp.Resources.MemoryBytes, NanoCpus: sp.Resources.NanoCPUs,
-		PidsLimit: sp.Resources.PidsLimit,
-	}
-	if h.LogConfig.Type == "" {
-		h.LogConfig.Type = "local"
-	}
-	if h.NetworkMode == "" {
-		h.NetworkMode = "bridge"
-	}
-	if sp.Security.NoNewPrivileges {
-		h.SecurityOpt = append(h.SecurityOpt, "no-new-privileges")
-	}
-	if sp.Security.Seccomp != "" {
-		h.SecurityOpt = append(h.SecurityOpt, "seccomp="+sp.Security.Seccomp)
-	}
-	return h
 }
 
 func networksView(list []query.Attachment) dockerNetworks {

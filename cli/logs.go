@@ -19,6 +19,7 @@ import (
 func (a *app) logsCmd() *cobra.Command {
 	var in query.LogsIn
 	var tail, since, until string
+	var details bool
 	c := &cobra.Command{
 		Use: "logs [flags] CONTAINER", Short: "Show what a container has written", Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -26,7 +27,7 @@ func (a *app) logsCmd() *cobra.Command {
 			if err := readLogFlags(&in, tail, since, until); err != nil {
 				return &usageError{err, c.CommandPath()}
 			}
-			return a.showLogs(c.Context(), in)
+			return a.showLogs(c.Context(), in, details)
 		},
 	}
 	c.Flags().BoolVarP(&in.Follow, "follow", "f", false, "go on until the container ends")
@@ -34,6 +35,7 @@ func (a *app) logsCmd() *cobra.Command {
 	c.Flags().StringVar(&since, "since", "", "only what was written since: a time, or how long ago, e.g. 10m")
 	c.Flags().StringVar(&until, "until", "", "only what was written until then")
 	c.Flags().BoolVarP(&in.Timestamps, "timestamps", "t", false, "put the time before each line")
+	c.Flags().BoolVar(&details, "details", false, "put before each line what the log keeps beside it (nothing yet)")
 	return c
 }
 
@@ -61,23 +63,11 @@ func readLogFlags(in *query.LogsIn, tail, since, until string) error {
 }
 
 // showLogs copies the frames of a log to where they belong.
-func (a *app) showLogs(ctx context.Context, in query.LogsIn) error {
-	st, err := a.stream(ctx, query.OpLogs, in)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	out := &stamper{w: a.Stdout, on: in.Timestamps, fresh: true}
-	errs := &stamper{w: a.Stderr, on: in.Timestamps, fresh: true}
-	buf := make([]byte, stdio.MaxFrame)
-	for {
-		f, err := stdio.ReadFrame(st, buf)
-		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read the log: %w", err)
-		}
+func (a *app) showLogs(ctx context.Context, in query.LogsIn, details bool) error {
+	out := &stamper{w: a.Stdout, on: in.Timestamps, details: details, fresh: true}
+	errs := &stamper{w: a.Stderr, on: in.Timestamps, details: details, fresh: true}
+	return a.readOutput(ctx, in, func(f stdio.Frame) error {
+		var err error
 		switch f.Type {
 		case stdio.FrameStdout:
 			err = out.write(f.Payload)
@@ -91,32 +81,63 @@ func (a *app) showLogs(ctx context.Context, in query.LogsIn) error {
 		if err != nil {
 			return fmt.Errorf("write the log: %w", err)
 		}
+		return nil
+	})
+}
+
+// readOutput reads a log frame by frame.
+func (a *app) readOutput(ctx context.Context, in query.LogsIn, each func(stdio.Frame) error) error {
+	st, err := a.stream(ctx, query.OpLogs, in)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	buf := make([]byte, stdio.MaxFrame)
+	for {
+		f, err := stdio.ReadFrame(st, buf)
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		if err := each(f); err != nil {
+			return err
+		}
 	}
 }
 
 // stamper writes one stream; with on, each payload begins with its time, which
-// is put before every line.
+// is put before every line. Details are put there too: a log of ours keeps none,
+// so that their place is empty.
 type stamper struct {
-	w     io.Writer
-	on    bool
-	fresh bool // the next byte begins a line
-	buf   bytes.Buffer
+	w       io.Writer
+	on      bool
+	details bool
+	fresh   bool // the next byte begins a line
+	buf     bytes.Buffer
 }
 
 func (s *stamper) write(p []byte) error {
-	if !s.on {
+	if !s.on && !s.details {
 		_, err := s.w.Write(p)
 		return err
 	}
-	if len(p) < 8 {
-		return fmt.Errorf("a payload of %d bytes has no time", len(p))
+	before := ""
+	if s.on {
+		if len(p) < 8 {
+			return fmt.Errorf("a payload of %d bytes has no time", len(p))
+		}
+		before = time.Unix(0, int64(binary.BigEndian.Uint64(p))).UTC().Format("2006-01-02T15:04:05.000000000Z07:00") + " "
+		p = p[8:]
 	}
-	stamp := time.Unix(0, int64(binary.BigEndian.Uint64(p))).UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
+	if s.details {
+		before += " "
+	}
 	s.buf.Reset()
-	for rest := p[8:]; len(rest) > 0; {
+	for rest := p; len(rest) > 0; {
 		if s.fresh {
-			s.buf.WriteString(stamp)
-			s.buf.WriteByte(' ')
+			s.buf.WriteString(before)
 		}
 		end := bytes.IndexByte(rest, '\n') + 1
 		if s.fresh = end > 0; !s.fresh {

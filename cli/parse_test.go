@@ -158,17 +158,17 @@ func TestLaterFlags(t *testing.T) {
 		if c == "create" {
 			cmd = a.createCmd()
 		}
-		for _, f := range laterFlags() {
+		for _, f := range laterFlags("run") {
 			long, short, _ := strings.Cut(f, ",")
 			if cmd.Flags().Lookup(long) != nil || short != "" && cmd.Flags().ShorthandLookup(short) != nil {
 				t.Errorf("%s has --%s (-%s), which is said to come later", c, long, short)
 			}
-			if later(long) != "--"+long || short != "" && later(short) != "--"+long {
+			if later("run", long) != "--"+long || short != "" && later("run", short) != "--"+long {
 				t.Errorf("%s is not found", f)
 			}
 		}
 	}
-	if later("") != "" || later("nonsense") != "" {
+	if later("run", "") != "" || later("run", "nonsense") != "" {
 		t.Error("nonsense is to come later")
 	}
 }

@@ -26,7 +26,8 @@ func (a *app) psCmd() *cobra.Command {
 			{"CONTAINER ID", "ID"}, {"IMAGE", "Image"}, {"COMMAND", "Command"}, {"CREATED", "RunningFor"},
 			{"STATUS", "Status"}, {"PORTS", "Ports"}, {"NAMES", "Names"},
 		},
-		more: []column{{"CREATED AT", "CreatedAt"}, {"STATE", "State"}, {"NETWORKS", "Networks"}, {"LABELS", "Labels"}, {"PID", "PID"}},
+		more: []column{{"CREATED AT", "CreatedAt"}, {"STATE", "State"}, {"NETWORKS", "Networks"}, {"LABELS", "Labels"}, {"PID", "PID"},
+			{"HEALTH", "Health"}, {"RESTARTS", "Restarts"}},
 	}
 	c := &cobra.Command{
 		Use: "ps [flags]", Short: "List containers", Args: exactArgs(0),
@@ -59,7 +60,7 @@ func (a *app) psCmd() *cobra.Command {
 	c.Flags().BoolVarP(&all, "all", "a", false, "also those that do not run")
 	c.Flags().BoolVarP(&latest, "latest", "l", false, "only the one made last")
 	c.Flags().IntVarP(&last, "last", "n", -1, "only so many, those made last")
-	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only some: status=, name=, id=, label=, ancestor=, network=, exited=")
+	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only some: status=, health=, name=, id=, label=, ancestor=, network=, exited=")
 	return c
 }
 
@@ -82,17 +83,32 @@ func (l *listing) container(q *query.Container, now time.Time) row {
 		"RunningFor": ago(q.Created, now), "CreatedAt": q.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"),
 		"Status": l.status(q, now), "State": q.Status, "Ports": "", "Names": q.Name,
 		"Networks": strings.Join(networks, ","), "Labels": strings.Join(labels, ","), "PID": strconv.Itoa(q.PID),
+		"Health": q.Health, "Restarts": strconv.Itoa(q.Restarts),
 	}
 }
 
 // status says how a container is, in Docker's words. A start that failed is told
 // with its reason.
 func (l *listing) status(q *query.Container, now time.Time) string {
+	up := "Up " + humanTime(now.Sub(q.Started))
 	switch {
 	case q.Status == "removing":
 		return "Removal In Progress"
+	case q.Status == "dead":
+		return "Dead"
+	case q.Status == "restarting":
+		if q.Exit == nil {
+			return "Restarting"
+		}
+		return fmt.Sprintf("Restarting (%d) %s", q.Exit.Code, ago(q.Exit.Time, now))
+	case q.Status == "paused":
+		return up + " (Paused)"
+	case q.Running && q.Health == core.HealthStarting:
+		return up + " (health: starting)"
+	case q.Running && q.Health != "":
+		return up + " (" + q.Health + ")"
 	case q.Running:
-		return "Up " + humanTime(now.Sub(q.Started))
+		return up
 	case q.Want == core.Running:
 		return "Starting"
 	case q.Fault != nil:
@@ -107,7 +123,8 @@ func (l *listing) status(q *query.Container, now time.Time) string {
 	return "Created"
 }
 
-// containerFilter chooses containers: of each key given one value must fit.
+// containerFilter chooses containers: of each key given one value must fit, of
+// labels all.
 type containerFilter struct {
 	by     map[string][]string
 	states bool // asks for those that do not run, too
@@ -121,8 +138,17 @@ func (a *app) containerFilter(ctx context.Context, list []string) (*containerFil
 			return nil, fmt.Errorf("filter %q: want NAME=VALUE", e)
 		}
 		switch key {
-		case "status", "exited":
+		case "status":
+			if !slices.Contains([]string{"created", "running", "paused", "restarting", "removing", "exited", "dead"}, value) {
+				return nil, badFilter(e, "want one of created, running, paused, restarting, removing, exited, dead")
+			}
 			f.states = true
+		case "exited":
+			f.states = true
+		case "health":
+			if !slices.Contains([]string{core.HealthStarting, core.Healthy, core.Unhealthy, "none"}, value) {
+				return nil, badFilter(e, "want one of starting, healthy, unhealthy, none")
+			}
 		case "name", "id", "label", "network":
 		case "ancestor":
 			ref, err := a.imageRef(ctx, value)
@@ -140,6 +166,12 @@ func (a *app) containerFilter(ctx context.Context, list []string) (*containerFil
 
 func (f *containerFilter) fits(q *query.Container) bool {
 	for key, values := range f.by {
+		if key == "label" { // all of them
+			if slices.ContainsFunc(values, func(v string) bool { return !containerFits(q, key, v) }) {
+				return false
+			}
+			continue
+		}
 		if !slices.ContainsFunc(values, func(v string) bool { return containerFits(q, key, v) }) {
 			return false
 		}
@@ -151,6 +183,8 @@ func containerFits(q *query.Container, key, v string) bool {
 	switch key {
 	case "status":
 		return q.Status == v
+	case "health":
+		return q.Health == v || q.Health == "" && v == "none"
 	case "exited":
 		return q.Exit != nil && !q.Running && strconv.Itoa(q.Exit.Code) == v
 	case "name":

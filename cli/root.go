@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/gantryd/gantry/bus"
 )
@@ -31,8 +32,9 @@ type app struct {
 	Env
 	host string // --host
 
-	mu     sync.Mutex  // guards client
+	mu     sync.Mutex  // guards what follows
 	client *bus.Client // nil until dial
+	cooked *term.State // of the terminal of Stdin, while it is raw
 }
 
 // verb is a command by its names. It is built only when it is asked for: to
@@ -48,13 +50,25 @@ func verbs() []verb {
 		{[]string{"run"}, (*app).runCmd},
 		{[]string{"create"}, (*app).createCmd},
 		{[]string{"start"}, (*app).startCmd},
+		{[]string{"attach"}, (*app).attachCmd},
+		{[]string{"exec"}, (*app).execCmd},
 		{[]string{"stop"}, (*app).stopCmd},
+		{[]string{"restart"}, (*app).restartCmd},
+		{[]string{"pause"}, (*app).pauseCmd},
+		{[]string{"unpause"}, (*app).unpauseCmd},
 		{[]string{"kill"}, (*app).killCmd},
 		{[]string{"rm"}, (*app).rmCmd},
 		{[]string{"rename"}, (*app).renameCmd},
 		{[]string{"ps"}, (*app).psCmd},
 		{[]string{"logs"}, (*app).logsCmd},
 		{[]string{"wait"}, (*app).waitCmd},
+		{[]string{"top"}, (*app).topCmd},
+		{[]string{"stats"}, (*app).statsCmd},
+		{[]string{"update"}, (*app).updateCmd},
+		{[]string{"cp"}, (*app).cpCmd},
+		{[]string{"diff"}, (*app).diffCmd},
+		{[]string{"export"}, (*app).exportCmd},
+		{[]string{"port"}, (*app).portCmd},
 		{[]string{"inspect"}, (*app).inspectCmd},
 		{[]string{"load"}, (*app).loadCmd},
 		{[]string{"images"}, (*app).imagesCmd},
@@ -82,6 +96,7 @@ func Main(e Env) int {
 	root.SetErr(e.Stderr)
 	root.SetIn(e.Stdin)
 	err := root.ExecuteContext(context.Background())
+	a.restore()
 	if a.client != nil {
 		_ = a.client.Close() // nothing is lost with it
 	}

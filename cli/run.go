@@ -1,45 +1,97 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gantryd/gantry/core"
 )
 
+// runFlags are those of run beyond create's.
+type runFlags struct {
+	createFlags
+	detach bool
+	proxy  bool
+}
+
 func (a *app) runCmd() *cobra.Command {
-	var f createFlags
-	var detach, proxy bool
+	var f runFlags
 	c := &cobra.Command{
 		Use: "run [flags] IMAGE [COMMAND] [ARG...]", Short: "Make a container and start it", Args: minArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if f.detach && len(f.attach) > 0 {
+				return &usageError{errors.New("conflicting options: -a and -d"), c.CommandPath()}
+			}
 			cmd, err := f.command(a, c, args)
 			if err != nil {
 				return asEngine(err)
 			}
-			cmd.Want, cmd.Attach = core.Running, !detach
-			ctx := c.Context()
-			s := newSession(a, cmd.ID)
-			s.stdin, s.proxy, s.autoRemove = f.stdin && !detach, proxy, f.rm
-			defer s.end()
-			accepted, err := a.create(ctx, cmd)
-			if err != nil {
-				a.sayUnknown(err)
-				return asEngine(err)
-			}
-			if !detach {
-				return asEngine(s.attached(ctx, accepted))
-			}
-			if err := s.started(ctx, accepted); err != nil {
-				return asEngine(err)
-			}
-			fmt.Fprintln(a.Stdout, cmd.ID)
-			return nil
+			return a.run(c.Context(), &f, cmd)
 		},
 	}
 	f.register(c)
-	c.Flags().BoolVarP(&detach, "detach", "d", false, "start it in the background and print its id")
-	c.Flags().BoolVar(&proxy, "sig-proxy", true, "hand signals on to the program")
+	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "start it in the background and print its id")
+	c.Flags().BoolVar(&f.proxy, "sig-proxy", true, "hand signals on to the program")
 	return c
+}
+
+// run makes the container and starts it; in the foreground it stays until the end.
+func (a *app) run(ctx context.Context, f *runFlags, cmd *core.CreateContainer) error {
+	cmd.Want, cmd.Attach = core.Running, !f.detach
+	s := newSession(a, cmd.ID)
+	defer s.end()
+	s.proxy, s.autoRemove = f.proxy, f.rm
+	p := &cmd.Spec.Process
+	if !f.detach {
+		if err := s.wants(f.attach, f.detachKeys, f.stdin, f.tty); err != nil {
+			return err
+		}
+	}
+	p.StdinOnce = s.talk.hello.Stdin
+	if f.tty {
+		size := a.terminalSize()
+		p.Rows, p.Columns = int(size.Rows), int(size.Cols)
+	}
+	accepted, err := a.create(ctx, cmd)
+	if err != nil {
+		a.sayUnknown(err)
+		return asEngine(err)
+	}
+	if err := f.writeCID(cmd.ID); err != nil {
+		return asEngine(err)
+	}
+	if !f.detach {
+		err := s.attached(ctx, accepted)
+		if errors.As(err, &detachedError{}) {
+			return nil // the container goes on
+		}
+		return asEngine(err)
+	}
+	if err := s.started(ctx, accepted); err != nil {
+		return asEngine(err)
+	}
+	fmt.Fprintln(a.Stdout, cmd.ID)
+	return nil
+}
+
+// wants says which streams the session is for: those that are named, or output
+// and, with stdin, input.
+func (s *session) wants(streams []string, keys string, stdin, tty bool) error {
+	h := &s.talk.hello
+	h.Stdin = stdin
+	if len(streams) > 0 {
+		h.Stdin = stdin && slices.Contains(streams, "stdin")
+		h.Stdout, h.Stderr = slices.Contains(streams, "stdout"), slices.Contains(streams, "stderr")
+	}
+	h.StdinOnce = h.Stdin && !tty
+	s.talk.tty = tty
+	var err error
+	if s.talk.keys, err = parseDetachKeys(keys); err != nil {
+		return err
+	}
+	return s.a.checkTTY(tty, h.Stdin)
 }

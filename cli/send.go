@@ -56,28 +56,37 @@ func (a *app) finish(ctx context.Context, cmd core.Command) (sent, error) {
 
 // waitJob waits for a job's end, which is looked for from a sequence on.
 func (a *app) waitJob(ctx context.Context, job core.JobID, from uint64) error {
-	client, err := a.dial(ctx)
+	end, err := a.jobEnd(ctx, job, from)
 	if err != nil {
 		return err
 	}
+	return jobError(job, end.Outcome, end.By, end.Fault)
+}
+
+// jobEnd waits for how a job ended.
+func (a *app) jobEnd(ctx context.Context, job core.JobID, from uint64) (*core.JobEnded, error) {
+	client, err := a.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
 	events, err := client.Events(ctx, max(from, 1), bus.Filter{Noun: core.KindJob, ID: string(job)})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer events.Close()
 	for {
 		e, err := events.Next(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if e.Name != "job.ended" {
 			continue
 		}
 		var end core.JobEnded
 		if err := json.Unmarshal(e.Line, &end); err != nil {
-			return fmt.Errorf("read event %d: %w", e.Seq, err)
+			return nil, fmt.Errorf("read event %d: %w", e.Seq, err)
 		}
-		return jobError(job, end.Outcome, end.By, end.Fault)
+		return &end, nil
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/query"
 	"github.com/gantryd/gantry/internal/stdio"
 )
 
@@ -36,18 +36,18 @@ type session struct {
 	a  *app
 	id core.ContainerID
 
-	stdin      bool
+	talk       conversation
 	proxy      bool // hand signals on
 	autoRemove bool
+	job        core.JobID // that started it; empty if we only joined
 
 	signals chan os.Signal
 	facts   chan fact
 	output  chan outputEnd
-	moves   chan stdio.RunState
+	moves   chan struct{}
 	stop    context.CancelFunc
 
 	// What is known of the run.
-	job      core.JobID
 	running  bool        // its program runs, or has run
 	trailer  *stdio.Exit // the last frame of its output
 	quiet    bool        // no output comes any more
@@ -75,16 +75,14 @@ type outputEnd struct {
 	err  error
 }
 
-// outputError is a failure to write the output on.
-type outputError struct{ error }
-
-func (e outputError) Unwrap() error { return e.error }
-
-// newSession begins to take signals: from here on none ends the command by itself.
+// newSession begins to take signals: from here on none ends the command by
+// itself. It wants all output, and waits for it.
 func newSession(a *app, id core.ContainerID) *session {
 	s := &session{
-		a: a, id: id, signals: make(chan os.Signal, 16), facts: make(chan fact, 16),
-		output: make(chan outputEnd, 1), moves: make(chan stdio.RunState, 4), stop: func() {},
+		a: a, id: id, talk: conversation{
+			a: a, in: query.AttachIn{Ref: string(id)}, hello: stdio.Hello{Stdout: true, Stderr: true, Lossless: true},
+		}, signals: make(chan os.Signal, 16), facts: make(chan fact, 16),
+		output: make(chan outputEnd, 1), moves: make(chan struct{}, 4), stop: func() {},
 	}
 	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2,
 		unix.SIGALRM, unix.SIGCONT, unix.SIGTSTP)
@@ -101,7 +99,7 @@ func (s *session) end() {
 func (s *session) attached(ctx context.Context, accepted sent) error {
 	ctx = s.begin(ctx, accepted)
 	go func() {
-		exit, err := s.copyOutput(ctx)
+		exit, err := s.talk.converse(ctx, func() { s.moves <- struct{}{} })
 		s.output <- outputEnd{exit, err}
 	}()
 	return s.stay(ctx, s.verdict)
@@ -142,7 +140,7 @@ func (s *session) stay(ctx context.Context, verdict func() (bool, error)) error 
 		case <-s.moves:
 			s.running = true
 		case end := <-s.output:
-			if errors.As(end.err, new(outputError)) {
+			if errors.As(end.err, new(outputError)) || errors.As(end.err, &detachedError{}) {
 				return end.err
 			}
 			s.quiet, s.trailer, s.broken = true, end.exit, end.err
@@ -346,51 +344,4 @@ func (s *session) forward(ctx context.Context, sig unix.Signal) {
 	if err != nil && ctx.Err() == nil && !errdefs.IsFailedPrecondition(err) && !errdefs.IsNotFound(err) {
 		s.a.complain(fmt.Sprintf("hand on %s: %v", signalName(int(sig)), err), "")
 	}
-}
-
-// copyOutput attaches and copies until the trailer.
-func (s *session) copyOutput(ctx context.Context) (*stdio.Exit, error) {
-	conn, state, err := s.attach(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // wakes whatever waits
-	defer stop()
-	if s.stdin {
-		go s.copyInput(conn)
-	}
-	if state.State == stdio.StateRunning {
-		s.moves <- state.State
-	}
-	for {
-		f, err := conn.Next()
-		if err != nil {
-			return nil, fmt.Errorf("read the container's output: %w", err)
-		}
-		switch f.Type {
-		case stdio.FrameStdout:
-			_, err = s.a.Stdout.Write(f.Payload)
-		case stdio.FrameStderr:
-			_, err = s.a.Stderr.Write(f.Payload)
-		case stdio.FrameState:
-			if st, bad := stdio.ParseState(f.Payload); bad == nil && st.State == stdio.StateRunning {
-				s.moves <- st.State
-			}
-		case stdio.FrameExit:
-			exit, err := stdio.ParseExit(f.Payload)
-			return &exit, err
-		}
-		if err != nil {
-			return nil, outputError{fmt.Errorf("write the container's output: %w", err)}
-		}
-	}
-}
-
-// copyInput gives the command's input to the program, and its end.
-func (s *session) copyInput(conn *stdio.Conn) {
-	if _, err := io.Copy(conn, s.a.Stdin); err != nil && errors.Is(err, os.ErrClosed) {
-		return
-	}
-	_ = conn.CloseInput() // the connection is over then, and its reader says so
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/gantryd/gantry/internal/stdio"
 )
 
-func (h *fakeHost) socket(id core.ContainerID, run uint64) string {
-	return h.w.path("run", fmt.Sprintf("%.12s-%d", id, run))
+func (h *fakeHost) socket(id core.ContainerID, run uint64, x core.ExecID) string {
+	return h.w.path("run", fmt.Sprintf("%.12s-%d-%.12s", id, run, x))
 }
 
 func (h *fakeHost) logPath(id core.ContainerID) string { return h.w.path("root", string(id)+".log") }
@@ -75,7 +75,7 @@ func (h *fakeHost) start(step string, st *core.StartProcess) (core.Result, error
 		<-ctx.Done()
 		return core.Result{}, errclass.Errorf(errdefs.ErrAborted, "taken back")
 	}
-	path := h.socket(st.Container, st.Run)
+	path := h.socket(st.Container, st.Run, "")
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		return core.Result{}, err

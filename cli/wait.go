@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/gantryd/gantry/bus"
@@ -50,19 +51,41 @@ func (a *app) waitExit(ctx context.Context, ref string) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		switch e.Name {
-		case "container.exited":
-			var exited core.ProcessExited
-			err := decode(e, &exited)
-			return exited.Exit.Code, err
-		case "container.start-failed":
-			var failed core.StartFailed
-			err := decode(e, &failed)
-			return faultCode(&failed.Fault), err
-		case "container.start-cancelled", "container.removed":
-			return 0, nil
+		code, ended, err := endOf(e)
+		if err != nil {
+			return 0, err
+		}
+		if !ended {
+			continue
+		}
+		var now query.ContainerDetail
+		err = a.query(ctx, query.ContainerInspect, query.RefIn{Ref: string(d.ID)}, &now)
+		switch {
+		case errdefs.IsNotFound(err):
+			return code, nil
+		case err != nil:
+			return 0, err
+		case !now.Running && now.Want != core.Running: // its policy does not start it again
+			return code, nil
 		}
 	}
+}
+
+// endOf says whether an event is the end of a container's run, and with which code.
+func endOf(e bus.Event) (code int, ended bool, err error) {
+	switch e.Name {
+	case "container.exited":
+		var exited core.ProcessExited
+		err := decode(e, &exited)
+		return exited.Exit.Code, true, err
+	case "container.start-failed":
+		var failed core.StartFailed
+		err := decode(e, &failed)
+		return faultCode(&failed.Fault), true, err
+	case "container.start-cancelled", "container.removed":
+		return 0, true, nil
+	}
+	return 0, false, nil
 }
 
 // exitCodeOf is the exit code of a container that does not run, as Docker shows it.

@@ -166,7 +166,7 @@ func (w *world) close() {
 
 func (w *world) paths() engine.Paths {
 	return engine.Paths{
-		Socket: func(id core.ContainerID, run uint64) string { return w.host.socket(id, run) },
+		Socket: func(id core.ContainerID, run uint64, x core.ExecID) string { return w.host.socket(id, run, x) },
 		Log:    func(id core.ContainerID) string { return w.host.logPath(id) },
 	}
 }

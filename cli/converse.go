@@ -1,0 +1,241 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/internal/query"
+	"github.com/gantryd/gantry/internal/stdio"
+)
+
+// conversation is a connection to the input and output of a program: of a
+// container's run or of an exec in it.
+type conversation struct {
+	a     *app
+	in    query.AttachIn
+	hello stdio.Hello
+	tty   bool
+	keys  []byte // that detach; looked for with a terminal and input only
+
+	detached atomic.Bool
+}
+
+// attachAgain is how long one waits for an engine that is gone until it is asked again.
+const attachAgain = 100 * time.Millisecond
+
+// connect connects to the shim of the program, as soon as there is one. An
+// engine that goes meanwhile is waited for: the next one has the same container.
+func (v *conversation) connect(ctx context.Context) (*stdio.Conn, stdio.State, error) {
+	end := time.Now().Add(engineWithin)
+	for {
+		conn, state, err := v.connectOnce(ctx)
+		if err == nil || !errdefs.IsUnavailable(err) || time.Now().After(end) {
+			return conn, state, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, state, ctx.Err()
+		case <-time.After(attachAgain):
+		}
+	}
+}
+
+func (v *conversation) connectOnce(ctx context.Context) (*stdio.Conn, stdio.State, error) {
+	st, err := v.a.stream(ctx, query.OpAttach, v.in)
+	if err != nil {
+		return nil, stdio.State{}, err
+	}
+	defer st.Close()
+	if st.File == nil {
+		return nil, stdio.State{}, errclass.Errorf(errdefs.ErrInternal, "attach: the engine has passed no socket")
+	}
+	nc, err := net.FileConn(st.File)
+	if err != nil {
+		return nil, stdio.State{}, fmt.Errorf("attach: %w", err)
+	}
+	conn, state, err := stdio.Attach(ctx, nc, v.hello)
+	if err != nil {
+		_ = nc.Close() // the first error is the one that matters
+		return nil, state, fmt.Errorf("attach: %w", err)
+	}
+	return conn, state, nil
+}
+
+// outputError is a failure to write the output on.
+type outputError struct{ error }
+
+func (e outputError) Unwrap() error { return e.error }
+
+// converse attaches and copies until the trailer. runs is called when the
+// program is known to run.
+func (v *conversation) converse(ctx context.Context, runs func()) (*stdio.Exit, error) {
+	conn, state, err := v.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // wakes whatever waits
+	defer stop()
+	if v.tty {
+		defer v.followSize(conn)()
+	}
+	if v.hello.Stdin {
+		if v.tty {
+			if err := v.a.makeRaw(); err != nil {
+				return nil, fmt.Errorf("set the terminal up: %w", err)
+			}
+		}
+		go v.copyInput(conn)
+	}
+	if state.State == stdio.StateRunning {
+		runs()
+	}
+	exit, err := v.copyOutput(ctx, conn, runs)
+	if err != nil && v.detached.Load() {
+		err = detachedError{}
+	}
+	return exit, err
+}
+
+func (v *conversation) copyOutput(ctx context.Context, conn *stdio.Conn, runs func()) (*stdio.Exit, error) {
+	for {
+		f, err := conn.Next()
+		if err != nil {
+			return nil, fmt.Errorf("read the container's output: %w", err)
+		}
+		switch f.Type {
+		case stdio.FrameStdout:
+			_, err = v.a.Stdout.Write(f.Payload)
+		case stdio.FrameStderr:
+			_, err = v.a.Stderr.Write(f.Payload)
+		case stdio.FrameLost:
+			if lost, bad := stdio.ParseLost(f.Payload); bad == nil {
+				err = v.fetch(ctx, lost)
+			}
+		case stdio.FrameState:
+			if st, bad := stdio.ParseState(f.Payload); bad == nil && st.State == stdio.StateRunning {
+				runs()
+			}
+		case stdio.FrameExit:
+			exit, err := stdio.ParseExit(f.Payload)
+			return &exit, err
+		}
+		if err != nil {
+			return nil, outputError{fmt.Errorf("write the container's output: %w", err)}
+		}
+	}
+}
+
+// copyInput gives our input to the program, and its end. A terminal's end is
+// not the program's: it is ours.
+func (v *conversation) copyInput(conn *stdio.Conn) {
+	var to io.Writer = conn
+	if v.tty {
+		to = &keyWriter{conn, escape{keys: v.keys}}
+	}
+	_, err := io.Copy(to, v.a.Stdin)
+	switch {
+	case errors.As(err, &detachedError{}):
+		v.detached.Store(true)
+		_ = conn.Detach() // the connection is over then, and its reader says so
+	case errors.Is(err, os.ErrClosed) || v.tty:
+	default:
+		_ = conn.CloseInput() // the same
+	}
+}
+
+// keyWriter passes keys on until those that detach come.
+type keyWriter struct {
+	conn *stdio.Conn
+	escape
+}
+
+func (w *keyWriter) Write(p []byte) (int, error) {
+	on, detached := w.filter(p)
+	if len(on) > 0 {
+		if _, err := w.conn.Write(on); err != nil {
+			return 0, err
+		}
+	}
+	if detached {
+		return 0, detachedError{}
+	}
+	return len(p), nil
+}
+
+// followSize tells the program the size of our terminal, now and when it
+// changes, until the function that it returns is called.
+func (v *conversation) followSize(conn *stdio.Conn) (stop func()) {
+	changed := make(chan os.Signal, 1)
+	done := make(chan struct{})
+	signal.Notify(changed, unix.SIGWINCH)
+	go func() {
+		for {
+			if size := v.a.terminalSize(); size != (stdio.Size{}) {
+				_ = conn.Resize(size) // a connection that is over needs none
+			}
+			select {
+			case <-changed:
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(changed)
+		close(done)
+	}
+}
+
+// fetch shows from the log what a follower was too slow for: exactly the bytes
+// that were left out. What the log has no more is told.
+func (v *conversation) fetch(ctx context.Context, lost stdio.Lost) error {
+	kind := stdio.FrameStdout
+	if lost.Stream == stdio.Stderr {
+		kind = stdio.FrameStderr
+	}
+	shown := uint64(0)
+	err := v.a.readOutput(ctx, query.LogsIn{Ref: v.in.Ref, From: lost.From, To: lost.To}, func(f stdio.Frame) error {
+		if f.Type != kind {
+			return nil
+		}
+		shown += uint64(len(f.Payload))
+		to := v.a.Stdout
+		if kind == stdio.FrameStderr {
+			to = v.a.Stderr
+		}
+		_, err := to.Write(f.Payload)
+		return err
+	})
+	if shown == 0 {
+		v.a.complain(fmt.Sprintf("output is missing here, at most %d bytes", lost.To-lost.From), "")
+		return nil
+	}
+	return err
+}
+
+// stream opens a stream of the engine's.
+func (a *app) stream(ctx context.Context, op string, in any) (*bus.Stream, error) {
+	client, err := a.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", op, err)
+	}
+	return client.Stream(ctx, bus.StreamRequest{Op: op, Body: body}, nil)
+}
