@@ -286,7 +286,7 @@ func TestHostileTargets(t *testing.T) {
 	os.Symlink(outside, filepath.Join(root, "absolute"))
 	os.Symlink("../../../../../../../.."+outside, filepath.Join(root, "relative"))
 	os.Symlink("/tmp", filepath.Join(root, "inside"))
-	os.Symlink("/proc/self/fd/4", filepath.Join(root, "magic"))
+	os.Symlink("/proc/self/fd/0", filepath.Join(root, "magic"))
 	for _, c := range []struct {
 		op    Op
 		errno syscall.Errno

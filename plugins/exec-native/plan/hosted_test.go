@@ -57,7 +57,7 @@ func every() *Plan {
 // leaving gives a plan of the leaving mode with the kinds that only it has.
 func leaving() *Plan {
 	p := &Plan{}
-	p.Add(StageMonitor, Leave{1, 0, NoFD, 2, []FD{3, 4}})
+	p.Add(StageMonitor, Leave{0, NoFD, 2, []FD{3, 4}})
 	p.Add(StageClone, Clone{allNamespaces, 8})
 	p.Add(StageMounts, Root{1, Attr{}}, MoveRoot{})
 	p.Add(StageGate, StartGate{5})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -441,4 +442,81 @@ func TestAbortWithoutMonitor(t *testing.T) {
 	s.conn.Continue(7)
 	s.until(ReportRunning)
 	s.wait()
+}
+
+// openFiles names what a process has open beyond its standard streams, by kind.
+func openFiles(t *testing.T, pid int) []string {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, fd := range fds {
+		link, _ := os.Readlink(filepath.Join(dir, fd.Name()))
+		if len(fd.Name()) > 1 || fd.Name() > "2" {
+			kind, _, _ := strings.Cut(link, ":")
+			names = append(names, kind)
+		}
+	}
+	return names
+}
+
+// TestNothingOpenAtGate: programs may be run in a container that is made and
+// not started; they must find no file of the host's in its init.
+func TestNothingOpenAtGate(t *testing.T) {
+	s, _ := newLeaving(t)
+	gate, err := ListenGate(s.dir, "gate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.contain(box(t), allNamespaces)
+	s.Add(StageMounts, Attach{FD: s.add(tree(t, t.TempDir())), Target: "/a", Create: CreateDir}, Pivot{})
+	s.Add(StageCover, Mask{Path: "/proc/acpi", Null: NoFD}, Mask{Path: "/proc/bus", Null: NoFD})
+	s.Add(StageGate, StartGate{s.add(gate)})
+	s.sh("true").leave().until(ReportGate)
+	s.conn.Close()
+	time.Sleep(20 * time.Millisecond)
+	// The gate, and the program's output.
+	if names := openFiles(t, s.init); strings.Join(names, " ") != "pipe socket" && strings.Join(names, " ") != "socket pipe" {
+		t.Errorf("open at the gate: %v", names)
+	}
+}
+
+// TestNothingOpenAfterJoining: a process that has joined a container is seen by
+// its programs before it is one of them.
+func TestNothingOpenAfterJoining(t *testing.T) {
+	first := newShim(t, Monitor{}, 0).contain(box(t), allNamespaces)
+	first.Add(StageMounts, Pivot{})
+	first.sh("sleep 100").start().until(ReportRunning)
+	for _, stay := range []bool{false, true} {
+		fd, err := unix.PidfdOpen(first.init, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s *shim
+		if stay {
+			s = newShim(t, Monitor{}, 1<<20)
+		} else {
+			s, _ = newLeaving(t)
+		}
+		s.Add(StageJoin, Join{s.add(os.NewFile(uintptr(fd), "init")), allNamespaces})
+		s.Add(StageClone, Clone{Cgroup: NoFD})
+		s.Add(StageChild, Sync{1})
+		s.sh("true")
+		if stay {
+			s.start()
+		} else {
+			s.leave()
+		}
+		s.until(ReportSync)
+		want := map[bool]string{false: "pipe socket", true: "pipe pipe socket"}[stay]
+		names := openFiles(t, s.init)
+		slices.Sort(names)
+		if strings.Join(names, " ") != want {
+			t.Errorf("open after the join: %v, not %s", names, want)
+		}
+		s.conn.Close()
+	}
 }

@@ -4,8 +4,7 @@ package plan
 // nobody of ours stays: the helper joins and clones itself, and leaves. It must
 // be handed over by Warm.Leave. Stage 0, alone there.
 type Leave struct {
-	UID    uint32 // who beside root may open the gate
-	Stdin  FD     // the program's streams; NoFD for the container's /dev/null
+	Stdin  FD // the program's streams; NoFD for the container's /dev/null
 	Stdout FD
 	Stderr FD
 	Keep   []FD // become the program's descriptors from 3 on
@@ -24,7 +23,9 @@ type LogPolicy struct {
 
 // StartGate holds the init until somebody connects to the listening
 // SOCK_SEQPACKET socket (ListenGate) and says Continue (OpenGate); from then on
-// the reports go there. Only after Leave. Stage 7.
+// the reports go there. Nothing of the plan's files is open meanwhile but what
+// the program gets; who may open is a matter of the socket's directory. Only
+// after Leave. Stage 7.
 type StartGate struct{ FD FD }
 
 // PIDRoom is how many spaces a hook's state holds for the pid.
@@ -133,7 +134,6 @@ func (o Leave) put(w *writer) {
 		w.fail("%d descriptors to keep: at most %d", len(o.Keep), MaxKeep)
 		return
 	}
-	w.u32(o.UID)
 	w.fd(o.Stdin)
 	w.fd(o.Stdout)
 	w.fd(o.Stderr)

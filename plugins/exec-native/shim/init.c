@@ -197,6 +197,48 @@ int init_run(struct init *in, struct op *op)
 	return op_process(in, op);
 }
 
+static void note(uint8_t *used, uint32_t fd)
+{
+	if (fd != NO_FD)
+		used[fd] = 1;
+}
+
+/* Which files operations of these stages name, but for those that the program
+ * is given. */
+static void note_files(const struct init *in, uint8_t *used, uint8_t first, uint8_t last)
+{
+	struct walk w = { .plan = in->plan, .at = PLAN_HEADER };
+	struct op op;
+
+	while (plan_next(&w, &op) > 0 && op.stage <= last) {
+		struct blob params = op.kind == OP_FILESYSTEM ? op.fs.params : (struct blob){ 0 };
+
+		if (op.stage < first)
+			continue;
+		note(used, op.fd);
+		for (uint32_t i = 0; i < params.count; i++) {
+			blob_u32(&params);
+			note(used, blob_u32(&params));
+			blob_str(&params);
+			blob_str(&params);
+		}
+	}
+}
+
+/* Closes the files of stages that are over and of no later one: until the exec
+ * closes all, a program that already runs in the same namespaces might reach
+ * what is open here. */
+void close_files_of(const struct init *in, uint8_t first, uint8_t last)
+{
+	uint8_t used[MAX_FILES] = { 0 }, later[MAX_FILES] = { 0 };
+
+	note_files(in, used, first, last);
+	note_files(in, later, (uint8_t)(last + 1), STAGE_EXEC);
+	for (uint32_t i = 0; i < in->plan->files; i++)
+		if (used[i] && !later[i])
+			sys_close(in->files[i]);
+}
+
 /* The init's life: from here nothing returns. */
 void init_main(struct init *in)
 {
@@ -208,6 +250,7 @@ void init_main(struct init *in)
 	kill_on_parents_death(in);
 	SYS0(__NR_setsid);
 	SYS1(__NR_umask, 0);
+	close_files_of(in, STAGE_MONITOR, STAGE_CLONE);
 	if (in->must_wait)
 		init_wait(in);
 	while ((r = plan_next(&w, &op)) > 0) {

@@ -90,6 +90,18 @@ static int make_streams(struct init *in)
 	return r;
 }
 
+/* The monitor's own descriptors are none of the init's. */
+static void become_init(struct init *in)
+{
+	int ours[] = { M.control, M.sync, M.stdin_fd, M.out[0].fd, M.out[1].fd, M.log.fd };
+
+	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+		if (ours[i] >= 0)
+			sys_close(ours[i]);
+	ring_forget();
+	init_main(in);
+}
+
 /* The joiner: stage 1, then the clone as the monitor's own child. */
 static void join_main(struct init *in, const struct op *clone)
 {
@@ -112,7 +124,7 @@ static void join_main(struct init *in, const struct op *clone)
 	made_in.fd = NO_FD;
 	made.pid = clone_init(&made_in, in->files, CLONE_PARENT);
 	if (made.pid == 0)
-		init_main(in);
+		become_init(in);
 	if (made.pid < 0)
 		init_fail(in, clone, made.pid);
 	report_send(in->sync, &made, -1);
@@ -249,7 +261,7 @@ void launch(const struct plan *plan, const int *files)
 	} else {
 		r = clone_init(&has.clone, files, 0);
 		if (r == 0)
-			init_main(&in);
+			become_init(&in);
 		if (r < 0)
 			monitor_fail(STAGE_CLONE, OP_CLONE, has.clone.index, r);
 	}

@@ -183,5 +183,6 @@ void log_write(const void *p, uint32_t n, uint32_t stream);
 int log_policy(const struct op *op);
 void ring_put(const void *p, uint32_t n, uint32_t stream, uint64_t offset);
 void ring_end(void);
+void ring_forget(void);
 
 #endif

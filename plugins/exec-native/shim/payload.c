@@ -181,7 +181,6 @@ static void get_monitor_op(struct cur *c, struct op *op)
 		check(c, op->log.files >= 1 && op->log.files <= 99 && op->log.bytes >= 4096);
 		break;
 	case OP_LEAVE:
-		op->leave.uid = get32(c);
 		for (int i = 0; i < 3; i++)
 			op->leave.std[i] = get_fd(c, 1);
 		op->leave.keep = get_numbers(c, MAX_KEEP);

@@ -155,7 +155,7 @@ struct op {
 		struct monitor_settings monitor;
 		uint32_t dir;  /* SHIM_CGROUP */
 		struct {
-			uint32_t uid, std[3];
+			uint32_t std[3];
 			struct blob keep;
 		} leave;
 		struct {

@@ -8,6 +8,7 @@
 
 #define MAP_ANON_SHARED 0x21
 #define MIN_ENTRY 24u
+#define ROOM_MS 5
 
 /* What stands before the bytes of a record in the ring. A gap has none. */
 struct entry {
@@ -56,7 +57,8 @@ static int put(struct ring *r, const struct entry *e, const void *p)
 	if (at - load(&r->taken) + sizeof *e + e->length > r->size)
 		return 0;
 	copy_in(r, at, e, sizeof *e);
-	copy_in(r, at + sizeof *e, p, e->length);
+	if (e->length)
+		copy_in(r, at + sizeof *e, p, e->length);
 	store(&r->put, at + sizeof *e + e->length);
 	sys_write(r->wake, "w", 1); /* a full pipe wakes as well */
 	return 1;
@@ -182,24 +184,46 @@ int log_policy(const struct op *op)
 	return op->policy.non_blocking ? start_writer(op->policy.buffer) : 0;
 }
 
-/* Gives the writer some time to finish; it goes with us otherwise. */
-void ring_end(void)
+/* In the init: neither memory nor pipes of the log are its. */
+void ring_forget(void)
 {
 	struct ring *r = M.log.ring;
-	struct __kernel_timespec t = { FOLLOWER_MS / 1000, 0 };
-	struct pollfd p;
 
 	if (!r)
 		return;
-	if (r->dropped) {
+	sys_close(r->wake);
+	sys_close(r->over);
+	SYS2(__NR_munmap, r, sizeof *r + r->size);
+	M.log.ring = NULL;
+}
+
+/* Waits at most so long for the writer's end; 1 if it has ended. */
+static int await_writer(const struct ring *r, int64_t ms)
+{
+	struct __kernel_timespec t = { ms / 1000, ms % 1000 * 1000000 };
+	struct pollfd p = { .fd = r->over, .events = POLLIN };
+
+	return ms > 0 && SYS5(__NR_ppoll, &p, 1, &t, 0, 0) > 0;
+}
+
+/* Gives the writer some time to finish, and to make room for the last gap; it
+ * goes with us otherwise. */
+void ring_end(void)
+{
+	struct ring *r = M.log.ring;
+	int64_t end = now_ms() + FOLLOWER_MS;
+
+	if (!r)
+		return;
+	while (r->dropped) {
 		struct entry gap = { 0, LOG_GAP, r->dropped_at, r->dropped };
 
-		put(r, &gap, NULL);
+		if (put(r, &gap, NULL) || now_ms() >= end || await_writer(r, ROOM_MS))
+			break;
 	}
 	__atomic_store_n(&r->ended, 1, __ATOMIC_RELEASE);
 	sys_close(r->wake);
-	p = (struct pollfd){ .fd = r->over, .events = POLLIN };
-	SYS5(__NR_ppoll, &p, 1, &t, 0, 0);
+	await_writer(r, end - now_ms());
 	sys_close(r->over);
 	M.log.ring = NULL;
 }

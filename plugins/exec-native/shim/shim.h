@@ -108,7 +108,6 @@ struct init {
 	int must_wait; /* for the monitor, before stage 4 */
 	int leaving;   /* sync leads to the driver itself, later to who opened the gate */
 	int held;      /* leaving: a pipe that the helper writes once stage 3 is done; or -1 */
-	uint32_t uid;  /* leaving: who beside root may open the gate */
 	int labels;    /* a procfs will be needed once /proc is covered */
 	int status;    /* of the hook that failed */
 	struct blob keep; /* descriptors that the program gets beside its streams */
@@ -138,6 +137,7 @@ int parent_write(int proc, int pid, const struct op *op);
 int tell_and_wait(struct init *in, const struct op *op, struct report *r);
 void kill_on_parents_death(const struct init *in);
 void forget_dumps(void);
+void close_files_of(const struct init *in, uint8_t first, uint8_t last);
 int write_all(int fd, const void *p, size_t n);
 int write_proc(int proc, const char *path, const char *data, size_t n);
 
