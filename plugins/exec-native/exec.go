@@ -55,7 +55,6 @@ type joiner struct {
 // host is the running container that an exec enters.
 type host struct {
 	set   setting
-	group string   // of its cgroup
 	pidfd *os.File // of its first process
 	root  *os.File // its root directory
 }
@@ -74,20 +73,19 @@ func (h *host) close() {
 func (d *native) enter(one *run) (*host, error) {
 	k := one.key
 	k.Exec = ""
+	pidfd, pid, err := d.holdRun(k)
+	if err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	r := d.runs[k]
-	if r == nil || r.state != running || r.pidfd == nil {
-		d.mu.Unlock()
+	d.mu.Unlock()
+	h := &host{pidfd: pidfd}
+	if r == nil {
+		h.close()
 		return nil, dead(k)
 	}
-	fd, err := unix.FcntlInt(r.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-	pid := r.started.PID
-	d.mu.Unlock()
-	if err != nil {
-		return nil, fmt.Errorf("hold %s: %w", what(k), err)
-	}
-	one.set.Parent = r.set.Parent
-	h := &host{set: r.set, pidfd: os.NewFile(uintptr(fd), "pidfd")}
+	one.set.Parent, h.set = r.set.Parent, r.set
 	frozen, err := d.group(r).Frozen()
 	if err == nil && frozen {
 		err = driver.Errorf(errdefs.ErrFailedPrecondition, "%s is paused: unpause it first", what(k))
@@ -96,7 +94,7 @@ func (d *native) enter(one *run) (*host, error) {
 		h.root, err = os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
 	// The pid was its own if it lives still.
-	if gone := unix.PidfdSendSignal(fd, 0, nil, 0); gone != nil {
+	if gone := unix.PidfdSendSignal(int(pidfd.Fd()), 0, nil, 0); gone != nil {
 		err = dead(k)
 	}
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
+	"golang.org/x/sys/unix"
 )
 
 // bench is a private engine for one test: directories, a cgroup parent and a
@@ -46,6 +47,12 @@ var buildShim = sync.OnceValues(func() (string, error) {
 	args = append(append(args, filepath.Join(dir, "gantry-shim")), sources...)
 	if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build shim: %w\n%s", err, out)
+	}
+	init := strings.Fields("-std=gnu11 -O2 -ffreestanding -fno-builtin -nostdlib -static-pie -fPIE -fno-stack-protector " +
+		"-fno-asynchronous-unwind-tables -Ishim -Wl,-z,noexecstack,--no-dynamic-linker,--build-id=none -s -o")
+	init = append(init, filepath.Join(dir, "gantry-init"), "init/init.c")
+	if out, err := exec.Command("gcc", init...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build init: %w\n%s", err, out)
 	}
 	return dir, nil
 })
@@ -247,5 +254,23 @@ func (b *bench) output(path string) string {
 			return out.String()
 		}
 		out.Write(rec.Data)
+	}
+}
+
+// mknod makes a character device.
+func mknod(name string, major, minor int) error {
+	return unix.Mknod(name, unix.S_IFCHR|0o666, int(unix.Mkdev(uint32(major), uint32(minor))))
+}
+
+// sendInput attaches to a run and types.
+func (b *bench) sendInput(ctx context.Context, k execdriver.Key, text string) {
+	b.t.Helper()
+	c, _, err := stdio.Dial(ctx, execdriver.SocketPath(b.cfg.Run, k), stdio.Hello{Stdin: true})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte(text)); err != nil {
+		b.t.Fatal(err)
 	}
 }

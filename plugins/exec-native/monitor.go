@@ -31,9 +31,10 @@ type handles struct {
 	Lock        plan.FD
 	Record      plan.FD
 	Listen      plan.FD
-	Log         *plan.Log     // nil keeps nothing
-	OOMCounter  plan.FD       // or NoFD
-	Deadline    time.Duration // after which the program is killed; 0 for never
+	Log         *plan.Log       // nil keeps nothing
+	LogPolicy   *plan.LogPolicy // or nil
+	OOMCounter  plan.FD         // or NoFD
+	Deadline    time.Duration   // after which the program is killed; 0 for never
 }
 
 // planOf turns a specification into the operations that make it so, under a
@@ -60,6 +61,9 @@ func (h *handles) monitorPart() []plan.Op {
 	}
 	if h.Log != nil {
 		ops = append(ops, *h.Log)
+		if h.LogPolicy != nil {
+			ops = append(ops, *h.LogPolicy)
+		}
 	}
 	if h.OOMCounter != plan.NoFD {
 		ops = append(ops, plan.OOMCounter{FD: h.OOMCounter})

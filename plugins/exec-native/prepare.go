@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/stdio"
@@ -12,8 +13,6 @@ import (
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
-	"github.com/gantryd/gantry/sdk/netdriver"
-	"golang.org/x/sys/unix"
 )
 
 // Defaults of the log.
@@ -23,44 +22,20 @@ const (
 	defaultLogFiles = 5
 	leastLogBytes   = 4096
 	mostLogFiles    = 99
+	defaultBuffer   = 1 << 20
+	leastBuffer     = 64 << 10
+	mostBuffer      = 64 << 20
+	longestAge      = 10 * 365 * 24 * time.Hour
 )
-
-// prepareNetwork opens the network namespace to join, and makes sure that it is
-// the one meant: a path below /proc may have come to mean another.
-func (d *native) prepareNetwork(r execdriver.Start, b *oci.Files, h *handles) error {
-	if r.Network.Mode != netdriver.NamespacePath {
-		return nil
-	}
-	f, err := os.OpenFile(r.Network.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return driver.Errorf(errdefs.ErrInvalidArgument, "open network namespace: %w", err)
-	}
-	h.Network = b.Add(f)
-	var fs unix.Statfs_t
-	var st unix.Stat_t
-	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
-		return fmt.Errorf("look at network namespace: %w", err)
-	}
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("look at network namespace: %w", err)
-	}
-	if fs.Type != unix.NSFS_MAGIC {
-		return driver.Errorf(errdefs.ErrInvalidArgument, "Network.Path %s: not a namespace", r.Network.Path)
-	}
-	if r.Network.Inode != 0 && st.Ino != r.Network.Inode {
-		return driver.Errorf(errdefs.ErrInvalidArgument, "Network.Path %s: inode %d, not %d: another namespace", r.Network.Path, st.Ino, r.Network.Inode)
-	}
-	return nil
-}
 
 // logOf reads how output is to be kept; nil for not at all.
 func logOf(c execdriver.LogConfig) (*plan.Log, error) {
 	switch c.Driver {
 	case "none":
 		return nil, nil
-	case "", "local":
+	case "", "local", "json-file": // the format is ours under either name
 	default:
-		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Stdio.Log.Driver %q: want local or none", c.Driver)
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Stdio.Log.Driver %q: want local, json-file or none", c.Driver)
 	}
 	log := &plan.Log{Name: logName, MaxBytes: defaultLogBytes, MaxFiles: defaultLogFiles}
 	if c.MaxBytes != 0 {
@@ -73,6 +48,24 @@ func logOf(c execdriver.LogConfig) (*plan.Log, error) {
 		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Stdio.Log of %d files of %d bytes: want 1 to %d of at least %d", c.MaxFiles, c.MaxBytes, mostLogFiles, leastLogBytes)
 	}
 	return log, nil
+}
+
+// policyOf says more about a log; nil for no more.
+func policyOf(c execdriver.LogConfig) (*plan.LogPolicy, error) {
+	if !c.NonBlocking && c.MaxAge == 0 && c.MaxBufferBytes == 0 {
+		return nil, nil
+	}
+	p := plan.LogPolicy{NonBlocking: c.NonBlocking, BufferBytes: defaultBuffer, MaxAge: uint32(c.MaxAge / time.Second)}
+	if n := c.MaxBufferBytes; n != 0 {
+		if n < leastBuffer || n > mostBuffer || !c.NonBlocking {
+			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Stdio.Log.MaxBufferBytes %d: want %d to %d, of non-blocking delivery", n, leastBuffer, mostBuffer)
+		}
+		p.BufferBytes = uint32(n)
+	}
+	if a := c.MaxAge; a != 0 && (a < time.Second || a > longestAge) {
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Stdio.Log.MaxAge %v: want 1s to %v", a, longestAge)
+	}
+	return &p, nil
 }
 
 // prepareLog opens the directory of the container's log, and finds the offset

@@ -35,6 +35,8 @@ type facts struct {
 	Devices     []specs.LinuxDevice // the host's, for privileged containers
 	User        oci.User
 	Hostname    string // host path of the file to be /etc/hostname; empty for none
+	Init        string // host path of gantry-init; empty where the container has none
+	AppArmor    string // profile for those who name none; empty where the kernel has no AppArmor
 }
 
 // specOf states a start request as an OCI runtime specification, with Docker's
@@ -53,15 +55,13 @@ func specOf(r execdriver.Start, f facts) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	mounts := slices.DeleteFunc(defaultMounts(), func(m specs.Mount) bool { return replaced(m.Destination, r.Mounts) })
-	if r.Security.Privileged {
-		mounts = writable(mounts, "/sys", "/sys/fs/cgroup")
+	mounts, err := mountsOf(r, f)
+	if err != nil {
+		return nil, err
 	}
-	if f.Hostname != "" && !slices.ContainsFunc(r.Mounts, func(m driver.Mount) bool { return m.Target == "/etc/hostname" }) {
-		mounts = append(mounts, specs.Mount{Destination: "/etc/hostname", Type: "bind", Source: f.Hostname, Options: []string{"bind", "rprivate"}})
-	}
-	for _, m := range r.Mounts {
-		mounts = append(mounts, specs.Mount{Destination: m.Target, Type: m.Type, Source: m.Source, Options: m.Options})
+	devices, err := devicesOf(r.Security, f.Devices)
+	if err != nil {
+		return nil, err
 	}
 	s := &specs.Spec{
 		Version:    specs.Version,
@@ -71,16 +71,18 @@ func specOf(r execdriver.Start, f facts) (*specs.Spec, error) {
 		Domainname: r.Domain,
 		Mounts:     mounts,
 		Linux: &specs.Linux{
-			Namespaces: namespacesOf(r.Network),
-			Resources:  resources,
-			Devices:    slices.Clone(f.Devices),
+			Namespaces:  namespacesOf(r),
+			Resources:   resources,
+			Devices:     devices,
+			UIDMappings: mappingsOf(r.IDMap.UIDs),
+			GIDMappings: mappingsOf(r.IDMap.GIDs),
+			Sysctl:      sysctlsOf(r),
 		},
 	}
-	if r.Network.Mode != netdriver.NamespaceHost {
-		s.Linux.Sysctl = defaultSysctls()
+	if r.Namespaces.UTS.Mode != execdriver.ShareNone { // the names are somebody else's
+		s.Hostname, s.Domainname = "", ""
 	}
-	if !r.Security.Privileged {
-		s.Linux.Devices = nil
+	if !r.Security.Privileged && !r.Security.OpenPaths {
 		s.Linux.MaskedPaths = defaultMasked(f.CPUs)
 		s.Linux.ReadonlyPaths = defaultReadOnly()
 	}
@@ -104,8 +106,12 @@ func checkRequest(r execdriver.Start) error {
 		return invalid("Hostname %q", r.Hostname)
 	case len(r.Domain) > longestHostname:
 		return invalid("Domain %q: longer than %d bytes", r.Domain, longestHostname)
-	case !r.IDMap.IsZero():
-		return driver.Errorf(errdefs.ErrNotImplemented, "IDMap: user namespaces are not supported by this driver yet")
+	case !r.IDMap.IsZero() && r.UserNS.Mode != netdriver.NamespacePath:
+		return invalid("IDMap without UserNS: the user namespace is held before (HoldUserNS)")
+	case r.IDMap.IsZero() && r.UserNS.Mode != "" && r.UserNS.Mode != netdriver.NamespaceHost:
+		return invalid("UserNS without IDMap")
+	case r.ShmBytes < 0:
+		return invalid("ShmBytes %d is negative", r.ShmBytes)
 	case len(r.Rootfs) != 1:
 		return invalid("Rootfs of %d mounts: want one", len(r.Rootfs))
 	}
@@ -123,7 +129,7 @@ func checkRequest(r execdriver.Start) error {
 	default:
 		return invalid("Network.Mode %q", r.Network.Mode)
 	}
-	return nil
+	return checkShares(r)
 }
 
 // checkProcess refuses what cannot be, by field and value.
@@ -141,22 +147,6 @@ func checkProcess(p execdriver.Process) error {
 		return invalid("Process.Rows %d, Process.Columns %d: want 0 to %d", p.Rows, p.Columns, mostCells)
 	}
 	return nil
-}
-
-// namespacesOf lists the namespaces a container gets of its own.
-func namespacesOf(network netdriver.Namespace) []specs.LinuxNamespace {
-	out := []specs.LinuxNamespace{
-		{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
-		{Type: specs.UTSNamespace}, {Type: specs.CgroupNamespace},
-	}
-	switch network.Mode {
-	case netdriver.NamespaceHost:
-	case netdriver.NamespacePath:
-		out = append(out, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: network.Path})
-	default:
-		out = append(out, specs.LinuxNamespace{Type: specs.NetworkNamespace})
-	}
-	return out
 }
 
 // processOf states the program, its user and what it may. set is the
@@ -193,6 +183,7 @@ func processOf(p execdriver.Process, set setting, f facts) (*specs.Process, erro
 		NoNewPrivileges: set.Security.NoNewPrivileges,
 		OOMScoreAdj:     &score,
 		Terminal:        p.TTY,
+		ApparmorProfile: apparmorOf(set.Security, f.AppArmor),
 	}
 	if p.TTY && (p.Rows > 0 || p.Columns > 0) {
 		out.ConsoleSize = &specs.Box{Height: uint(p.Rows), Width: uint(p.Columns)}
@@ -265,22 +256,4 @@ func environment(p execdriver.Process, hostname, home string) []string {
 		env[i] = "HOME=" + home
 	}
 	return env
-}
-
-// replaced reports whether a default mount gives way to one that was asked for:
-// one at the same place, or all of /dev.
-func replaced(target string, mounts []driver.Mount) bool {
-	return slices.ContainsFunc(mounts, func(m driver.Mount) bool {
-		return m.Target == target || m.Target == "/dev" && strings.HasPrefix(target, "/dev/")
-	})
-}
-
-// writable drops "ro" from the mounts at some places.
-func writable(mounts []specs.Mount, at ...string) []specs.Mount {
-	for i, m := range mounts {
-		if slices.Contains(at, m.Destination) {
-			mounts[i].Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" })
-		}
-	}
-	return mounts
 }

@@ -28,7 +28,7 @@ func TestRefusedRequests(t *testing.T) {
 		"root target":     {func(r *execdriver.Start) { r.Mounts = []driver.Mount{{Target: "/"}} }, errdefs.ErrInvalidArgument, "Mounts"},
 		"network":         {func(r *execdriver.Start) { r.Network.Mode = "x" }, errdefs.ErrInvalidArgument, "Network.Mode"},
 		"network path":    {func(r *execdriver.Start) { r.Network.Mode = "path" }, errdefs.ErrInvalidArgument, "Network.Path"},
-		"id map":          {func(r *execdriver.Start) { r.IDMap.UIDs = []driver.IDMapping{{Size: 1}} }, errdefs.ErrNotImplemented, "IDMap"},
+		"id map":          {func(r *execdriver.Start) { r.IDMap.UIDs = []driver.IDMapping{{Size: 1}} }, errdefs.ErrInvalidArgument, "IDMap"},
 		"little memory":   {func(r *execdriver.Start) { r.Resources.MemoryBytes = 4096 }, errdefs.ErrInvalidArgument, "MemoryBytes 4096"},
 		"little cpu":      {func(r *execdriver.Start) { r.Resources.NanoCPUs = 1 }, errdefs.ErrInvalidArgument, "NanoCPUs 1"},
 		"unknown cap":     {func(r *execdriver.Start) { r.Security.CapAdd = []string{"FLY"} }, errdefs.ErrInvalidArgument, "FLY"},

@@ -207,6 +207,9 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spe
 	h := handles{UID: uint32(os.Getuid()), Run: r.Run, BootID: d.bootID, Handles: oci.Handles{OOMScore: d.facts.OOMScoreAdj, Network: plan.NoFD}}
 	h.Flags = stdioFlags(r.Stdio, r.Process.TTY)
 	log, err := logOf(r.Stdio.Log)
+	if err == nil {
+		h.LogPolicy, err = policyOf(r.Stdio.Log)
+	}
 	if err != nil {
 		return nil, h, err
 	}
@@ -237,6 +240,9 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spe
 		return nil, h, err
 	}
 	d.showCgroups(&h)
+	if r.Init && r.Namespaces.PID.Mode == execdriver.ShareNone {
+		spec.Process.Args = append([]string{initPath, "--"}, spec.Process.Args...)
+	}
 	if h.Programs, err = oci.ProgramPaths(spec.Process); err != nil {
 		return nil, h, err
 	}
@@ -248,6 +254,9 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spe
 		return nil, h, err
 	}
 	h.Filter, h.FilterFlags = code.code, code.flags
+	if err := d.prepareJoins(r, b, &h); err != nil {
+		return nil, h, err
+	}
 	return spec, h, d.prepareNetwork(r, b, &h)
 }
 
@@ -259,6 +268,9 @@ func stdioFlags(s execdriver.Stdio, tty bool) uint32 {
 	}
 	if s.OpenStdin {
 		flags |= plan.OpenStdin
+	}
+	if s.OpenStdin && s.StdinOnce && !tty { // a terminal's input has no end
+		flags |= plan.StdinOnce
 	}
 	if tty {
 		flags |= plan.Terminal
@@ -356,6 +368,9 @@ func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, 
 	var err error
 	f := d.facts
 	f.Hostname = filepath.Join(one.dir, hostnameFile)
+	if f.Init, err = d.initProgram(r); err != nil {
+		return nil, err
+	}
 	if r.Security.Privileged {
 		if f.Devices, err = hostDevices(); err != nil {
 			return nil, fmt.Errorf("list host's devices: %w", err)
@@ -377,6 +392,9 @@ func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, 
 			}
 		}
 		h.Mounts = append(h.Mounts, made)
+	}
+	if err := d.shareShm(r, spec, b, h); err != nil {
+		return nil, err
 	}
 	if f.User, err = oci.LookUpUser(r.Process.User, oci.View{Root: root.File, Mounts: spec.Mounts, Opened: mounts}.Read); err != nil {
 		return nil, err
