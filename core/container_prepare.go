@@ -86,8 +86,12 @@ func (st PrepareRootfs) finish(s *State, r *FinishStep) []Event {
 // prepareFailed: whoever needs the root filesystem has failed.
 func (s *State) prepareFailed(k *Container, step StepID, f *Fault) []Event {
 	var events []Event
+	waiting := k.Preparing
 	if k.Want == Running {
 		events = s.startFailed(k.ID, step, f)
+		if k.AutoRemove {
+			waiting = nil // they have ended with the start
+		}
 	}
 	if !k.Prepared {
 		return events
@@ -95,9 +99,9 @@ func (s *State) prepareFailed(k *Container, step StepID, f *Fault) []Event {
 	fault := *f
 	fault.Step = step
 	e := &PrepareFailed{Header: about(k.ID.noun()), Fault: fault}
-	e.Job = first(k.Preparing)
+	e.Job = first(waiting)
 	events = append(events, e)
-	return append(events, endJobs(k.Preparing, JobFailed, "", &fault)...)
+	return append(events, endJobs(waiting, JobFailed, "", &fault)...)
 }
 
 // PrepareFailed says that the root filesystem could not be held; what there is of

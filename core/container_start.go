@@ -266,10 +266,20 @@ func (s *State) startFailed(id ContainerID, step StepID, f *Fault) []Event {
 	fault.Step = step
 	e := &StartFailed{Header: about(id.noun()), Fault: fault}
 	events := append([]Event{e}, endJobs(c.Jobs, JobFailed, "", &fault)...)
+	events = append(events, endJobs(c.unprepared(), JobFailed, "", &fault)...)
 	if plan := c.restartAfterFailure(); plan != nil {
 		return append(events, plan)
 	}
 	return append(events, c.gone(e.on)...)
+}
+
+// unprepared are the jobs that wait for the root filesystem of a container which
+// is removed when its start is turned back.
+func (c *Container) unprepared() []JobID {
+	if c.AutoRemove {
+		return c.Preparing
+	}
+	return nil
 }
 
 // gone is the removal of a container of which nothing is left after on.
@@ -290,6 +300,7 @@ func (s *State) cancelStart(j *Job, by JobID) ([]Event, error) {
 	}
 	e := &StartCancelled{Header: about(c.ID.noun())}
 	events := append([]Event{e}, endJobs(c.Jobs, JobCancelled, by, nil)...)
+	events = append(events, endJobs(c.unprepared(), JobSuperseded, by, nil)...)
 	return append(append(events, jobDone(by)), c.gone(e.on)...), nil
 }
 

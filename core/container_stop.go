@@ -39,6 +39,9 @@ func (c *StopContainer) decide(s *State, r Request) ([]Event, error) {
 	e.Job = r.Job
 	e.Signal, e.Grace = k.stopping(c.Signal, c.Timeout)
 	events := append([]Event{e}, k.supersede(r.Job)...)
+	if !k.Running() {
+		events = append(events, endJobs(k.unprepared(), JobSuperseded, r.Job, nil)...)
+	}
 	after := k.clone()
 	after.fold(0, e.on)
 	return append(events, after.settle()...), nil

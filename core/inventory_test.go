@@ -21,6 +21,12 @@ func (e *engine) inventory(driver string) {
 			owner = "graphdriver/overlay"
 		case "image":
 			owner = "image/oci"
+		case "exec":
+			owner = "exec/native"
+			item.Kind, item.State, item.Exec = "process", "running", f[3]
+			fmt.Sscan(f[2], &item.Run)
+		case "userns":
+			owner = "exec/native"
 		case "process":
 			owner = "exec/native"
 			fmt.Sscan(f[2], &item.Run)

@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"math/rand"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -21,12 +23,41 @@ func TestRandomHistories(t *testing.T) {
 	if *seed1 != 0 {
 		first, last = *seed1, *seed1
 	}
+	seen := map[string]bool{}
 	for seed := first; seed <= last; seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { history(t, rand.New(rand.NewSource(seed))) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			e := history(t, rand.New(rand.NewSource(seed)))
+			for _, ev := range e.log {
+				seen["event "+ev.name()] = true
+			}
+			for name := range e.ran {
+				seen["step "+name] = true
+			}
+		})
 		if t.Failed() {
 			t.Fatalf("reproduce: go test ./core -run TestRandomHistories -seed %d", seed)
 		}
 	}
+	if last-first < 200 {
+		return
+	}
+	for name := range events {
+		if !seen["event "+name] && !slices.Contains(foundElsewhere, name) {
+			t.Errorf("in no history occurred event %s", name)
+		}
+	}
+	for name := range steps {
+		if !seen["step "+name] && name != (GiveBack{}).name() {
+			t.Errorf("in no history ran step %s", name)
+		}
+	}
+}
+
+// foundElsewhere are events of what no history has: things on the machine that the
+// log never knew (inventory_test.go, scripts).
+var foundElsewhere = []string{
+	"driver.stray-quarantined", "driver.stray-found", "driver.stray-given-back", "driver.started", "driver.ended",
+	"image.stray", "layer.stray", "image.lost", "layer.lost", "container.rootfs-lost", "network.joined", "job.forgotten",
 }
 
 var containerNames = []string{"c1", "c2", "c3", "c4", "c5"}
@@ -35,17 +66,17 @@ func history(t testing.TB, r *rand.Rand) *engine {
 	e := newEngine(t)
 	generation := 0
 	ids := map[string]ContainerID{}
-	for range 250 {
+	for range 400 {
 		name := containerNames[r.Intn(len(containerNames))]
 		id := ids[name]
-		switch k := r.Intn(30); {
+		switch k := r.Intn(56); {
 		case k < 4:
 			generation++
 			ids[name] = ctrID(fmt.Sprint(name, generation))
 			e.try(&CreateContainer{
 				ID: ids[name], Name: name, Image: "docker.io/library/" + pick(r, "a", "b") + ":latest",
 				Want: pick(r, Running, Running, Stopped), AutoRemove: r.Intn(3) == 0,
-				Spec: Spec{Network: NetworkSpec{Network: pick(r, "", "none", "host", "web")}},
+				Spec: e.specOf(r, ids),
 			})
 			e.stubborn[ids[name]] = r.Intn(3) == 0
 		case k < 6:
@@ -85,6 +116,8 @@ func history(t testing.TB, r *rand.Rand) *engine {
 		case k == 20:
 			e.clock = e.clock.Add(time.Hour)
 			e.try(&ForgetJobs{})
+		case k < 31:
+			e.live(r, e.someRunning(r, id), &generation)
 		default:
 			e.someStep(r)
 		}
@@ -159,6 +192,92 @@ func (e *engine) exitSomebody(r *rand.Rand) {
 	}
 }
 
+// forgetWatches: whoever watches healths is gone with the engine.
+func (e *engine) forgetWatches() {
+	for k := range e.held {
+		if strings.HasPrefix(k, "watch ") {
+			delete(e.held, k)
+		}
+	}
+}
+
+// someRunning is a container that runs, most of the time, or another one.
+func (e *engine) someRunning(r *rand.Rand, other ContainerID) ContainerID {
+	var running []ContainerID
+	for id, c := range e.s.Containers {
+		if c.Running() {
+			running = append(running, id)
+		}
+	}
+	if len(running) == 0 || r.Intn(8) == 0 {
+		return other
+	}
+	slices.Sort(running)
+	return pick(r, running...)
+}
+
+// live is what people do with containers that run, and what drivers tell of them.
+func (e *engine) live(r *rand.Rand, id ContainerID, generation *int) {
+	c := e.s.Containers[id]
+	if c == nil {
+		return
+	}
+	var x Exec
+	if len(c.Execs) > 0 {
+		x = c.Execs[r.Intn(len(c.Execs))]
+	}
+	switch r.Intn(12) {
+	case 0, 1:
+		*generation++
+		e.try(&ExecContainer{ID: id, Exec: execID(fmt.Sprint("x", *generation)), Spec: ExecSpec{Args: []string{"true"}}})
+	case 2:
+		e.deliver(&ReportExit{Container: id, Run: x.Run, Exec: x.ID, Code: r.Intn(3), Time: e.clock})
+	case 3:
+		e.try(&KillContainer{ID: id, Exec: x.ID, Signal: pick(r, 9, 15)})
+	case 4:
+		e.try(&PauseContainer{ID: id})
+	case 5:
+		e.try(&UnpauseContainer{ID: id})
+	case 6:
+		memory, policy := int64(32<<20), &Restart{Policy: pick(r, "no", "always", "on-failure")}
+		e.try(pick(r, &UpdateContainer{ID: id, Change: ResourcesChange{MemoryBytes: &memory}}, &UpdateContainer{ID: id, Restart: policy}))
+	case 7:
+		grace := pick(r, 0, time.Second)
+		e.try(&RestartContainer{ID: id, Timeout: &grace})
+	case 8:
+		e.try(&PrepareContainer{ID: id})
+	case 9, 10:
+		e.deliver(&ReportHealth{Container: id, Run: c.Process.Run, Status: pick(r, Healthy, Unhealthy), Probes: []HealthProbe{{Code: 1, Output: "x"}}})
+	default:
+		e.deliver(&ReportOOM{Container: id, Run: c.Process.Run, Count: uint64(1 + r.Intn(3))})
+	}
+}
+
+// specOf is some specification or other.
+func (e *engine) specOf(r *rand.Rand, ids map[string]ContainerID) Spec {
+	sp := Spec{Network: NetworkSpec{Network: pick(r, "", "none", "host", "web")}}
+	switch other := "container:" + string(ids[pick(r, containerNames...)]); r.Intn(10) {
+	case 0:
+		sp.Network.Network = other
+	case 1:
+		sp.Security.PID = other
+	case 2:
+		sp.Security.IPC = other
+	case 3, 4:
+		sp.Security.UserNS, sp.Security.IPC = "private", "shareable"
+	default:
+		sp.Security.IPC = pick(r, "", "shareable")
+	}
+	if r.Intn(3) == 0 {
+		sp.Health = &Health{Test: []string{"CMD", "true"}}
+	}
+	sp.Restart = Restart{Policy: pick(r, "", "", "no", "always", "unless-stopped", "on-failure"), Unhealthy: r.Intn(4) == 0}
+	if sp.Restart.Policy == "on-failure" {
+		sp.Restart.Max = r.Intn(3)
+	}
+	return sp
+}
+
 // restart folds the log anew, sometimes on a machine that was restarted, and
 // has every driver tell what it holds.
 func (e *engine) restart(r *rand.Rand) {
@@ -183,11 +302,12 @@ func (e *engine) restart(r *rand.Rand) {
 		boot += "x"
 		for k := range e.held {
 			switch k[:3] {
-			case "end", "pro", "net":
+			case "end", "pro", "net", "exe", "fro", "use":
 				delete(e.held, k)
 			}
 		}
 	}
+	e.forgetWatches()
 	if _, err := e.send(startEngine(boot)); err != nil {
 		e.t.Fatal(err)
 	}

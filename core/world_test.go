@@ -17,11 +17,12 @@ type world struct {
 	held map[string]bool
 	// stubborn containers outlive SIGTERM.
 	stubborn map[ContainerID]bool
-	images   []LoadedImage // what the next archive holds
+	images   []LoadedImage   // what the next archive holds
+	ran      map[string]bool // steps, by their names
 }
 
 func newWorld(t testing.TB) *world {
-	return &world{t: t, held: map[string]bool{}, stubborn: map[ContainerID]bool{}}
+	return &world{t: t, held: map[string]bool{}, stubborn: map[ContainerID]bool{}, ran: map[string]bool{}}
 }
 
 // heldBy is what the state says is, or may be, held.
@@ -34,6 +35,20 @@ func heldBy(s *State) map[string]bool {
 		for _, n := range c.Nets {
 			if n.State != Absent {
 				held[fmt.Sprintf("endpoint %s %s %d", n.Network, id, n.Run)] = true
+			}
+		}
+		if c.UserNS.State != Absent {
+			held["userns "+string(id)] = true
+		}
+		if c.Paused.State != Absent {
+			held[fmt.Sprintf("frozen %s %d", id, c.Process.Run)] = true
+		}
+		if c.Watch.State != Absent {
+			held[fmt.Sprintf("watch %s %d", id, c.Watch.Run)] = true
+		}
+		for _, x := range c.Execs {
+			if x.State != Absent {
+				held[execKey(id, x.Run, x.ID)] = true
 			}
 		}
 		if c.Process.State != Absent {
@@ -61,6 +76,10 @@ func heldBy(s *State) map[string]bool {
 	return held
 }
 
+func execKey(id ContainerID, run uint64, x ExecID) string {
+	return fmt.Sprintf("exec %s %d %s", id, run, x)
+}
+
 // acquires and releases say what a step does to the world.
 func acquires(st Step) []string {
 	switch st := st.(type) {
@@ -70,6 +89,14 @@ func acquires(st Step) []string {
 		return []string{fmt.Sprintf("endpoint %s %s %d", st.Network, st.Container, st.Run)}
 	case StartProcess:
 		return []string{fmt.Sprintf("process %s %d", st.Container, st.Run), "log " + string(st.Container)}
+	case StartExec:
+		return []string{execKey(st.Container, st.Run, st.Exec)}
+	case Freeze:
+		return []string{fmt.Sprintf("frozen %s %d", st.Container, st.Run)}
+	case WatchHealth:
+		return []string{fmt.Sprintf("watch %s %d", st.Container, st.Run)}
+	case HoldUserNS:
+		return []string{"userns " + string(st.Container)}
 	case ApplyLayer:
 		return []string{"layer " + string(st.Layer)}
 	case CreateNetwork:
@@ -84,8 +111,17 @@ func releases(st Step) []string {
 		return []string{"rootfs " + string(st.Container)}
 	case DetachNetwork:
 		return []string{fmt.Sprintf("endpoint %s %s %d", st.Network, st.Container, st.Run)}
+	case Thaw:
+		return []string{fmt.Sprintf("frozen %s %d", st.Container, st.Run)}
+	case UnwatchHealth:
+		return []string{fmt.Sprintf("watch %s %d", st.Container, st.Run)}
+	case ReleaseUserNS:
+		return []string{"userns " + string(st.Container)}
 	case ReleaseProcess:
-		r := []string{fmt.Sprintf("process %s %d", st.Container, st.Run)}
+		if st.Exec != "" {
+			return []string{execKey(st.Container, st.Run, st.Exec)}
+		}
+		r := []string{fmt.Sprintf("process %s %d", st.Container, st.Run), fmt.Sprintf("frozen %s %d", st.Container, st.Run)}
 		if st.RemoveLog {
 			r = append(r, "log "+string(st.Container))
 		}
@@ -103,6 +139,9 @@ func releases(st Step) []string {
 		case "endpoint":
 			return []string{fmt.Sprintf("endpoint %s %s %d", i.Network, i.Key, i.Run)}
 		case "process":
+			if i.Exec != "" {
+				return []string{execKey(ContainerID(i.Key), i.Run, ExecID(i.Exec))}
+			}
 			return []string{fmt.Sprintf("process %s %d", i.Key, i.Run)}
 		default:
 			return []string{i.Kind + " " + i.Key}
@@ -114,6 +153,7 @@ func releases(st Step) []string {
 // do runs a step in the world and says what it brought back.
 func (w *world) do(st Step) Result {
 	w.check(st)
+	w.ran[st.name()] = true
 	for _, k := range acquires(st) {
 		w.held[k] = true
 	}
@@ -127,6 +167,10 @@ func (w *world) do(st Step) Result {
 		return Result{Endpoint: &Endpoint{Namespace: Namespace{Mode: "path", Path: "/proc/1/fd/3", Inode: 7}, Interface: "eth0"}}
 	case StartProcess:
 		return Result{Started: &Started{PID: 100, Log: "/log"}}
+	case StartExec:
+		return Result{Started: &Started{PID: 200}}
+	case HoldUserNS:
+		return Result{UserNS: &Namespace{Mode: "path", Path: "/proc/1/fd/4", Inode: 8}}
 	case LoadArchive:
 		for _, i := range w.images {
 			w.held["image "+string(i.ID)] = true
@@ -149,19 +193,71 @@ func (w *world) check(st Step) {
 		if len(st.Rootfs) == 0 || st.Endpoint.Namespace.Mode == "" {
 			w.t.Fatalf("step %s lacks its root filesystem or network: %+v", st.ID(), st)
 		}
+		if st.Spec.Security.UserNS == "private" {
+			need("userns " + string(st.Container))
+			if len(st.IDMap.UIDs) != 1 || st.UserNS.Path == "" {
+				w.t.Fatalf("step %s lacks its user namespace: %+v", st.ID(), st)
+			}
+		}
+		for k := range w.held {
+			if strings.HasPrefix(k, "process "+string(st.Container)) && k != fmt.Sprintf("process %s %d", st.Container, st.Run) {
+				w.t.Fatalf("step %s is asked for beside %s", st.ID(), k)
+			}
+		}
 	case AttachNetwork:
 		need("network " + string(st.Network))
+		if st.UserNS.Path != "" {
+			need("userns " + string(st.Container))
+		}
+	case HoldUserNS:
+		if len(st.IDMap.UIDs) != 1 || st.IDMap.UIDs[0].Size != IDRange {
+			w.t.Fatalf("step %s lacks its ids: %+v", st.ID(), st)
+		}
+	case StartExec:
+		need(fmt.Sprintf("process %s %d", st.Container, st.Run))
+		w.alone(st.ID(), "frozen "+string(st.Container))
+	case ReleaseUserNS:
+		w.alone(st.ID(), "process "+string(st.Container))
+		for k := range w.held {
+			if f := strings.Fields(k); f[0] == "endpoint" && f[2] == string(st.Container) {
+				w.t.Fatalf("step %s takes the user namespace from around %s", st.ID(), k)
+			}
+		}
+	case SignalProcess:
+		if st.Exec == "" && st.Signal != sigkill {
+			w.alone(st.ID(), fmt.Sprintf("frozen %s %d", st.Container, st.Run))
+		}
 	case ApplyLayer:
 		if st.Parent != "" {
 			need("layer " + string(st.Parent))
 		}
 	case ReleaseRootfs:
-		for k := range w.held {
-			if strings.HasPrefix(k, "process "+string(st.Container)) {
-				w.t.Fatalf("step %s takes the root filesystem from under %s", st.ID(), k)
-			}
+		w.alone(st.ID(), "process "+string(st.Container))
+	}
+}
+
+// alone stops the test when something is there beside which a step cannot be.
+func (w *world) alone(id StepID, prefix string) {
+	for k := range w.held {
+		if strings.HasPrefix(k, prefix) {
+			w.t.Fatalf("step %s is asked for beside %s", id, k)
 		}
 	}
+}
+
+// refusal is why the driver does not start a run, or "": a container that it
+// shares namespaces with does not run.
+func (w *world) refusal(st Step) string {
+	start, ok := st.(StartProcess)
+	if !ok {
+		return ""
+	}
+	for _, k := range []*RunKey{start.Shares.PID, start.Shares.IPC, start.Shares.UTS, start.Shares.Network} {
+		if k != nil && (k.Run == 0 || !w.held[fmt.Sprintf("process %s %d", k.Container, k.Run)]) {
+			return fmt.Sprintf("container %s is not running", k.Container)
+		}
+	}
+	return ""
 }
 
 // engine is a core with its log, without disk and bus.
@@ -196,6 +292,9 @@ func hexOf(kind byte, name string) string {
 	return fmt.Sprintf("%c%063x", kind, []byte(name))[:1] + strings.Repeat("0", 63-2*len(name)) + fmt.Sprintf("%x", name)
 }
 
+func execID(name string) ExecID {
+	return ExecID(fmt.Sprintf("%x%s", name, strings.Repeat("0", 64-2*len(name))))
+}
 func ctrID(name string) ContainerID { return ContainerID(hexOf('c', name)) }
 func netID(name string) NetworkID {
 	return NetworkID(fmt.Sprintf("%x%s", name, strings.Repeat("0", 64-2*len(name))))
@@ -244,6 +343,7 @@ func (e *engine) fold(ev Event) {
 	}
 	e.log = append(e.log, decoded)
 	touched := e.s.Apply(decoded)
+	e.oneOwnerOfIDs(decoded)
 	for _, n := range touched {
 		for id, st := range before {
 			if st.ID().Noun() == n {
@@ -259,6 +359,22 @@ func (e *engine) fold(ev Event) {
 	compareOwed(e.t, ev, before, owedByID(e.s))
 	if e.onEvent != nil {
 		e.onEvent(decoded)
+	}
+}
+
+// oneOwnerOfIDs stops the test when two containers have the same ids, or one has
+// ids that are not its own.
+func (e *engine) oneOwnerOfIDs(ev Event) {
+	owner := map[uint32]ContainerID{}
+	for id, c := range e.s.Containers {
+		if c.IDMap == nil {
+			continue
+		}
+		host := c.IDMap.UIDs[0].Host
+		if by, taken := owner[host]; taken || host < defaultIDFirst || host%IDRange != 0 || !c.private() {
+			e.t.Fatalf("after %d %s: ids %d of %s and %s", ev.Head().Seq, ev.Head().Name, host, id, by)
+		}
+		owner[host] = id
 	}
 }
 
@@ -286,6 +402,10 @@ func compareOwed(t testing.TB, ev Event, inc, all map[StepID]Step) {
 
 // finish runs one owed step and reports its result.
 func (e *engine) finish(st Step) {
+	if why := e.refusal(st); why != "" {
+		e.deliver(&FinishStep{Step: st.ID(), Fault: &Fault{Class: "failed-precondition", Message: why}})
+		return
+	}
 	result := e.do(st)
 	e.deliver(&FinishStep{Step: st.ID(), Result: result})
 	e.after(st)
@@ -297,7 +417,30 @@ func (e *engine) after(st Step) {
 	if !ok || sig.Signal != sigkill && e.stubborn[sig.Container] {
 		return
 	}
-	e.deliver(&ReportExit{Container: sig.Container, Run: sig.Run, Code: 128 + sig.Signal, Signal: sig.Signal, Time: e.clock})
+	e.deliver(&ReportExit{Container: sig.Container, Run: sig.Run, Exec: sig.Exec, Code: 128 + sig.Signal, Signal: sig.Signal, Time: e.clock})
+}
+
+// execsEnd: execs do not outlive their container's run, and the driver tells that.
+// It reports whether there was one.
+func (e *engine) execsEnd() bool {
+	e.t.Helper()
+	for id, c := range e.s.Containers {
+		for _, x := range c.Execs {
+			if x.State == Held && !x.Exited && !(c.Running() && c.Process.Run == x.Run) {
+				e.deliver(&ReportExit{Container: id, Run: x.Run, Exec: x.ID, Code: 137, Signal: 9, Time: e.clock})
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// restless leaves out the waits of those who are tried again for ever.
+func restless(owed []Step) []Step {
+	return slices.DeleteFunc(owed, func(st Step) bool {
+		w, ok := st.(Wait)
+		return ok && st.ID().slotName() == backoffSlot && w.Length == backoffMost
+	})
 }
 
 // deliver sends a report twice: the second time it must be stale.
@@ -316,8 +459,11 @@ func (e *engine) deliver(c Command) {
 func (e *engine) settle() {
 	e.t.Helper()
 	for range 10_000 {
-		owed := e.s.Owed()
+		owed := restless(e.s.Owed())
 		if len(owed) == 0 {
+			if e.execsEnd() {
+				continue
+			}
 			return
 		}
 		e.finish(owed[0])
