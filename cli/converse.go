@@ -237,5 +237,10 @@ func (a *app) stream(ctx context.Context, op string, in any) (*bus.Stream, error
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", op, err)
 	}
-	return client.Stream(ctx, bus.StreamRequest{Op: op, Body: body}, nil)
+	st, err := client.Stream(ctx, bus.StreamRequest{Op: op, Body: body}, nil)
+	var said *errclass.Error
+	if errors.As(err, &said) {
+		return nil, said // the engine's own sentence
+	}
+	return st, err
 }

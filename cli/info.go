@@ -64,17 +64,14 @@ func infoLines(i *query.Info, now time.Time) [][]string {
 	return lines
 }
 
-// protectionWords say whether something keeps containers in, and what follows if not.
+// protectionWords say what keeps containers in, or what follows from its absence.
 func protectionWords(p *query.Protection) string {
 	s := p.Name
 	if p.Detail != "" {
 		s += ": " + p.Detail
 	}
-	switch {
-	case p.Have:
-		return s
-	case p.Follows != "":
-		return "no " + s + " (" + p.Follows + ")"
+	if !p.Have && p.Follows != "" {
+		s += " (" + p.Follows + ")"
 	}
-	return "no " + s
+	return s
 }
