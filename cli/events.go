@@ -71,7 +71,10 @@ func actions() map[string]string {
 	return map[string]string{
 		"container.created": "create", "container.started": "start", "container.exited": "die", "container.removed": "destroy",
 		"container.renamed": "rename", "container.signaled": "kill",
-		"image.loaded": "load", "image.tagged": "tag", "image.untagged": "untag", "image.removed": "delete",
+		"container.paused": "pause", "container.unpaused": "unpause", "container.updated": "update", "container.oom-killed": "oom",
+		"container.health-changed": "health_status", "container.exec-wanted": "exec_create", "container.exec-started": "exec_start",
+		"container.exec-exited": "exec_die",
+		"image.loaded":          "load", "image.tagged": "tag", "image.untagged": "untag", "image.removed": "delete",
 		"network.created": "create", "network.removed": "destroy",
 		"container.network-attached": "connect", "container.network-detached": "disconnect",
 	}
@@ -110,7 +113,7 @@ func eventFits(e *dockerEvent, key, v string) bool {
 	case "type":
 		return e.Type == v
 	case "event":
-		return e.Action == v
+		return e.Action == v || strings.HasPrefix(e.Action, v+":")
 	case "image":
 		if e.Type == "container" {
 			return e.Actor.Attributes["image"] == v
@@ -194,6 +197,17 @@ func dockerForm(e *logged, words map[string]string, names map[string]string) *do
 		names[e.ID], _ = e.fields["name"].(string)
 	case "container.renamed":
 		names[e.ID], _ = e.fields["new"].(string)
+	case "container.health-changed":
+		status, _ := e.fields["status"].(string)
+		action += ": " + status
+	case "container.exec-wanted", "container.exec-started":
+		exec, _ := e.fields["exec"].(string)
+		if args := e.execArgs(); args != "" {
+			names[exec] = args // an exec is called by its command line
+		}
+		if line := names[exec]; line != "" {
+			action += ": " + line
+		}
 	}
 	d := &dockerEvent{
 		Type: e.Noun, Action: action, Scope: "local", Time: e.Time.Unix(), TimeNano: e.Time.UnixNano(), Seq: e.Seq, at: e.Time,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,8 +102,18 @@ func (e *logged) matter() string {
 		}
 	case "container.network-attached":
 		return e.words("network")
-	case "container.rootfs-prepared":
+	case "container.rootfs-prepared", "container.userns-held":
 		return ""
+	case "container.exec-wanted":
+		return strings.TrimSpace(e.words("exec") + " " + e.inner("spec", "args", "user", "cwd"))
+	case "container.exec-exited":
+		if exit, ok := e.fields["exit"].(map[string]any); ok {
+			return e.words("exec") + " " + exitWords(exit)
+		}
+	case "container.health-changed":
+		return e.words("status", "streak")
+	case "container.update-wanted", "container.updated":
+		return strings.TrimSpace(e.inner("resources") + " " + e.inner("restart"))
 	case "image.loaded":
 		if img, ok := e.fields["image"].(map[string]any); ok {
 			return value("names", img["names"])
@@ -124,6 +135,16 @@ func (e *logged) words(keys ...string) string {
 		out = append(out, value(k, v))
 	}
 	return strings.Join(out, " ")
+}
+
+// inner are the fields within a field, those that are named or all of them.
+func (e *logged) inner(field string, keys ...string) string {
+	m, _ := e.fields[field].(map[string]any)
+	if len(keys) == 0 {
+		keys = slices.Sorted(maps.Keys(m))
+	}
+	in := logged{fields: m}
+	return in.words(keys...)
 }
 
 const maxWord = 72 // characters of one value in a line

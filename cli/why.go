@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -80,10 +81,21 @@ func nowWords(c *query.Container, now time.Time) string {
 	switch {
 	case c.Status == "removing":
 		return "being removed; it still holds " + strings.Join(c.Holds, ", ")
+	case c.Status == "restarting":
+		if c.Exit == nil {
+			return "waiting to be started again"
+		}
+		return fmt.Sprintf("waiting to be started again: its run ended with code %d %s", c.Exit.Code, strings.ToLower(ago(c.Exit.Time, now)))
+	case c.Status == "paused":
+		return "paused; it was started " + strings.ToLower(ago(c.Started, now))
 	case c.Running && c.Want == core.Stopped:
 		return "being stopped"
 	case c.Running:
-		return "running for " + strings.ToLower(humanTime(now.Sub(c.Started)))
+		s := "running for " + strings.ToLower(humanTime(now.Sub(c.Started)))
+		if c.Health != "" {
+			s += ", its health is " + c.Health
+		}
+		return s
 	case c.Want == core.Running:
 		return "being started"
 	case c.Fault != nil:
@@ -135,10 +147,92 @@ func (e *logged) why(job *core.Job) string {
 		return "its network was given back"
 	case "container.renamed":
 		return e.sprint("it was renamed to %s", "new")
+	}
+	return e.whyAlive()
+}
+
+// whyAlive is the same for what happens while a container runs, and between two
+// of its runs.
+func (e *logged) whyAlive() string {
+	switch e.Name {
+	case "container.pause-wanted":
+		return "it was wanted paused"
+	case "container.paused":
+		return "its processes were held"
+	case "container.unpause-wanted":
+		return "it was wanted to go on"
+	case "container.unpaused":
+		return "its processes were let go on"
+	case "container.restart-wanted":
+		if sick, _ := e.fields["unhealthy"].(bool); sick {
+			return "its policy wants it started anew when it is unhealthy"
+		}
+		return "it was wanted started anew"
+	case "container.restart-planned":
+		if hand, _ := e.fields["by_hand"].(bool); hand {
+			return "another run was to follow"
+		}
+		return e.sprint("its restart policy planned run again after a wait of %s", "delay_ns") + e.restartCount()
+	case "container.restart-due":
+		return "the wait before its next run was over"
+	case "container.health-changed":
+		return e.sprint("its health became %s", "status") + e.failedProbe()
+	case "container.oom-killed":
+		return e.sprint("the kernel killed in it for want of memory, %s times so far", "kills")
+	case "container.updated":
+		return "its limits or its restart policy were changed"
+	case "container.userns-held":
+		return "its user namespace was made"
+	case "container.userns-released":
+		return "its user namespace was given back"
+	case "container.joined":
+		return "the namespaces that it shares were there"
+	case "container.exec-wanted":
+		return "a further program was wanted in it: " + e.execArgs()
+	case "container.exec-exited":
+		if exit, ok := e.fields["exit"].(map[string]any); ok {
+			return "that program ended: " + exitWords(exit)
+		}
 	case "engine.started":
 		return "the engine was started"
 	}
 	return strings.TrimSpace(e.Name + " " + e.matter())
+}
+
+// restartCount says how often in a row, from the second time on.
+func (e *logged) restartCount() string {
+	if n, _ := e.fields["count"].(float64); n > 1 {
+		return fmt.Sprintf(", restart %.0f in a row", n)
+	}
+	return ""
+}
+
+// failedProbe is what the last probe of an unhealthy container said.
+func (e *logged) failedProbe() string {
+	probes, _ := e.fields["probes"].([]any)
+	if len(probes) == 0 || e.fields["status"] != core.Unhealthy {
+		return ""
+	}
+	last, _ := probes[len(probes)-1].(map[string]any)
+	if late, _ := last["timed_out"].(bool); late {
+		return ": its last probe took too long"
+	}
+	s := fmt.Sprintf(": its last probe ended with %v", last["code"])
+	if out, _ := last["output"].(string); strings.TrimSpace(out) != "" {
+		s += " and said " + strconv.Quote(clip(strings.TrimSpace(out), maxWord))
+	}
+	return s
+}
+
+// execArgs is the command line of an exec.
+func (e *logged) execArgs() string {
+	spec, _ := e.fields["spec"].(map[string]any)
+	list, _ := spec["args"].([]any)
+	var words []string
+	for _, a := range list {
+		words = append(words, fmt.Sprint(a))
+	}
+	return clip(strings.Join(words, " "), maxWord)
 }
 
 // sprint is a sentence with one field in it.
@@ -191,6 +285,10 @@ func (e *logged) attributes(names map[string]string) map[string]string {
 		case float64:
 			m[k] = fmt.Sprint(v)
 		}
+	}
+	if exec := m["exec"]; exec != "" {
+		m["execID"] = exec
+		delete(m, "exec")
 	}
 	if exit, ok := e.fields["exit"].(map[string]any); ok {
 		m["exitCode"] = fmt.Sprint(exit["code"])
