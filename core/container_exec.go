@@ -106,7 +106,7 @@ func (c *Container) execVerb(i int) string {
 	case x.State == Unsure, x.State == Held && x.Exited:
 		return "release"
 	case x.State == Held:
-		if len(x.Kills) > 0 && c.deliverable(x.Kills[0].Signal) {
+		if len(x.Kills) > 0 {
 			return "kill"
 		}
 	case !x.Over() && c.Running() && c.Process.Run == x.Run:

@@ -55,9 +55,9 @@ func (c *Container) nextBeside(steps []Step, exec string) []Step {
 	}
 	switch verb := c.freezerVerb(); verb {
 	case "freeze":
-		steps = append(steps, Freeze{id("freezer", verb, c.Paused.Turn), c.ID, c.Process.Run})
+		steps = append(steps, Freeze{id(freezerSlot, verb, c.Paused.Turn), c.ID, c.Process.Run})
 	case "thaw":
-		steps = append(steps, Thaw{id("freezer", verb, c.Paused.Turn), c.ID, c.Process.Run})
+		steps = append(steps, Thaw{id(freezerSlot, verb, c.Paused.Turn), c.ID, c.Process.Run})
 	}
 	if verb := c.updateVerb(); verb != "" {
 		steps = append(steps, UpdateResources{id("limits", verb, c.Update.Turn), c.ID, c.Process.Run, *c.Update.Wanted})
@@ -78,6 +78,9 @@ func (c *Container) nextBeside(steps []Step, exec string) []Step {
 
 // backoffSlot is the slot of the wait before the next run.
 const backoffSlot = "backoff"
+
+// freezerSlot is the slot of what makes the processes stand still.
+const freezerSlot = "freezer"
 
 func (c *Container) nextNet(s *State, i int) Step {
 	slot := &c.Nets[i]

@@ -20,8 +20,12 @@ func (c *RemoveContainer) decide(s *State, r Request) ([]Event, error) {
 	case k.Want == Removed:
 		return []Event{&ContainerJoined{Header: about(k.ID.noun())}}, nil
 	case !c.Force && (k.Want == Running || k.Running()):
+		how := "running"
+		if status := k.Status(); status == "paused" || status == "restarting" {
+			how = status
+		}
 		return nil, refuse(errdefs.ErrFailedPrecondition,
-			"container %s is running: stop it before removing it, or force its removal", k.Name)
+			"container %s is %s: stop it before removing it, or force its removal", k.Name, how)
 	}
 	e := &ContainerRemoveWanted{Header: about(k.ID.noun()), Force: c.Force}
 	e.Job = r.Job

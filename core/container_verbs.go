@@ -79,20 +79,16 @@ func (c *Container) processVerb() string {
 		if c.climbing() && c.ready() {
 			return "start"
 		}
-	case len(p.Kills) > 0 && c.deliverable(p.Kills[0].Signal):
+	case len(p.Kills) > 0: // one that stands still takes it when it goes on
 		return "kill"
 	case c.Want == Running && !p.Ending:
 	case p.Stop.Sent:
 		return "wait"
-	case c.deliverable(p.Stop.Signal):
-		return "signal"
+	case !c.Frozen() || p.Stop.Signal == sigkill || c.Stuck != nil && c.Stuck.Step.slotName() == freezerSlot:
+		return "signal" // its grace begins when it goes on; SIGKILL thaws, and what cannot be thawed comes to that
 	}
 	return ""
 }
-
-// deliverable reports whether a signal reaches the process now: one that stands
-// still is thawed first, but for SIGKILL, which thaws.
-func (c *Container) deliverable(signal int) bool { return !c.Frozen() || signal == sigkill }
 
 func (c *Container) logVerb() string {
 	if c.Log.State != Absent && c.Want == Removed && c.Process.State == Absent {
@@ -213,7 +209,7 @@ func (s *State) fold(h *Header, f func(c *Container)) []Noun {
 }
 
 func (c *Container) fold(seq uint64, f func(c *Container)) {
-	before := c.verbs()
+	before, signal := c.verbs(), c.Process.Stop.Signal
 	f(c)
 	c.doubt(before)
 	after := c.verbs()
@@ -234,6 +230,9 @@ func (c *Container) fold(seq uint64, f func(c *Container)) {
 	turn(before.userns, after.userns, &c.UserNS.Slot)
 	turn(before.rootfs, after.rootfs, &c.Rootfs.Slot)
 	turn(before.process, after.process, &c.Process.Slot)
+	if after.process == "signal" && c.Process.Stop.Signal != signal {
+		c.Process.Turn = seq // another signal is another step
+	}
 	turn(before.log, after.log, &c.Log)
 	turn(before.freezer, after.freezer, &c.Paused.Slot)
 	turn(before.update, after.update, &c.Update.Slot)

@@ -37,6 +37,9 @@ func resume(t *testing.T, from *script, n int) *engine {
 		e.log = append(e.log, ev)
 	}
 	maps.Copy(e.held, heldBy(e.s))
+	for id, c := range e.s.Containers {
+		e.stuck[id] = c.Stuck != nil && c.Stuck.Step.slotName() == freezerSlot
+	}
 	return e
 }
 

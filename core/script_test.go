@@ -3,8 +3,10 @@ package core
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -97,7 +99,9 @@ func (s *script) play(text string) string {
 
 // short puts names in the place of ids.
 func (s *script) short(text string) string {
-	for id, name := range s.names {
+	ids := slices.SortedFunc(maps.Keys(s.names), func(a, b string) int { return len(b) - len(a) }) // the whole before its beginning
+	for _, id := range ids {
+		name := s.names[id]
 		text = strings.ReplaceAll(text, id, name)
 		if len(id) >= 12 {
 			text = strings.ReplaceAll(text, "net-"+id[:12], "net-"+name)
@@ -128,8 +132,16 @@ func (s *script) print(ev Event) {
 		}
 	case *ProcessExited:
 		line += fmt.Sprintf(" code=%d", ev.Exit.Code)
+		if ev.Exit.Lost {
+			line += " lost"
+		}
+		if ev.Again {
+			line += " again"
+		}
 	case *ContainerSignaled:
 		line += fmt.Sprintf(" signal=%d", ev.Signal)
+	default:
+		line += s.detail(ev)
 	}
 	fmt.Fprintln(&s.out, line)
 }
@@ -182,6 +194,7 @@ func (s *script) command(f []string) {
 			if n, ok := strings.CutPrefix(w, "name="); ok {
 				c.Name = n
 			}
+			s.option(&c.Spec, w)
 		}
 		s.wish(c)
 	case "start":
@@ -200,7 +213,9 @@ func (s *script) command(f []string) {
 	case "rename":
 		s.wish(&RenameContainer{ID: s.container(f[1]), Name: f[2]})
 	default:
-		s.other(f)
+		if !s.life(f) {
+			s.other(f)
+		}
 	}
 }
 
@@ -274,6 +289,8 @@ func (s *script) worldKey(f []string) string {
 	for i, w := range f {
 		switch {
 		case i == 0:
+		case f[0] == "exec" && i == 3:
+			w = string(s.execID(w))
 		case w[0] == 'c' && len(w) == 2:
 			w = string(s.container(w))
 		case f[0] == "network" || f[0] == "endpoint" && i == 1:

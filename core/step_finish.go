@@ -82,13 +82,14 @@ func releaseFailed(step StepID, f *Fault) Event {
 
 func (e *ReleaseFailed) apply(s *State) []Noun {
 	n := e.Of()
+	touched := []Noun{n}
 	if n.Kind == KindContainer {
-		s.Containers[ContainerID(n.ID)].Stuck = &e.Fault
+		touched = s.fold(&e.Header, func(c *Container) { c.Stuck = &e.Fault })
 	}
 	if slot := s.slot(n, e.Fault.Step.slotName()); slot != nil {
 		slot.Turn = e.Seq
 	}
-	return []Noun{n}
+	return touched
 }
 
 // slot is the slot of n by its name in step ids, or nil.
@@ -122,7 +123,7 @@ func (c *Container) slot(name string) *Slot {
 		return &c.Log
 	case "userns":
 		return &c.UserNS.Slot
-	case "freezer":
+	case freezerSlot:
 		return &c.Paused.Slot
 	case "limits":
 		return &c.Update.Slot

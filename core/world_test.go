@@ -17,12 +17,13 @@ type world struct {
 	held map[string]bool
 	// stubborn containers outlive SIGTERM.
 	stubborn map[ContainerID]bool
-	images   []LoadedImage   // what the next archive holds
-	ran      map[string]bool // steps, by their names
+	images   []LoadedImage        // what the next archive holds
+	stuck    map[ContainerID]bool // could not be thawed
+	ran      map[string]bool      // steps, by their names
 }
 
 func newWorld(t testing.TB) *world {
-	return &world{t: t, held: map[string]bool{}, stubborn: map[ContainerID]bool{}, ran: map[string]bool{}}
+	return &world{t: t, held: map[string]bool{}, stubborn: map[ContainerID]bool{}, ran: map[string]bool{}, stuck: map[ContainerID]bool{}}
 }
 
 // heldBy is what the state says is, or may be, held.
@@ -224,7 +225,7 @@ func (w *world) check(st Step) {
 			}
 		}
 	case SignalProcess:
-		if st.Exec == "" && st.Signal != sigkill {
+		if st.ID().Verb() == "signal" && st.Signal != sigkill && !w.stuck[st.Container] {
 			w.alone(st.ID(), fmt.Sprintf("frozen %s %d", st.Container, st.Run))
 		}
 	case ApplyLayer:
@@ -333,6 +334,9 @@ func (e *engine) request(r Request) ([]Event, error) {
 // touched nouns' steps and the whole Next must agree.
 func (e *engine) fold(ev Event) {
 	before := owedByID(e.s)
+	if f, ok := ev.(*ReleaseFailed); ok && f.Fault.Step.slotName() == freezerSlot {
+		e.stuck[ContainerID(f.ID)] = true
+	}
 	line, err := EncodeEvent(ev)
 	if err != nil {
 		e.t.Fatal(err)
