@@ -154,16 +154,40 @@ func personalityOf(p *specs.LinuxPersonality) (plan.Personality, error) {
 	return plan.Personality{}, errclass.Errorf(errdefs.ErrInvalidArgument, "linux.personality: domain %q is not known", p.Domain)
 }
 
-// memoryPolicyOf reads linux.memoryPolicy (include/uapi/linux/mempolicy.h).
-func memoryPolicyOf(m *specs.LinuxMemoryPolicy) (plan.MemoryPolicy, error) {
-	modes := map[specs.MemoryPolicyModeType]uint32{
+// memoryModes are the modes of memory policies (include/uapi/linux/mempolicy.h).
+func memoryModes() map[specs.MemoryPolicyModeType]uint32 {
+	return map[specs.MemoryPolicyModeType]uint32{
 		specs.MpolDefault: 0, specs.MpolPreferred: 1, specs.MpolBind: 2, specs.MpolInterleave: 3,
 		specs.MpolLocal: 4, specs.MpolPreferredMany: 5, specs.MpolWeightedInterleave: 6,
 	}
-	flags := map[specs.MemoryPolicyFlagType]uint32{
+}
+
+// memoryFlags are their flags.
+func memoryFlags() map[specs.MemoryPolicyFlagType]uint32 {
+	return map[specs.MemoryPolicyFlagType]uint32{
 		specs.MpolFNumaBalancing: 1 << 13, specs.MpolFRelativeNodes: 1 << 14, specs.MpolFStaticNodes: 1 << 15,
 	}
-	mode, ok := modes[m.Mode]
+}
+
+// MemoryModes lists the modes of linux.memoryPolicy, sorted.
+func MemoryModes() []string { return sortedNames(memoryModes()) }
+
+// MemoryFlags lists the flags of linux.memoryPolicy, sorted.
+func MemoryFlags() []string { return sortedNames(memoryFlags()) }
+
+func sortedNames[K ~string](m map[K]uint32) []string {
+	var out []string
+	for k := range m {
+		out = append(out, string(k))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// memoryPolicyOf reads linux.memoryPolicy.
+func memoryPolicyOf(m *specs.LinuxMemoryPolicy) (plan.MemoryPolicy, error) {
+	flags := memoryFlags()
+	mode, ok := memoryModes()[m.Mode]
 	if !ok {
 		return plan.MemoryPolicy{}, errclass.Errorf(errdefs.ErrInvalidArgument, "linux.memoryPolicy: mode %q is not known", m.Mode)
 	}

@@ -143,11 +143,10 @@ func checkNames(s *specs.Spec, _ Machine) error {
 
 // checkModules refuses what this kernel has not.
 func checkModules(s *specs.Spec, m Machine) error {
-	switch p := s.Process; {
-	case p.ApparmorProfile != "" && p.ApparmorProfile != Unconfined && !m.AppArmor:
-		return unserved("process.apparmorProfile %q: AppArmor is not enabled in this kernel", p.ApparmorProfile)
-	case p.SelinuxLabel != "" && !m.SELinux:
-		return unserved("process.selinuxLabel %q: SELinux is not enabled in this kernel", p.SelinuxLabel)
+	if err := CheckModules(s.Process, m); err != nil {
+		return err
+	}
+	switch {
 	case s.Linux.MountLabel != "" && !m.SELinux:
 		return unserved("linux.mountLabel %q: SELinux is not enabled in this kernel", s.Linux.MountLabel)
 	case s.Linux.IntelRdt != nil:
@@ -157,6 +156,18 @@ func checkModules(s *specs.Spec, m Machine) error {
 		return unserved("linux.intelRdt: resctrl is not mounted: this kernel or processor has no resource control")
 	case s.Linux.MemoryPolicy != nil && !m.MemoryPolicy:
 		return unserved("linux.memoryPolicy: this kernel has no memory policies (CONFIG_NUMA)")
+	}
+	return nil
+}
+
+// CheckModules refuses the security modules that this kernel has not, for a
+// container's first process or a later one.
+func CheckModules(p *specs.Process, m Machine) error {
+	switch {
+	case p.ApparmorProfile != "" && p.ApparmorProfile != Unconfined && !m.AppArmor:
+		return unserved("process.apparmorProfile %q: AppArmor is not enabled in this kernel", p.ApparmorProfile)
+	case p.SelinuxLabel != "" && !m.SELinux:
+		return unserved("process.selinuxLabel %q: SELinux is not enabled in this kernel", p.SelinuxLabel)
 	}
 	return nil
 }

@@ -108,3 +108,24 @@ func notifies(p *specs.LinuxSeccomp) (bool, error) {
 	}
 	return found, nil
 }
+
+// Actions lists what a rule may answer.
+func Actions() []specs.LinuxSeccompAction {
+	return []specs.LinuxSeccompAction{
+		specs.ActAllow, specs.ActErrno, specs.ActKill, specs.ActKillProcess, specs.ActKillThread, specs.ActLog,
+		specs.ActNotify, specs.ActTrace, specs.ActTrap,
+	}
+}
+
+// Operators lists how a rule may compare an argument.
+func Operators() []specs.LinuxSeccompOperator {
+	return []specs.LinuxSeccompOperator{
+		specs.OpEqualTo, specs.OpGreaterEqual, specs.OpGreaterThan, specs.OpLessEqual, specs.OpLessThan,
+		specs.OpMaskedEqual, specs.OpNotEqual,
+	}
+}
+
+// Architectures lists those with a system call table.
+func Architectures() []specs.Arch {
+	return []specs.Arch{specs.ArchAARCH64, specs.ArchARM, specs.ArchX32, specs.ArchX86, specs.ArchX86_64}
+}

@@ -1,0 +1,121 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// runDelete is the command delete.
+func runDelete(ctx context.Context, g *globals, args []string) (int, error) {
+	fs := newFlags("delete")
+	var force bool
+	both(fs, "force", "f", func(n string) {
+		fs.BoolVar(&force, n, false, "kill a container that runs; one that is not there is fine")
+	})
+	ids, err := parse(fs, g, args, 1, 1)
+	if err != nil {
+		return exitUsage, err
+	}
+	c, err := load(g, ids[0])
+	if err == nil && force {
+		c.giveUp(ctx) // before the lock: who holds it may be waiting for what is killed
+	}
+	var lock *os.File
+	if err == nil {
+		c, lock, err = open(g, ids[0])
+	}
+	if force && errors.Is(err, errdefs.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return exitFailed, err
+	}
+	defer lock.Close()
+	return 0, c.remove(ctx, g, force)
+}
+
+// giveUp kills the first process.
+func (c *container) giveUp(context.Context) {
+	if pidfd := c.Init.open(); pidfd != nil {
+		_, _ = sendSignal(pidfd, unix.SIGKILL)
+		pidfd.Close()
+		_ = c.thaw()
+	}
+}
+
+// remove deletes a container that has stopped. One that was created and not
+// started is killed: nothing of it has run.
+func (c *container) remove(ctx context.Context, g *globals, force bool) error {
+	status, _ := c.status()
+	if _, err := os.Lstat(c.dir + "/" + gateName); err == nil && status == specs.StateCreating {
+		status = specs.StateCreated // the lock that makes it look so is ours
+	}
+	switch {
+	case status == specs.StateStopped, force, status == specs.StateCreated:
+	case status == specs.StateCreating && c.Init.PID == 0: // a creation that broke off: the lock is ours
+	default:
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot delete container %s that is not stopped: %s", c.ID, status)
+	}
+	return c.destroy(ctx, g)
+}
+
+// destroy ends what runs, removes the cgroup and the directory, and tells the
+// hooks. The caller holds the lock, or is the only one to know the container.
+func (c *container) destroy(ctx context.Context, g *globals) error {
+	c.giveUp(ctx)
+	if err := c.awaitEnd(ctx); err != nil {
+		return err
+	}
+	if err := c.discard(ctx, g); err != nil {
+		return err
+	}
+	c.tellPoststop(ctx, g)
+	return nil
+}
+
+// awaitEnd waits for the first process to be dead; its parent may take its time
+// to ask for it.
+func (c *container) awaitEnd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
+	pidfd := c.Init.open()
+	if pidfd == nil {
+		return nil
+	}
+	defer pidfd.Close()
+	if awaitPidfd(ctx, pidfd) {
+		return nil
+	}
+	return errclass.Errorf(errdefs.ErrUnavailable, "container %s does not end: its first process %d is still there %v after SIGKILL", c.ID, c.Init.PID, undoTimeout)
+}
+
+// discard removes cgroup and directory.
+func (c *container) discard(ctx context.Context, g *globals) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout+time.Second)
+	defer cancel()
+	if len(c.Cgroup) > 0 {
+		tree, err := cgroup.ReadTree()
+		if err != nil {
+			return err
+		}
+		if err := tree.Remove(ctx, c.Cgroup); err != nil {
+			return err
+		}
+	}
+	if err := c.stopUnit(ctx); err != nil {
+		g.log.warn("%v", err)
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		return fmt.Errorf("remove state: %w", err)
+	}
+	return nil
+}

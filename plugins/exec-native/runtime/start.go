@@ -1,0 +1,94 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// runStart is the command start.
+func runStart(ctx context.Context, g *globals, args []string) (int, error) {
+	ids, err := parse(newFlags("start"), g, args, 1, 1)
+	if err != nil {
+		return exitUsage, err
+	}
+	c, lock, err := open(g, ids[0])
+	if err != nil {
+		return exitFailed, err
+	}
+	defer lock.Close()
+	return 0, c.start(ctx, g)
+}
+
+// start lets a created container's program run. The caller holds the lock.
+func (c *container) start(ctx context.Context, g *globals) error {
+	if !c.Init.alive() {
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot start a container that has stopped")
+	}
+	gate := filepath.Join(c.dir, gateName)
+	if _, err := os.Lstat(gate); err != nil {
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot start an already running container")
+	}
+	b, err := c.config()
+	if err != nil {
+		return err
+	}
+	pidfd := c.Init.open()
+	if pidfd == nil {
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot start a container that has stopped")
+	}
+	defer pidfd.Close()
+	_, flags, err := b.filter(g)
+	if err != nil {
+		return err
+	}
+	listen, err := b.listener(flags, func() *os.File { return pidfd }, func() specs.State { return c.specState(specs.StateCreated, c.Init.PID) })
+	if err != nil {
+		return err
+	}
+	conn, err := plan.OpenGate(ctx, c.dir, gateName)
+	if err != nil {
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "start container %s: %w", c.ID, err)
+	}
+	defer conn.Close()
+	if err := os.Remove(gate); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("start container %s: %w", c.ID, err)
+	}
+	follow := &progress{g: g, conn: conn, listen: listen}
+	if err := follow.until(ctx, plan.ReportRunning); err != nil {
+		return c.startError(err, b)
+	}
+	return c.poststart(ctx, g, b)
+}
+
+// startError puts a program that could not be executed into words. The plan is
+// no longer known: what failed is named by its kind.
+func (c *container) startError(err error, b *bundle) error {
+	root, openErr := os.OpenFile(c.Rootfs, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if openErr != nil {
+		return err
+	}
+	defer root.Close()
+	return oci.StartError(err, b.spec, &plan.Plan{}, root)
+}
+
+// poststart runs the hooks after the start. One that fails is a warning: the
+// program runs (runtime specification, runtime.md "Lifecycle", step 9).
+func (c *container) poststart(ctx context.Context, g *globals, b *bundle) error {
+	if b.spec.Hooks == nil {
+		return nil
+	}
+	if err := runHooks(ctx, "poststart", b.spec.Hooks.Poststart, c.specState(specs.StateRunning, c.Init.PID)); err != nil {
+		g.log.warn("%v", err)
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package runtime
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Names in a container's directory.
+const (
+	stateFile  = "state.json"
+	configFile = "config.json"
+	gateName   = "gate"
+	filtersDir = ".filters" // beside the containers: compiled seccomp filters
+)
+
+// longestID bounds a container's id in bytes: it is a file name with others.
+const longestID = 200
+
+// statusPaused is runc's word for a container that is frozen.
+const statusPaused specs.ContainerState = "paused"
+
+// state is what is kept about a container.
+type state struct {
+	Version     string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Created     time.Time         `json:"created"`
+	Owner       int               `json:"owner"` // uid of who made it
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Init        process           `json:"init"`
+	Cgroup      cgroup.Place      `json:"cgroup,omitempty"`
+	Unit        string            `json:"unit,omitempty"` // of systemd
+	OwnPIDs     bool              `json:"ownPids"`        // it has a PID namespace of its own
+	Joins       uint64            `json:"joins"`          // CLONE_NEW… of what another program of it joins
+	Keyring     bool              `json:"keyring"`        // it has a session keyring of its own
+	Poststop    []specs.Hook      `json:"poststop,omitempty"`
+}
+
+// container is one below the root.
+type container struct {
+	dir string
+	state
+}
+
+// checkID refuses what cannot be a directory's name, or would hide.
+func checkID(id string) error {
+	ok := id != "" && len(id) <= longestID && id[0] != '.'
+	for _, c := range id {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("_+-.", c))
+	}
+	if !ok {
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "container id %q: want letters, digits, _ + - and .", id)
+	}
+	return nil
+}
+
+// load finds a container.
+func load(g *globals, id string) (*container, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	c := &container{dir: filepath.Join(g.root, id)}
+	text, err := os.ReadFile(filepath.Join(c.dir, stateFile))
+	if errors.Is(err, os.ErrNotExist) {
+		if _, dirErr := os.Lstat(c.dir); dirErr == nil { // it is just being made, or that broke off
+			c.state = state{Version: specs.Version, ID: id}
+			return c, nil
+		}
+		return nil, errclass.Errorf(errdefs.ErrNotFound, "container %q does not exist", id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read state of %s: %w", id, err)
+	}
+	if err := json.Unmarshal(text, &c.state); err != nil {
+		return nil, errclass.Errorf(errdefs.ErrDataLoss, "read state of %s: %w", id, err)
+	}
+	return c, nil
+}
+
+// save writes the state whole.
+func (c *container) save() error {
+	text, err := json.Marshal(&c.state)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(c.dir, stateFile)
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+// lock keeps others from changing the container, until the file is closed. wait
+// says whether to wait for who does.
+func (c *container) lock(wait bool) (*os.File, error) {
+	d, err := os.Open(c.dir)
+	if err != nil {
+		return nil, errclass.Errorf(errdefs.ErrNotFound, "container %q does not exist", filepath.Base(c.dir))
+	}
+	how := unix.LOCK_EX
+	if !wait {
+		how |= unix.LOCK_NB
+	}
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Flock(int(d.Fd()), how)
+	}
+	if err != nil {
+		d.Close()
+		return nil, errclass.Errorf(errdefs.ErrFailedPrecondition, "container %s is being changed by another command", c.ID)
+	}
+	return d, nil
+}
+
+// open loads a container and locks it. What another command was doing to it is
+// waited for.
+func open(g *globals, id string) (*container, *os.File, error) {
+	c, err := load(g, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	lock, err := c.lock(true)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c, err = load(g, id); err != nil { // as it is now
+		lock.Close()
+		return nil, nil, err
+	}
+	return c, lock, nil
+}
+
+// status says how far the container is. pid is 0 where it does not run.
+func (c *container) status() (specs.ContainerState, int) {
+	if c.Init.PID == 0 {
+		if lock, err := c.lock(false); err == nil {
+			lock.Close()
+			return specs.StateStopped, 0 // its creation broke off
+		}
+		return specs.StateCreating, 0
+	}
+	if !c.Init.alive() {
+		return specs.StateStopped, 0
+	}
+	if _, err := os.Lstat(filepath.Join(c.dir, gateName)); err == nil {
+		lock, err := c.lock(false)
+		if err != nil {
+			return specs.StateCreating, c.Init.PID // who makes it holds the lock
+		}
+		lock.Close()
+		return specs.StateCreated, c.Init.PID
+	}
+	if group, err := c.group(); err == nil {
+		defer group.Close()
+		if frozen, err := group.Frozen(); err == nil && frozen {
+			return statusPaused, c.Init.PID
+		}
+	}
+	return specs.StateRunning, c.Init.PID
+}
+
+// group opens the container's cgroup.
+func (c *container) group() (*cgroup.Group, error) {
+	if len(c.Cgroup) == 0 {
+		return nil, errclass.Errorf(errdefs.ErrNotFound, "container %s has no cgroup", c.ID)
+	}
+	tree, err := cgroup.ReadTree()
+	if err != nil {
+		return nil, err
+	}
+	return tree.Open(c.Cgroup)
+}
+
+// config reads the specification that the container was made from.
+func (c *container) config() (*bundle, error) {
+	return readConfig(filepath.Join(c.dir, configFile), c.Bundle)
+}
+
+// specState is the state as hooks and callers get it.
+func (c *container) specState(status specs.ContainerState, pid int) specs.State {
+	return specs.State{Version: specs.Version, ID: c.ID, Status: status, Pid: pid, Bundle: c.Bundle, Annotations: c.Annotations}
+}
