@@ -37,14 +37,18 @@ type native struct {
 	filters    *seccomp.Cache
 	warnings   []string
 
-	mu      sync.Mutex                // guards what follows, and in runs what says so
-	warm    []*plan.Warm              // shims that wait for a start
-	warming int                       // those being executed
-	parents map[string]*cgroup.Parent // cgroups that containers asked to be put in, by path
-	closed  bool                      // no more of them
-	runs    map[execdriver.Key]*run
-	ended   []*run        // in the order in which their ends were seen
-	news    chan struct{} // closed and replaced when ended grows
+	mu       sync.Mutex                // guards what follows, and in runs what says so
+	warm     []*plan.Warm              // shims that wait for a start
+	warming  int                       // those being executed
+	parents  map[string]*cgroup.Parent // cgroups that containers asked to be put in, by path
+	closed   bool                      // no more of them
+	runs     map[execdriver.Key]*run
+	ended    []*run        // in the order in which their ends were seen
+	news     chan struct{} // closed and replaced when ended grows
+	watching bool          // memory of all runs
+	oomNews  chan struct{} // closed and replaced when a run's count rises
+
+	meters meters
 }
 
 // New makes the driver, and finds the runs of an earlier instance again.
@@ -66,7 +70,8 @@ func New(cfg driver.Config) (execdriver.Driver, error) {
 
 // open prepares everything that starts have in common.
 func open(cfg driver.Config) (*native, error) {
-	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, parents: map[string]*cgroup.Parent{}, news: make(chan struct{})}
+	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, parents: map[string]*cgroup.Parent{}, news: make(chan struct{}), oomNews: make(chan struct{})}
+	d.meters.open = map[*run]*cgroup.Meter{}
 	for _, dir := range []string{cfg.Root, cfg.Run} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
@@ -112,6 +117,7 @@ func open(cfg driver.Config) (*native, error) {
 // close lets go of what is open. Runs go on.
 func (d *native) close() {
 	d.coolDown()
+	d.closeMeters()
 	for _, p := range []*cgroup.Parent{d.containers, d.shims} {
 		if p != nil {
 			p.Close()

@@ -68,5 +68,7 @@ func (d *native) hasController(name string) bool { return slices.Contains(d.tree
 
 // abilities are those beyond execdriver.Driver.
 func abilities() []string {
-	return []string{execdriver.AbilityExec, execdriver.AbilityFreeze, execdriver.AbilityUpdate}
+	return []string{
+		execdriver.AbilityExec, execdriver.AbilityFreeze, execdriver.AbilityUpdate, execdriver.AbilityMeter, execdriver.AbilityOOM,
+	}
 }

@@ -39,6 +39,7 @@ type run struct {
 	shim    *os.File // pidfd of the shim; nil if it is gone
 	pidfd   *os.File // of the container's first process
 	end     execdriver.Exit
+	oom     execdriver.OOM     // Count is 0 as long as nothing was killed
 	giveUp  context.CancelFunc // of the start that this instance carries out; nil for an earlier one's
 }
 
@@ -124,6 +125,7 @@ func (d *native) becomeRunning(r *run, pid int) {
 	r.state, r.pidfd = running, pidfd
 	r.started = execdriver.Started{PID: pid, Log: r.log}
 	close(r.ready)
+	d.watchLater(r)
 }
 
 // becomeBroken notes that a start failed while no driver waited for it.

@@ -14,6 +14,7 @@ import (
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
+	"github.com/gantryd/gantry/sdk/netdriver"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,20 +54,21 @@ func (i intent) key() execdriver.Key {
 
 // setting is what a start has settled for everything that joins its run later.
 type setting struct {
-	Security   execdriver.Security   `json:"security,omitzero"`
-	Namespaces execdriver.Namespaces `json:"namespaces,omitzero"`
-	IDMap      driver.IDMap          `json:"id_map,omitzero"`
-	Ulimits    []execdriver.Ulimit   `json:"ulimits,omitempty"`
-	OOMScore   int                   `json:"oom_score,omitempty"`
-	Hostname   string                `json:"hostname,omitempty"`
-	Parent     string                `json:"parent,omitempty"` // of the cgroup, where it is not the engine's
+	Security    execdriver.Security   `json:"security,omitzero"`
+	Namespaces  execdriver.Namespaces `json:"namespaces,omitzero"`
+	IDMap       driver.IDMap          `json:"id_map,omitzero"`
+	Ulimits     []execdriver.Ulimit   `json:"ulimits,omitempty"`
+	OOMScore    int                   `json:"oom_score,omitempty"`
+	Hostname    string                `json:"hostname,omitempty"`
+	HostNetwork bool                  `json:"host_network,omitempty"`
+	Parent      string                `json:"parent,omitempty"` // of the cgroup, where it is not the engine's
 }
 
 // settingOf is what a start settles.
 func settingOf(r execdriver.Start) setting {
 	return setting{
 		Security: r.Security, Namespaces: r.Namespaces, IDMap: r.IDMap, Ulimits: r.Process.Ulimits,
-		OOMScore: r.Process.OOMScore, Hostname: r.Hostname, Parent: r.Resources.CgroupParent,
+		OOMScore: r.Process.OOMScore, Hostname: r.Hostname, Parent: r.Resources.CgroupParent, HostNetwork: r.Network.Mode == netdriver.NamespaceHost,
 	}
 }
 

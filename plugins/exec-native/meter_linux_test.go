@@ -1,0 +1,123 @@
+package execnative
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/sdk/execdriver"
+)
+
+func TestStats(t *testing.T) {
+	b := newBench(t)
+	r, _ := b.idle(func(r *execdriver.Start) {
+		r.Process.Args[2] = "dd if=/dev/zero of=/dev/shm/f bs=1M count=20 2>/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo up; sleep 1000; true"
+		r.Resources = execdriver.Resources{MemoryBytes: 200 << 20, PidsLimit: 30}
+	})
+	b.eventually("it has worked", func() bool { return b.output(b.d.runs[r.Key].log) == "up\n" })
+	gone := execdriver.Key{Container: "gone", Run: 1}
+	for range 2 { // opened, then kept open
+		began := time.Now()
+		all, err := b.d.Stats(context.Background(), []execdriver.Key{gone, r.Key})
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%+v %v", all, err)
+		}
+		s := all[0]
+		if s.Key != r.Key || s.Time.Before(began) || s.CPU <= 0 || s.CPUUser <= 0 || s.CPUs < 1 || s.MemoryBytes < 20<<20 || s.MemoryMax < s.MemoryBytes ||
+			s.MemoryLimit != 200<<20 || s.Pids != 2 || s.PidsLimit != 30 || s.OOMKills != 0 || len(s.Interfaces) != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	// The files are let go of.
+	b.d.closeMeters()
+	if n := len(b.d.meters.open); n != 0 {
+		t.Errorf("%d meters are open", n)
+	}
+}
+
+func TestProcesses(t *testing.T) {
+	b := newBench(t)
+	r, s := b.idle(nil)
+	x := execRequest(r.Key, "sleep 1001")
+	x.Process.User, x.Process.TTY, x.Stdio.WaitAttach = "4711", true, false
+	got, err := b.d.Exec(context.Background(), x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tasks, err := b.d.Processes(context.Background(), r.Key)
+	if err != nil || len(tasks) != 3 {
+		t.Fatalf("%+v %v", tasks, err)
+	}
+	find := func(pid int) execdriver.Task {
+		i := slices.IndexFunc(tasks, func(t execdriver.Task) bool { return t.PID == pid })
+		if i < 0 {
+			t.Fatalf("no process %d in %+v", pid, tasks)
+		}
+		return tasks[i]
+	}
+	first, exec := find(s.PID), find(got.PID)
+	if first.User != "root" || first.TTY != "?" || first.Name != "sh" || len(first.Args) != 3 || first.RSS <= 0 || time.Since(first.Started) > time.Minute || time.Since(first.Started) < 0 {
+		t.Errorf("first process: %+v", first)
+	}
+	if exec.User != "4711" || exec.UID != 4711 || exec.TTY != "pts/0" || !slices.Equal(exec.Args, []string{"sleep", "1001"}) && exec.Args[0] != "/bin/sh" {
+		t.Errorf("exec: %+v", exec)
+	}
+	if _, err := b.d.Processes(context.Background(), execdriver.Key{Container: "gone", Run: 1}); !errdefs.IsNotFound(err) {
+		t.Errorf("of a run that is not: %v", err)
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	boot := time.Unix(1000, 0)
+	got, ok := parseStat("42 (a) b (c) S 7 42 42 34818 42 0 0 0 0 0 150 50 0 0 20 0 1 0 200 0 3 0", boot)
+	want := execdriver.Task{Name: "a) b (c", PPID: 7, TTY: "pts/2", CPU: 2 * time.Second, Started: boot.Add(2 * time.Second), RSS: 3 * int64(os.Getpagesize())}
+	if !ok || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for _, text := range []string{"", "42", "42 (a", "42 (a) S 1"} {
+		if _, ok := parseStat(text, boot); ok {
+			t.Errorf("%q was read", text)
+		}
+	}
+}
+
+// TestOOMs of a container that goes on.
+func TestOOMs(t *testing.T) {
+	b := newBench(t)
+	r := b.request("while :; do sleep 0.05; (dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null); done")
+	r.Resources.MemoryBytes, r.Resources.MemorySwapBytes = 32<<20, 32<<20
+	if _, err := b.d.Start(context.Background(), r); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	enough := errors.New("enough")
+	var last uint64
+	err := b.d.OOMs(ctx, func(o execdriver.OOM) error {
+		if o.Key != r.Key || o.Count <= last || o.Time.IsZero() {
+			t.Errorf("told %+v after %d", o, last)
+		}
+		if last = o.Count; last > 1 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("%v after %d", err, last)
+	}
+	// Whoever asks later hears it first.
+	err = b.d.OOMs(ctx, func(o execdriver.OOM) error {
+		if o.Count < last {
+			t.Errorf("at first %+v", o)
+		}
+		return enough
+	})
+	if !errors.Is(err, enough) {
+		t.Error(err)
+	}
+}
