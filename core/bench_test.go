@@ -20,6 +20,7 @@ type lives struct {
 
 func newLives(tb testing.TB, keep func(Event)) *lives {
 	l := &lives{tb: tb, s: NewState(), w: newWorld(tb), clock: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), keep: keep}
+	l.w.exited = func(id ContainerID) bool { return l.s.Containers[id].over() }
 	l.w.images = []LoadedImage{loaded("a")}
 	l.send(startEngine("boot-1"), "")
 	l.job(&LoadImage{Archive: "/archive"})

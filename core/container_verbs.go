@@ -46,23 +46,35 @@ func (c *Container) rootfsVerb() string {
 			return "release"
 		}
 	case Held:
-		if c.Want == Removed && c.Process.State == Absent {
+		if c.Want == Removed && c.over() {
 			return "release"
 		}
 	}
 	return ""
 }
 
+// over reports whether no process of a run is left: nothing runs, or its end is
+// known. Exec drivers end all of a run before they tell its end, so that what it
+// has used can be given back beside what is left of the run itself.
+func (c *Container) over() bool {
+	return c.Process.State == Absent || c.Process.State == Held && c.Process.Exited
+}
+
 func (c *Container) netVerb(i int) string {
 	n := &c.Nets[i]
-	switch {
-	case c.Process.State != Absent:
-	case n.State == Absent:
-		if c.climbing() && c.placed() {
+	switch idle := c.Process.State == Absent; n.State {
+	case Absent:
+		if idle && c.climbing() && c.placed() {
 			return "attach"
 		}
-	case n.State == Unsure || c.Want != Running || !c.placed():
-		return "detach"
+	case Unsure:
+		if idle {
+			return "detach"
+		}
+	case Held:
+		if c.over() && (c.Want != Running || !c.placed()) {
+			return "detach"
+		}
 	}
 	return ""
 }

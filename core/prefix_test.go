@@ -32,6 +32,7 @@ func stories(t *testing.T) map[string]*script {
 func resume(t *testing.T, from *script, n int) *engine {
 	e := &engine{t: t, s: NewState(), clock: from.clock, jobs: from.jobs + 1000, world: newWorld(t)}
 	e.images = from.images
+	e.knowExits()
 	for _, ev := range from.log[:n] {
 		e.s.Apply(ev)
 		e.log = append(e.log, ev)

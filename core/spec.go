@@ -265,12 +265,11 @@ func fill[T comparable](field *T, value T) {
 	}
 }
 
-// targets are the mount points that the specification needs. Whether a bind is a
-// file the exec driver knows, who opens it.
+// targets are the mount points that the specification needs.
 func (sp *Spec) targets() []Target {
 	var targets []Target
 	for _, m := range sp.Mounts {
-		targets = append(targets, Target{Path: m.Target})
+		targets = append(targets, Target{Path: m.Target, Source: m.Source})
 	}
 	return targets
 }

@@ -59,8 +59,9 @@ type Endpoint struct {
 // Target is a mount point that must exist in a root filesystem
 // (sdk/driver.Target).
 type Target struct {
-	Path string `json:"path"`
-	File bool   `json:"file,omitempty"`
+	Path   string `json:"path"`
+	File   bool   `json:"file,omitempty"`
+	Source string `json:"source,omitempty"` // host path of what is bound there: whoever makes the target looks whether it is a file
 }
 
 // IDMap maps a container's user namespace (sdk/driver.IDMap). The zero value is

@@ -17,13 +17,14 @@ type world struct {
 	held map[string]bool
 	// stubborn containers outlive SIGTERM.
 	stubborn map[ContainerID]bool
-	images   []LoadedImage        // what the next archive holds
-	stuck    map[ContainerID]bool // could not be thawed
-	ran      map[string]bool      // steps, by their names
+	images   []LoadedImage          // what the next archive holds
+	stuck    map[ContainerID]bool   // could not be thawed
+	exited   func(ContainerID) bool // its run has told its end
+	ran      map[string]bool        // steps, by their names
 }
 
 func newWorld(t testing.TB) *world {
-	return &world{t: t, held: map[string]bool{}, stubborn: map[ContainerID]bool{}, ran: map[string]bool{}, stuck: map[ContainerID]bool{}}
+	return &world{t: t, held: map[string]bool{}, stubborn: map[ContainerID]bool{}, ran: map[string]bool{}, stuck: map[ContainerID]bool{}, exited: func(ContainerID) bool { return false }}
 }
 
 // heldBy is what the state says is, or may be, held.
@@ -233,7 +234,16 @@ func (w *world) check(st Step) {
 			need("layer " + string(st.Parent))
 		}
 	case ReleaseRootfs:
-		w.alone(st.ID(), "process "+string(st.Container))
+		w.afterEnd(st.ID(), st.Container)
+	case DetachNetwork:
+		w.afterEnd(st.ID(), st.Container)
+	}
+}
+
+// afterEnd: what a run has used is given back when its end is known.
+func (w *world) afterEnd(id StepID, of ContainerID) {
+	if !w.exited(of) {
+		w.alone(id, "process "+string(of))
 	}
 }
 
@@ -274,10 +284,18 @@ type engine struct {
 
 func newEngine(t testing.TB) *engine {
 	e := &engine{t: t, s: NewState(), clock: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), world: newWorld(t)}
+	e.knowExits()
 	if _, err := e.send(startEngine("boot-1")); err != nil {
 		t.Fatal(err)
 	}
 	return e
+}
+
+func (e *engine) knowExits() {
+	e.exited = func(id ContainerID) bool {
+		c := e.s.Containers[id]
+		return c != nil && c.Process.State == Held && c.Process.Exited
+	}
 }
 
 func startEngine(boot string) *StartEngine {
