@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/internal/ask"
 	"github.com/gantryd/gantry/internal/query"
@@ -138,7 +139,7 @@ func (e *Engine) Stats(ctx context.Context, body []byte, open func() (send func(
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil && in.Once:
+		case err != nil && (in.Once || errdefs.IsNotImplemented(err)):
 			return err
 		case err == nil:
 			err = send(e.sampleFor(s, w, in.All))

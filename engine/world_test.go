@@ -24,6 +24,7 @@ type world struct {
 	log   eventlog.Log
 	keys  Keys
 	host  *fakeHost
+	asks  *fakeAsker
 	e     *Engine
 	now   time.Time
 	jobs  int
@@ -38,6 +39,7 @@ func newWorld(t *testing.T) *world {
 		t: t, log: eventlog.NewMem(), keys: MemKeys(), now: time.Now(),
 		pool: netip.MustParsePrefix("10.9.0.0/16"), bits: 24, boot: "boot-1",
 	}
+	w.asks = &fakeAsker{answers: make(map[string]func(bus.Ask) (any, error))}
 	w.host = &fakeHost{w: w, instances: make(map[string]string), hold: func(bus.Step) bool { return false }}
 	return w
 }
@@ -46,7 +48,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) open() *Engine {
 	w.t.Helper()
 	e, err := Open(Options{
-		Log: w.log, Hosts: w.host, Keys: w.keys, Version: "test", BootID: w.boot,
+		Log: w.log, Hosts: w.host, Asker: w.asks, Keys: w.keys, Version: "test", BootID: w.boot,
 		Begin:  Begin{Name: "test", Drivers: core.Choice{Graph: "overlay", Exec: "native", Image: "oci"}, Pool: w.pool, PoolBits: w.bits},
 		Now:    func() time.Time { return w.now },
 		Limits: w.limit,
@@ -294,7 +296,7 @@ func (w *world) atRest() {
 	}
 }
 
-// ask answers a query of the world's engine.
+// inquire answers a query of the world's engine.
 func inquire[Out any](w *world, name string, in any) (Out, error) {
 	var out Out
 	body, err := json.Marshal(in)
