@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -75,6 +76,11 @@ func SpawnInto(program string, group *os.File) (*Warm, error) {
 		return nil, err
 	}
 	defer null.Close()
+	// Between fork and exec descriptors are moved about, to numbers that may be
+	// the program's: it is named by this process's own table.
+	if fd, ok := strings.CutPrefix(program, "/proc/self/fd/"); ok {
+		program = fmt.Sprintf("/proc/%d/fd/%s", os.Getpid(), fd)
+	}
 	helper, err := os.StartProcess(program, []string{"gantry-shim"}, &os.ProcAttr{
 		Dir: "/", Env: []string{}, Files: []*os.File{null, null, null, theirs}, Sys: sys,
 	})
