@@ -15,7 +15,7 @@ import (
 func listContainers(s *core.State, in query.ListIn) (any, error) {
 	out := query.Containers{Seq: s.Seq, Containers: []query.Container{}}
 	for _, c := range s.Containers {
-		if in.All || c.Running() {
+		if in.All || c.Running() || c.Status() == "restarting" {
 			out.Containers = append(out.Containers, summary(s, c))
 		}
 	}
