@@ -28,20 +28,29 @@ func (h *fakeHost) socket(id core.ContainerID, run uint64, x core.ExecID) string
 
 func (h *fakeHost) logPath(id core.ContainerID) string { return h.w.path("root", string(id)+".log") }
 
-// fakeShim plays a container's run: a few programs, by the first word of the
-// command line.
+// launch says what is to run: a container's run, or an exec in it.
+type launch struct {
+	step      string
+	container core.ContainerID
+	run       uint64
+	exec      core.ExecID
+	args      []string
+	attach    bool
+}
+
+// fakeShim plays a program: a few are known, by the first word of the command line.
 type fakeShim struct {
-	args    []string
-	step    string
+	launch
 	cancel  context.CancelFunc
 	signals chan int
-	log     *os.File
+	log     *os.File // nil for an exec
 	offset  uint64
 
 	mu      sync.Mutex // guards client and what is written
 	client  net.Conn
 	clients chan net.Conn
 	input   chan []byte // closed at its end
+	sizes   chan stdio.Size
 }
 
 func (r *fakeShim) kill(sig int) {
@@ -51,10 +60,9 @@ func (r *fakeShim) kill(sig int) {
 	}
 }
 
-// start starts a program; with Attach it waits for the first client before.
-func (h *fakeHost) start(step string, st *core.StartProcess) (core.Result, error) {
-	args := st.Spec.Process.Args()
-	switch args[0] {
+// start starts a program; with attach it waits for the first client before.
+func (h *fakeHost) start(l launch) (core.Result, error) {
+	switch l.args[0] {
 	case "nosuch":
 		return core.Result{}, errclass.Errorf(errdefs.ErrNotFound, `exec: "nosuch": executable file not found in $PATH`)
 	case "noexec":
@@ -63,31 +71,32 @@ func (h *fakeHost) start(step string, st *core.StartProcess) (core.Result, error
 		return core.Result{}, errclass.Errorf(errdefs.ErrInternal, "the driver has a fault")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &fakeShim{args: args, step: step, cancel: cancel, signals: make(chan int, 16), clients: make(chan net.Conn, 1), input: make(chan []byte)}
+	r := &fakeShim{
+		launch: l, cancel: cancel, signals: make(chan int, 16), clients: make(chan net.Conn, 1), input: make(chan []byte),
+		sizes: make(chan stdio.Size, 16),
+	}
 	h.mu.Lock()
-	h.runs[st.Container] = r
+	h.runs[string(l.container)+string(l.exec)] = r
 	if h.ending {
 		r.kill(9)
 		cancel()
 	}
 	h.mu.Unlock()
-	if args[0] == "gated" { // its start takes until it is taken back
+	if l.args[0] == "gated" { // its start takes until it is taken back
 		<-ctx.Done()
 		return core.Result{}, errclass.Errorf(errdefs.ErrAborted, "taken back")
 	}
-	path := h.socket(st.Container, st.Run, "")
-	listener, err := net.Listen("unix", path)
+	listener, err := net.Listen("unix", h.socket(l.container, l.run, l.exec))
 	if err != nil {
 		return core.Result{}, err
 	}
 	h.wg.Go(func() { r.accept(listener) })
-	if r.log, err = os.OpenFile(h.logPath(st.Container), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
-		return core.Result{}, err
+	if l.exec == "" {
+		if err := r.openLog(h.logPath(l.container)); err != nil {
+			return core.Result{}, err
+		}
 	}
-	if info, err := r.log.Stat(); err == nil {
-		r.offset = uint64(info.Size()) // no true offset, but a growing one
-	}
-	if st.Attach && args[0] != "unattended" {
+	if l.attach && l.args[0] != "unattended" {
 		select {
 		case <-r.clients:
 		case <-ctx.Done():
@@ -95,18 +104,37 @@ func (h *fakeHost) start(step string, st *core.StartProcess) (core.Result, error
 		}
 	}
 	r.frame(stdio.State{State: stdio.StateRunning, PID: 42}.Frame())
-	h.wg.Go(func() {
-		code, sig := r.play()
-		r.frame(stdio.Exit{Code: code, Signal: sig, Time: time.Now()}.Frame())
-		_ = listener.Close() // and its file
-		h.report("exec", "native", "container.report-exit", core.ReportExit{Container: st.Container, Run: st.Run, Code: code, Signal: sig})
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.client != nil {
-			_ = r.client.Close() // it has everything
-		}
-	})
-	return core.Result{Started: &core.Started{PID: 42, Log: h.logPath(st.Container)}}, nil
+	h.wg.Go(func() { h.live(r, listener) })
+	started := &core.Started{PID: 42}
+	if l.exec == "" {
+		started.Log = h.logPath(l.container)
+	}
+	return core.Result{Started: started}, nil
+}
+
+// live plays a program to its end and tells it.
+func (h *fakeHost) live(r *fakeShim, listener net.Listener) {
+	code, sig := r.play()
+	r.frame(stdio.Exit{Code: code, Signal: sig, Time: time.Now()}.Frame())
+	_ = listener.Close() // and its file
+	h.report("exec", "native", "container.report-exit",
+		core.ReportExit{Container: r.container, Run: r.run, Exec: r.exec, Code: code, Signal: sig})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.client != nil {
+		_ = r.client.Close() // it has everything
+	}
+}
+
+func (r *fakeShim) openLog(path string) error {
+	var err error
+	if r.log, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+		return err
+	}
+	if info, err := r.log.Stat(); err == nil {
+		r.offset = uint64(info.Size()) // no true offset, but a growing one
+	}
+	return nil
 }
 
 // accept takes one client after the other and reads its input.
@@ -138,10 +166,26 @@ func (r *fakeShim) accept(l net.Listener) {
 					r.input <- bytes.Clone(f.Payload)
 				case f.Type == stdio.FrameStdinEOF:
 					close(r.input)
+				case f.Type == stdio.FrameDetach:
+					r.leave(c)
+				case f.Type == stdio.FrameResize:
+					if size, err := stdio.ParseSize(f.Payload); err == nil {
+						r.sizes <- size
+					}
 				}
 			}
 		}()
 	}
+}
+
+// leave lets a client go that has detached.
+func (r *fakeShim) leave(c net.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.client == c {
+		r.client = nil
+	}
+	_ = c.Close() // it wants no more
 }
 
 func (r *fakeShim) frame(f stdio.Frame) {
@@ -160,6 +204,9 @@ func (r *fakeShim) write(stream stdio.Stream, s string) {
 	}
 	for chunk := range slices.Chunk([]byte(s), stdio.MaxFrame) {
 		r.frame(stdio.Frame{Type: kind, Payload: chunk})
+		if r.log == nil {
+			continue
+		}
 		b := make([]byte, 28, 32+len(chunk)) // package stdio's record
 		le := binary.LittleEndian
 		copy(b, "GLR1")
@@ -191,6 +238,24 @@ func (r *fakeShim) play() (code, sig int) {
 	case "cat":
 		for p := range r.input {
 			r.write(stdio.Stdout, string(p))
+		}
+	case "keys": // what is typed comes back in capitals, q ends
+		for {
+			select {
+			case p := <-r.input:
+				r.write(stdio.Stdout, strings.ToUpper(string(p)))
+				if strings.Contains(string(p), "q") {
+					return 5, 0
+				}
+			case size := <-r.sizes:
+				r.write(stdio.Stdout, fmt.Sprintf("<%dx%d>", size.Rows, size.Cols))
+			case s := <-r.signals:
+				return 128 + s, s
+			}
+		}
+	case "fail-twice": // its restart policy has it run three times
+		if r.run < 3 {
+			code = 1
 		}
 	case "spew":
 		n, _ := strconv.Atoi(rest)

@@ -126,7 +126,7 @@ func newWorld(t *testing.T, dir string) *world {
 	must(err)
 	w.host = newFakeHost(w)
 	w.engine, err = engine.Open(engine.Options{
-		Log: w.journal, Hosts: w.host, Keys: engine.MemKeys(), Version: "test", BootID: "boot-1", Logger: slog.New(slog.DiscardHandler),
+		Log: w.journal, Hosts: w.host, Asker: w.host, Keys: engine.MemKeys(), Version: "test", BootID: "boot-1", Logger: slog.New(slog.DiscardHandler),
 		Begin: engine.Begin{
 			ID: id, Name: "test", Pool: netip.MustParsePrefix("10.9.0.0/16"), PoolBits: 24,
 			Drivers: core.Choice{Graph: "overlay", Exec: "native", Image: "oci"},
@@ -145,6 +145,8 @@ func newWorld(t *testing.T, dir string) *world {
 	}))
 	must(w.bus.ServeStreams(map[string]server.StreamHandler{
 		bus.OpUpload: server.Spool(w.path("root", "spool"), 1<<20), query.OpAttach: w.attach, query.OpLogs: w.logs,
+		query.OpTop: answer(w.engine.Top), query.OpDiff: answer(w.engine.Diff), query.OpStats: w.stats,
+		query.OpCopyOut: w.copying(true), query.OpCopyIn: w.copying(false),
 	}))
 	w.turning.Go(func() { _ = w.engine.Run(ctx) }) // its error would show in every script
 	return w
@@ -167,6 +169,7 @@ func (w *world) close() {
 func (w *world) paths() engine.Paths {
 	return engine.Paths{
 		Socket: func(id core.ContainerID, run uint64, x core.ExecID) string { return w.host.socket(id, run, x) },
+		Copy:   func(name string) string { return w.path("run", name) },
 		Log:    func(id core.ContainerID) string { return w.host.logPath(id) },
 	}
 }
@@ -191,15 +194,17 @@ type fakeHost struct {
 
 	mu        sync.Mutex // guards what follows
 	instances map[string]bool
-	runs      map[core.ContainerID]*fakeShim
-	ending    bool // what is started now ends at once
+	runs      map[string]*fakeShim // by container and exec
+	ending    bool                 // what is started now ends at once
+
+	files *fakeFiles
 
 	wg    sync.WaitGroup // of everything that it has begun
 	ended chan struct{}  // closed when the engine takes no more turns
 }
 
 func newFakeHost(w *world) *fakeHost {
-	return &fakeHost{w: w, instances: make(map[string]bool), runs: make(map[core.ContainerID]*fakeShim), ended: make(chan struct{})}
+	return &fakeHost{w: w, instances: make(map[string]bool), runs: make(map[string]*fakeShim), files: newFakeFiles(), ended: make(chan struct{})}
 }
 
 // Send runs a step on a goroutine.
@@ -282,14 +287,26 @@ func (h *fakeHost) run(s bus.Step) (core.Result, error) {
 	case *core.LoadArchive:
 		return loadArchive(st.Archive)
 	case *core.StartProcess:
-		return h.start(s.ID, st)
+		return h.start(launch{
+			step: s.ID, container: st.Container, run: st.Run, args: st.Spec.Process.Args(), attach: st.Attach,
+		})
+	case *core.StartExec:
+		return h.start(launch{
+			step: s.ID, container: st.Container, run: st.Run, exec: st.Exec, args: st.Spec.Args, attach: st.Attach,
+		})
 	case *core.SignalProcess:
 		h.mu.Lock()
-		r := h.runs[st.Container]
+		r := h.runs[string(st.Container)+string(st.Exec)]
 		h.mu.Unlock()
 		if r != nil {
 			r.kill(st.Signal)
 		}
+	case *core.UpdateResources:
+		if st.Resources.PidsLimit == 3 {
+			return core.Result{}, errclass.Errorf(errdefs.ErrInvalidArgument, "pids.max: 3: the kernel says no")
+		}
+	case *core.WatchHealth:
+		h.wg.Go(func() { h.probe(st) })
 	case *core.ReplaceDriver:
 		if !strings.HasPrefix(st.Path, "/good/") {
 			return core.Result{}, errclass.Errorf(errdefs.ErrFailedPrecondition, "the program %s does not answer the handshake", st.Path)
