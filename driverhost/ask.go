@@ -64,8 +64,18 @@ func (d *hosted) admit(a bus.Ask) (context.Context, error) {
 	return ctx, nil
 }
 
-// answer puts a question into the driver's words.
+// answer answers a question. One that a driver died over is put to the next
+// instance, once, unless bytes have gone by already.
 func (d *hosted) answer(ctx context.Context, a bus.Ask) (any, error) {
+	out, err := d.answerOnce(ctx, a)
+	if errdefs.IsUnavailable(err) && ctx.Err() == nil && a.Verb != ask.ExecCopyIn && a.Verb != ask.ExecCopyOut {
+		return d.answerOnce(ctx, a)
+	}
+	return out, err
+}
+
+// answerOnce puts a question into the driver's words.
+func (d *hosted) answerOnce(ctx context.Context, a bus.Ask) (any, error) {
 	p, err := d.instance(ctx, a.Path, d.host.patience.hold)
 	if err != nil {
 		return nil, err
@@ -99,7 +109,7 @@ func askOf[D, In, Out any](ctx context.Context, p *process, a bus.Ask, f func(co
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "read the question %s: %w", a.Verb, err)
 	}
 	out, err := f(ctx, drv, in)
-	if err != nil && p.dead() {
+	if errdefs.IsUnavailable(err) && p.died(again) {
 		err = errclass.Errorf(errdefs.ErrUnavailable, "the driver died while it answered (%s)", p.launch.how())
 	}
 	if err != nil && ctx.Err() != nil {

@@ -142,7 +142,14 @@ type fakeExec struct {
 	c driver.Config
 }
 
-func (d fakeExec) Info(context.Context) (driver.Info, error)   { return info(d.c, "fake") }
+func (d fakeExec) Info(context.Context) (driver.Info, error) {
+	i, err := info(d.c, "fake")
+	i.Abilities = []string{
+		execdriver.AbilityExec, execdriver.AbilityFreeze, execdriver.AbilityUpdate, execdriver.AbilityMeter,
+		execdriver.AbilityCopy, execdriver.AbilityUserNS, execdriver.AbilityOOM,
+	}
+	return i, err
+}
 func (d fakeExec) List(context.Context) ([]driver.Item, error) { return nil, nil }
 
 // Release forgets an exit.
@@ -155,6 +162,12 @@ func (d fakeExec) Exits(ctx context.Context, f func(execdriver.Exit) error) erro
 	told := map[string]bool{}
 	for ctx.Err() == nil {
 		entries, _ := os.ReadDir(filepath.Join(d.c.Root, "exits"))
+		if x, err := os.ReadFile(filepath.Join(d.c.Root, "exec-ends")); err == nil && !told["exec"] {
+			told["exec"] = true
+			if err := f(execdriver.Exit{Key: execdriver.Key{Container: "c", Run: 1, Exec: string(x)}, Code: 5}); err != nil {
+				return err
+			}
+		}
 		for _, e := range entries {
 			if told[e.Name()] {
 				continue

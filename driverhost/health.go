@@ -43,7 +43,6 @@ const (
 // costs its memory and its place in the heap: one goroutine with one timer serves
 // them all. What it knows ends with the host; the engine asks for the watch anew.
 type prober struct {
-	ctx   context.Context // of the host
 	probe func(context.Context, execdriver.Probe) (execdriver.Probed, error)
 	tell  func(context.Context, *core.ReportHealth) error
 	now   func() time.Time
@@ -54,7 +53,6 @@ type prober struct {
 	watches map[core.ContainerID]*watch // guarded by mu
 	due     dueHeap                     // those that wait for their time. Guarded by mu
 	running int                         // probes. Guarded by mu
-	going   bool                        // the goroutine is there. Guarded by mu
 }
 
 // watch is one container's. All but what it was made with is guarded by the
@@ -78,8 +76,8 @@ type watch struct {
 	ended  chan struct{} // closed when that has ended
 }
 
-func newProber(ctx context.Context) *prober {
-	return &prober{ctx: ctx, now: time.Now, poke: make(chan struct{}, 1), watches: make(map[core.ContainerID]*watch)}
+func newProber() *prober {
+	return &prober{now: time.Now, poke: make(chan struct{}, 1), watches: make(map[core.ContainerID]*watch)}
 }
 
 // watch takes a run's health over, in the place of an earlier run's. A watch that
@@ -97,10 +95,6 @@ func (p *prober) watch(w *watch) {
 	w.index = -1
 	p.watches[id] = w
 	p.schedule(w, p.now().Add(w.interval(p.now())))
-	if !p.going {
-		p.going = true
-		go p.run()
-	}
 }
 
 // unwatch ends a watch of the run or an earlier one.
@@ -180,14 +174,14 @@ func (p *prober) wake() {
 	}
 }
 
-// run begins probes when they are due, until the host ends.
-func (p *prober) run() {
+// run begins probes when they are due, until ctx ends.
+func (p *prober) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		timer.Reset(p.begin())
+		timer.Reset(p.begin(ctx))
 		select {
-		case <-p.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-timer.C:
 		case <-p.poke:
@@ -196,7 +190,7 @@ func (p *prober) run() {
 }
 
 // begin begins what is due, and tells how long the rest has time.
-func (p *prober) begin() time.Duration {
+func (p *prober) begin(ctx context.Context) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.due) > 0 && p.running < probesAtOnce {
@@ -206,15 +200,19 @@ func (p *prober) begin() time.Duration {
 		}
 		heap.Pop(&p.due)
 		p.running++
-		ctx, end := context.WithTimeout(p.ctx, w.timeout()+probeSlack)
+		limited, end := context.WithTimeout(ctx, w.timeout()+probeSlack)
 		w.end, w.ended = end, make(chan struct{})
-		go p.once(ctx, w)
+		go func() {
+			if report := p.once(limited, w); report != nil {
+				p.report(ctx, w, report)
+			}
+		}()
 	}
 	return time.Hour // whoever comes, or ends a probe, wakes
 }
 
-// once makes one probe.
-func (p *prober) once(ctx context.Context, w *watch) {
+// once makes one probe, and gives what there is to tell.
+func (p *prober) once(ctx context.Context, w *watch) *core.ReportHealth {
 	begun := p.now()
 	probed, err := p.probe(ctx, execdriver.Probe{Key: w.key, Process: w.process, Timeout: w.timeout(), Keep: outputKept})
 	p.mu.Lock()
@@ -238,12 +236,17 @@ func (p *prober) once(ctx context.Context, w *watch) {
 	}
 	p.wake()
 	p.mu.Unlock()
-	if report == nil || p.tell(p.ctx, report) != nil {
-		return // what was not taken is told after the next probe
+	return report
+}
+
+// report tells a change. What is not taken is told after the next probe.
+func (p *prober) report(ctx context.Context, w *watch, r *core.ReportHealth) {
+	if p.tell(ctx, r) != nil {
+		return
 	}
 	p.mu.Lock()
-	w.told = report.Status
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	w.told = r.Status
 }
 
 // counts reports whether an error is the container's: its probe could not be run

@@ -61,10 +61,11 @@ func (d *hosted) prober() *prober {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.health == nil {
-		d.health = newProber(d.host.ctx)
+		d.health = newProber()
 		d.health.probe, d.health.tell = d.probe, func(ctx context.Context, r *core.ReportHealth) error {
 			return d.report(ctx, "", r) // a change of health is no instance's
 		}
+		go d.health.run(d.host.ctx)
 	}
 	return d.health
 }
@@ -82,8 +83,8 @@ func (d *hosted) probe(ctx context.Context, r execdriver.Probe) (execdriver.Prob
 		return execdriver.Probed{}, errclass.Errorf(errdefs.ErrNotImplemented, "driver %s cannot probe", d.id)
 	}
 	probed, err := drv.Probe(ctx, r)
-	if err != nil && p.dead() {
-		err = unavailable(err)
+	if errdefs.IsUnavailable(err) {
+		p.died(again) // then the next probe finds another one
 	}
 	return probed, err
 }

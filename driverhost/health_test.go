@@ -30,7 +30,7 @@ type clinic struct {
 func newClinic(t *testing.T, answer func(execdriver.Probe) (execdriver.Probed, error)) *clinic {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	c := &clinic{prober: newProber(ctx), t: t, answer: answer}
+	c := &clinic{prober: newProber(), t: t, answer: answer}
 	c.probe = func(ctx context.Context, r execdriver.Probe) (execdriver.Probed, error) {
 		c.mu.Lock()
 		c.probes = append(c.probes, time.Now())
@@ -51,6 +51,7 @@ func newClinic(t *testing.T, answer func(execdriver.Probe) (execdriver.Probed, e
 		c.reports = append(c.reports, *r)
 		return nil
 	}
+	go c.run(ctx)
 	return c
 }
 

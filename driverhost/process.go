@@ -213,6 +213,17 @@ func (p *process) dead() bool {
 	}
 }
 
+// died reports whether the main process is gone, or goes within so long: the end of
+// a connection is seen before that of its process.
+func (p *process) died(within time.Duration) bool {
+	select {
+	case <-p.launch.ended:
+		return true
+	case <-time.After(within):
+		return false
+	}
+}
+
 // drain waits for the steps that run against the instance, for so long at most.
 func (p *process) drain(ctx context.Context, length time.Duration) {
 	idle := make(chan struct{})

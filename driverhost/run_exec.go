@@ -136,10 +136,10 @@ func (d *hosted) follow(p *process, what string, read func(context.Context) erro
 		if ctx.Err() != nil {
 			return
 		}
-		d.log.Warn("a stream of the driver broke off", "of", what, "error", err)
 		select {
 		case <-time.After(d.host.patience.backoff):
-		case <-ctx.Done():
+			d.log.Warn("a stream of the driver broke off", "of", what, "error", err)
+		case <-ctx.Done(): // with the driver, which is told elsewhere
 		}
 	}
 }

@@ -2,6 +2,7 @@ package driverhost
 
 import (
 	"context"
+	"os"
 	"slices"
 
 	"github.com/gantryd/gantry/core"
@@ -24,10 +25,20 @@ func targetsOf(asked []core.Target) []driver.Target {
 	var out []driver.Target
 	for _, t := range asked {
 		if !slices.ContainsFunc(mountPoints(), func(m driver.Target) bool { return m.Path == t.Path }) {
-			out = append(out, driver.Target(t))
+			out = append(out, driver.Target{Path: t.Path, File: t.File || isFile(t.Source)})
 		}
 	}
 	return out
+}
+
+// isFile reports whether a bind's source is something else than a directory: its
+// mount point must be, too. One that is not there is refused when it is mounted.
+func isFile(source string) bool {
+	if source == "" {
+		return false
+	}
+	info, err := os.Stat(source)
+	return err == nil && !info.IsDir()
 }
 
 func runGraph(ctx context.Context, d graphdriver.Driver, st core.Step, p driver.Progress) (core.Result, error) {
