@@ -47,12 +47,25 @@ func attributePart(p *plan.Plan, process *specs.Process, ownScore int) error {
 	return nil
 }
 
-// rlimitNumber is the kernel's number of a limit.
-func rlimitNumber(name string) (uint32, error) {
-	for i, n := range []string{
+// rlimitNames lists the limits by the kernel's number.
+func rlimitNames() []string {
+	return []string{
 		"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
 		"MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
-	} {
+	}
+}
+
+// rlimitName is a limit's name.
+func rlimitName(number uint32) string {
+	if names := rlimitNames(); int(number) < len(names) {
+		return "RLIMIT_" + names[number]
+	}
+	return "RLIMIT"
+}
+
+// rlimitNumber is the kernel's number of a limit.
+func rlimitNumber(name string) (uint32, error) {
+	for i, n := range rlimitNames() {
 		if name == "RLIMIT_"+n {
 			return uint32(i), nil
 		}

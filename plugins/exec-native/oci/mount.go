@@ -226,19 +226,39 @@ type View struct {
 // Read is a FileReader. Links that lead from one mount into another are
 // followed inside the first only, which is what the image's author sees too.
 func (v View) Read(name string, limit int64) ([]byte, error) {
-	root, rest, whole := v.Root, name, false
+	root, rest := v.place(name)
+	if rest == "" {
+		return linux.ReadOpened(root, name, limit)
+	}
+	return linux.ReadInRoot(root, rest, limit)
+}
+
+// open opens a path without opening what it names.
+func (v View) open(name string) (*os.File, error) {
+	root, rest := v.place(name)
+	if rest == "" {
+		fd, err := unix.FcntlInt(root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+	return linux.OpenInRoot(root, rest, unix.O_PATH)
+}
+
+// place finds the mount that a path is on and the path below its root, which is
+// empty for the root itself.
+func (v View) place(name string) (root *os.File, rest string) {
+	root, rest = v.Root, name
 	for i, m := range v.Mounts { // later mounts cover earlier ones
 		if v.Opened[i].File == nil {
 			continue
 		}
 		if m.Destination == name {
-			root, whole = v.Opened[i].File, true
+			root, rest = v.Opened[i].File, ""
 		} else if below, ok := strings.CutPrefix(name, strings.TrimSuffix(m.Destination, "/")+"/"); ok {
-			root, rest, whole = v.Opened[i].File, path.Join("/", below), false
+			root, rest = v.Opened[i].File, path.Join("/", below)
 		}
 	}
-	if whole {
-		return linux.ReadOpened(root, name, limit)
-	}
-	return linux.ReadInRoot(root, rest, limit)
+	return root, rest
 }

@@ -197,6 +197,9 @@ func cgroupMounts(p *plan.Plan, m specs.Mount, o options, h Handles) error {
 // Of two nodes at one place the container's own, named later, is made.
 func deviceNodes(p *plan.Plan, s *specs.Spec, h Handles) error {
 	devices := append(DefaultDevices(), s.Linux.Devices...)
+	// The pty multiplexer is that of the container's own devpts, whatever was
+	// taken over from the host's /dev.
+	devices = slices.DeleteFunc(devices, func(d specs.LinuxDevice) bool { return d.Path == "/dev/ptmx" })
 	for i, d := range devices {
 		if slices.ContainsFunc(devices[i+1:], func(later specs.LinuxDevice) bool { return later.Path == d.Path }) || h.Kept[d.Path] {
 			continue

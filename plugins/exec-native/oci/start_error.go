@@ -40,9 +40,9 @@ func StartError(err error, s *specs.Spec, p *plan.Plan, root *os.File) error {
 		if errors.Is(err, unix.EACCES) {
 			return errclass.Errorf(errdefs.ErrPermissionDenied, "chdir to %q: %w", s.Process.Cwd, failed.Report.Errno)
 		}
-		return fmt.Errorf("chdir to %q: %w: %w", s.Process.Cwd, failed.Report.Errno, class)
+		return errclass.Errorf(class, "chdir to %q: %w", s.Process.Cwd, failed.Report.Errno)
 	}
-	return fmt.Errorf("start container: %s%w: %w", subject(p, failed.Report), err, classOf(failed.Report.Errno))
+	return errclass.Errorf(classOf(failed.Report.Errno), "start container: %s%w", subject(p, failed.Report), err)
 }
 
 // subject names what the failed operation was about.
@@ -67,8 +67,32 @@ func subject(p *plan.Plan, r plan.Report) string {
 		return op.Path + ": "
 	case plan.Sysctl:
 		return op.Path + ": "
+	case plan.Rlimit:
+		return fmt.Sprintf("%s %d:%d: ", rlimitName(op.Resource), op.Soft, op.Hard)
+	case plan.ProcWrite:
+		return fmt.Sprintf("%s %q: ", op.Name, op.Data)
+	case plan.Hook:
+		return op.Path + ": "
+	case plan.Label:
+		return fmt.Sprintf("%s %q: ", op.Attr, op.Value)
+	case plan.Join:
+		return namespaceWords(op.Flags) + ": "
 	}
 	return ""
+}
+
+// namespaceWords names the namespaces of some flags.
+func namespaceWords(flags uint32) string {
+	var out []string
+	for _, t := range []specs.LinuxNamespaceType{
+		specs.CgroupNamespace, specs.IPCNamespace, specs.MountNamespace, specs.NetworkNamespace, specs.PIDNamespace,
+		specs.TimeNamespace, specs.UserNamespace, specs.UTSNamespace,
+	} {
+		if flag, _ := NamespaceFlag(t); uint32(flag)&flags != 0 {
+			out = append(out, string(t))
+		}
+	}
+	return "namespace " + strings.Join(out, ", ")
 }
 
 // classOf is the class of an errno that no better rule knows.

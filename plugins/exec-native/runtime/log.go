@@ -57,6 +57,10 @@ func (l *logger) line(level, msg string) {
 		fmt.Fprintf(w, "time=%q level=%s msg=%q\n", now.Format(time.RFC3339), level, msg)
 		return
 	}
+	if level == "error" {
+		fmt.Fprintf(w, "gantry-oci: %s\n", msg)
+		return
+	}
 	fmt.Fprintf(w, "gantry-oci: %s: %s\n", level, msg)
 }
 

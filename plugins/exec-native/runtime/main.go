@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 )
 
 // Exit codes of the program itself, as runc's.
@@ -15,6 +16,9 @@ const (
 	exitFailed = 1
 	exitUsage  = 1
 )
+
+// heapLimit is from where on garbage is collected after all, in bytes.
+const heapLimit = 64 << 20
 
 // globals are the flags that stand before the command.
 type globals struct {
@@ -61,11 +65,11 @@ func Main(version string, args []string) int {
 	g := &globals{version: version, self: filepath.Base(args[0])}
 	fs := newFlags(g.self)
 	var logFile, logFormat string
-	var debug, showVersion bool
+	var verbose, showVersion bool
 	fs.StringVar(&g.root, "root", defaultRoot(), "directory of the containers' state; on a tmpfs")
 	fs.StringVar(&logFile, "log", "", "file for errors and warnings; standard error without it")
 	fs.StringVar(&logFormat, "log-format", "text", "text or json")
-	fs.BoolVar(&debug, "debug", false, "say more")
+	fs.BoolVar(&verbose, "debug", false, "say more")
 	fs.BoolVar(&g.systemd, "systemd-cgroup", false, "have systemd make the cgroups (slice:prefix:name)")
 	fs.StringVar(&g.rootless, "rootless", "auto", "true, false or auto: without the rights of root")
 	both(fs, "version", "v", func(n string) { fs.BoolVar(&showVersion, n, false, "show the version") })
@@ -74,7 +78,7 @@ func Main(version string, args []string) int {
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
-	g.log = &logger{json: logFormat == "json", debug: debug}
+	g.log = &logger{json: logFormat == "json", debug: verbose}
 	if err == nil && logFormat != "json" && logFormat != "text" {
 		err = fmt.Errorf("log format %q: want text or json", logFormat)
 	}
@@ -92,8 +96,12 @@ func Main(version string, args []string) int {
 	return dispatch(g, fs)
 }
 
-// dispatch finds the command and runs it.
+// dispatch finds the command and runs it. But for one that stays (run and exec in
+// the foreground, events) a command is over before a collection of garbage
+// would pay.
 func dispatch(g *globals, fs *flag.FlagSet) int {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(heapLimit)
 	if fs.NArg() == 0 || fs.Arg(0) == "help" {
 		usage(os.Stdout, g.self, fs)
 		return 0

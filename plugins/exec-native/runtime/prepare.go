@@ -140,12 +140,6 @@ func (c *creation) prepare() (err error) {
 	if err = errors.Join(f.err, err); err != nil {
 		return oci.Exhausted(err)
 	}
-	if c.h.Programs, err = oci.ProgramPaths(s.Process); err != nil {
-		return err
-	}
-	if len(c.h.Programs) == 0 {
-		return oci.NotInPath(s.Process.Args[0])
-	}
 	if !c.o.noKeyring {
 		c.h.Keyring = "_ses." + c.ID
 	}
@@ -202,7 +196,14 @@ func (c *creation) openRoot() error {
 		}
 		c.h.Mounts = append(c.h.Mounts, one)
 	}
-	return withHome(s.Process, oci.View{Root: root.File, Mounts: s.Mounts, Opened: mounts}.Read)
+	view := oci.View{Root: root.File, Mounts: s.Mounts, Opened: mounts}
+	if err := withHome(s.Process, view.Read); err != nil {
+		return err
+	}
+	if c.h.Programs, err = oci.ProgramPaths(s.Process); err != nil {
+		return err
+	}
+	return view.CheckPrograms(s.Process.Args[0], c.h.Programs)
 }
 
 // openNamespaces opens the namespaces that are joined.
