@@ -206,6 +206,7 @@ func TestJoinUserNamespace(t *testing.T) {
 // TestAbortOfFrozenJoiner: a joiner that hangs in a frozen cgroup keeps
 // neither driver nor shim.
 func TestAbortOfFrozenJoiner(t *testing.T) {
+	needs(t, "/sys/fs/cgroup/freezer/cgroup.procs")
 	dir := fmt.Sprintf("/sys/fs/cgroup/freezer/gantry-plan-test-%d", os.Getpid())
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ const (
 	sendPlan   = 2
 	sendGo     = 3 // monitor: Continue
 	sendAbort  = 4 // monitor: Abort
+	sendEarly  = 5
 	sendHeader = 16
 	// maxPiece bounds the plan's bytes in one message, below any sane
 	// net.core.wmem_default.

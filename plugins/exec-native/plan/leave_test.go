@@ -58,6 +58,9 @@ func (s *shim) leave() *shim {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	if os.Getenv("GANTRY_TEST_EARLY") != "" {
+		s.early(w, true)
+	}
 	s.conn, err = w.Leave(s.t.Context(), b, s.files)
 	for _, f := range s.files {
 		f.Close()

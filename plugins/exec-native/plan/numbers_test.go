@@ -50,7 +50,7 @@ func TestNumbersAreTheShims(t *testing.T) {
 		"CREATE_NONE": int64(CreateNone), "CREATE_DIR": int64(CreateDir), "CREATE_FILE": int64(CreateFile),
 		"PARAM_FLAG": int64(ParamFlag), "PARAM_STRING": int64(ParamString), "PARAM_FD": int64(ParamFD),
 		"SEND_MAGIC": sendMagic, "SEND_FILES": sendFiles, "SEND_PLAN": sendPlan, "SEND_GO": sendGo,
-		"SEND_ABORT": sendAbort, "SEND_HEADER": sendHeader, "MAX_PIECE": maxPiece, "MAX_PASSED": maxPassed,
+		"SEND_ABORT": sendAbort, "SEND_EARLY": sendEarly, "EARLY_LEAVE": earlyLeave, "EARLY_SHIM_CGROUP": earlyShimCgroup, "EARLY_CGROUP": earlyCgroup, "SEND_HEADER": sendHeader, "MAX_PIECE": maxPiece, "MAX_PASSED": maxPassed,
 		"REPORT_SHIM": int64(ReportShim), "REPORT_INIT": int64(ReportInit), "REPORT_SYNC": int64(ReportSync),
 		"REPORT_GATE": int64(ReportGate), "REPORT_RUNNING": int64(ReportRunning),
 		"REPORT_WARNING": int64(ReportWarning), "REPORT_ERROR": int64(ReportError),

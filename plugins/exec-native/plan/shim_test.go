@@ -149,7 +149,14 @@ func (s *shim) start() *shim {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.conn, err = Start(s.t.Context(), path, b, s.files)
+	w, err := Spawn(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if os.Getenv("GANTRY_TEST_EARLY") != "" { // of TestEarly
+		s.early(w, false)
+	}
+	s.conn, err = w.Start(s.t.Context(), b, s.files)
 	for _, f := range s.files {
 		if f != s.record {
 			f.Close()
@@ -159,6 +166,30 @@ func (s *shim) start() *shim {
 		s.t.Fatal(err)
 	}
 	return s
+}
+
+// early has the init made before the plan is sent, if that may be.
+func (s *shim) early(w *Warm, leave bool) {
+	s.t.Helper()
+	e := Early{Leave: leave}
+	for _, step := range s.Steps {
+		switch op := step.Op.(type) {
+		case ShimCgroup:
+			if op.Dir {
+				e.ShimCgroup = s.files[op.FD]
+			}
+		case Clone:
+			if e.Clone = op.Flags; op.Cgroup != NoFD {
+				e.Cgroup = s.files[op.Cgroup]
+			}
+		}
+		if step.Stage == StageJoin && leave {
+			return
+		}
+	}
+	if err := w.Early(e); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // next waits for one report.

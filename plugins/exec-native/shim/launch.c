@@ -236,35 +236,63 @@ static void close_theirs(struct init *in)
 		sys_close(in->sync);
 }
 
-void launch(const struct plan *plan, const int *files)
+/* The init by a clone of now: its pid, or a negative errno when all was
+ * reported. */
+static int make_init(struct init *in, const struct parts *has)
 {
-	struct init in = { .plan = plan, .files = files, .std = { -1, -1, -1 }, .console = -1,
-			   .root = -1, .proc = -1, .mask_dir = -1, .parent = -1, .held = -1 };
+	int pair[2];
+	int r = (int)SYS4(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
+
+	if (r < 0) {
+		monitor_fail(STAGE_MONITOR, 0, 0, r);
+		return r;
+	}
+	M.sync = pair[0];
+	in->sync = pair[1];
+	if (has->joins)
+		return through_joiner(in, &has->clone);
+	r = clone_init(&has->clone, in->files, 0);
+	if (r == 0)
+		become_init(in);
+	if (r < 0)
+		monitor_fail(STAGE_CLONE, OP_CLONE, has->clone.index, r);
+	return r;
+}
+
+/* The same with the init that was made before the plan was there, which is
+ * given what it lacks. One that does not fit makes way for another. */
+static int take_early(struct init *in, const struct parts *has, struct early *e)
+{
+	int r;
+
+	if (has->joins || e->what & EARLY_LEAVE || !early_fits(e, &has->clone)) {
+		early_drop(e);
+		return make_init(in, has);
+	}
+	M.sync = e->sync;
+	r = early_hand_over(e, in->plan, in->files, in->std);
+	if (r == 0)
+		return e->pid;
+	monitor_fail(STAGE_CLONE, OP_CLONE, has->clone.index, r);
+	return r;
+}
+
+void launch(const struct plan *plan, const int *files, struct early *e)
+{
+	struct init in = { .plan = plan, .files = files, .sync = -1, .std = { -1, -1, -1 },
+			   .console = -1, .root = -1, .proc = -1, .mask_dir = -1, .parent = -1,
+			   .held = -1 };
 	struct parts has = { 0 };
 	struct report made = { .kind = REPORT_INIT };
-	int pair[2];
 	int r = make_streams(&in);
 
 	look_through(plan, &has);
 	in.must_wait = has.joins || has.parents;
 	in.labels = has.labels;
-	if (r >= 0)
-		r = (int)SYS4(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
-	if (r < 0) {
+	if (r < 0)
 		monitor_fail(STAGE_MONITOR, 0, 0, r);
-		return;
-	}
-	M.sync = pair[0];
-	in.sync = pair[1];
-	if (has.joins) {
-		r = through_joiner(&in, &has.clone);
-	} else {
-		r = clone_init(&has.clone, files, 0);
-		if (r == 0)
-			become_init(&in);
-		if (r < 0)
-			monitor_fail(STAGE_CLONE, OP_CLONE, has.clone.index, r);
-	}
+	else
+		r = e->pid ? take_early(&in, &has, e) : make_init(&in, &has);
 	close_theirs(&in);
 	if (r < 0)
 		return;

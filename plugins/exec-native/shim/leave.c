@@ -8,22 +8,15 @@
 
 enum { POINTLESS = 125, ORDER_MS = 10000 };
 
-struct order {
-	uint32_t magic;
-	uint16_t kind, zero;
-	uint32_t a, b;
-};
-_Static_assert(sizeof(struct order) == SEND_HEADER, "order");
-
-static void settings(struct init *in, const struct plan *plan, const int *files)
+void leave_settings(struct init *in)
 {
-	struct walk w = { .plan = plan, .at = PLAN_HEADER };
+	struct walk w = { .plan = in->plan, .at = PLAN_HEADER };
 	struct op op;
 
 	plan_next(&w, &op);
 	in->keep = op.leave.keep;
 	for (int i = 0; i < 3; i++)
-		in->std[i] = op.leave.std[i] == NO_FD ? -1 : files[op.leave.std[i]];
+		in->std[i] = op.leave.std[i] == NO_FD ? -1 : in->files[op.leave.std[i]];
 }
 
 /* Stage 1, in the helper. Where stage 3 follows, /proc must be the host's. */
@@ -58,42 +51,60 @@ static void help(struct init *in, int proc, int pid, int go)
 	sys_write(go, "g", 1);
 }
 
-void leave_main(const struct plan *plan, const int *files)
+/* The init, made now or before: its pid, or a negative errno. go is how it is
+ * told that stage 3 is done. */
+static int make_init(struct init *in, struct parts *has, struct early *e, int proc, int *go)
+{
+	int ends[2], pid, r;
+
+	if (e->pid) {
+		if (has->joins || !(e->what & EARLY_LEAVE) || !early_fits(e, &has->clone))
+			return -EINVAL;
+		*go = e->sync;
+		r = early_hand_over(e, in->plan, in->files, in->std);
+		return r < 0 ? r : e->pid;
+	}
+	if (has->parents) {
+		r = (int)SYS2(__NR_pipe2, ends, O_CLOEXEC);
+		if (r < 0)
+			return r;
+		in->held = ends[0];
+		*go = ends[1];
+	}
+	pid = clone_init(&has->clone, in->files, CLONE_PARENT);
+	if (pid)
+		return pid;
+	if (proc >= 0)
+		sys_close(proc);
+	if (*go >= 0)
+		sys_close(*go); /* so that the helper's death is an end of the pipe */
+	init_main(in);
+}
+
+void leave_main(const struct plan *plan, const int *files, struct early *e)
 {
 	struct init in = { .plan = plan, .files = files, .sync = CONTROL_FD, .console = -1, .root = -1,
 			   .proc = -1, .mask_dir = -1, .parent = -1, .held = -1, .leaving = 1 };
 	struct report made = { .kind = REPORT_INIT };
 	struct parts has = { 0 };
-	int go[2] = { -1, -1 }, proc = -1, r = 0;
+	int go = -1, proc = -1;
 
 	/* Whose end means that the program was executed. */
 	sys_fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC);
-	settings(&in, plan, files);
+	leave_settings(&in);
 	look_through(plan, &has);
 	in.labels = has.labels;
 	in.must_wait = has.parents != 0;
-	if (has.parents) {
+	if (has.parents)
 		proc = (int)sys_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-		r = (int)SYS2(__NR_pipe2, go, O_CLOEXEC);
-		in.held = go[0];
-	}
-	if (r < 0)
-		init_fail(&in, NULL, r);
 	if (has.joins)
 		join_first(&in);
-	made.pid = clone_init(&has.clone, files, CLONE_PARENT);
-	if (made.pid == 0) {
-		if (proc >= 0)
-			sys_close(proc);
-		if (go[1] >= 0)
-			sys_close(go[1]); /* so that the helper's death is an end of the pipe */
-		init_main(&in);
-	}
+	made.pid = make_init(&in, &has, e, proc, &go);
 	if (made.pid < 0)
 		init_fail(&in, &has.clone, made.pid);
 	report_send(CONTROL_FD, &made, -1);
 	if (has.parents)
-		help(&in, proc, made.pid, go[1]);
+		help(&in, proc, made.pid, go);
 	sys_exit(0);
 	__builtin_unreachable();
 }
@@ -101,7 +112,7 @@ void leave_main(const struct plan *plan, const int *files)
 /* The driver's order: go on, or not. Its end is the start's. */
 int leave_wait(struct init *in, const struct op *op)
 {
-	struct order o = { 0 };
+	struct message o = { 0 };
 	long n = sys_read(in->sync, &o, sizeof o);
 
 	if (n <= 0)
@@ -118,7 +129,7 @@ static int admit(int fd)
 {
 	struct pollfd says = { .fd = fd, .events = POLLIN };
 	struct __kernel_timespec patience = { ORDER_MS / 1000, 0 };
-	struct order o = { 0 };
+	struct message o = { 0 };
 
 	SYS5(__NR_ppoll, &says, 1, &patience, 0, 0);
 	return SYS6(__NR_recvfrom, fd, &o, sizeof o, MSG_DONTWAIT, 0, 0) == sizeof o &&

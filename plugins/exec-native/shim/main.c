@@ -10,79 +10,107 @@ struct incoming {
 	uint8_t *plan;
 	uint8_t *piece; /* unmapped before the fork: the monitor stays small */
 	uint32_t len, have, files;
+	struct early early;
 };
 
-struct message {
-	uint32_t magic;
-	uint16_t kind, zero;
-	uint32_t a, b;
-};
-_Static_assert(sizeof(struct message) == SEND_HEADER, "message");
-
-static int take_files(struct incoming *in, const struct message *head, const struct cmsghdr *c,
-		      size_t room)
+/* One message, and how many descriptors came with it into fds (MAX_PASSED). */
+int take_message(int fd, struct message *head, void *data, size_t room, long *n, int *fds)
 {
-	size_t n = 0;
+	static union {
+		struct cmsghdr head;
+		uint8_t room[sizeof(struct cmsghdr) + MAX_PASSED * sizeof(int) + 8];
+	} control;
+	struct iovec parts[2] = { { head, sizeof *head }, { data, room } };
+	struct msghdr m = { .msg_iov = parts, .msg_iovlen = room ? 2 : 1,
+			    .msg_control = &control, .msg_controllen = sizeof control };
+	const struct cmsghdr *c = &control.head;
+	int passed = 0;
 
-	if (room >= sizeof *c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-	    c->cmsg_len >= sizeof *c && c->cmsg_len <= room)
-		n = (c->cmsg_len - sizeof *c) / sizeof(int);
-	if (n != head->b || head->a != in->files || in->files + n > MAX_FILES)
+	do
+		*n = SYS3(__NR_recvmsg, fd, &m, MSG_CMSG_CLOEXEC);
+	while (*n == -EINTR);
+	if (*n == 0)
+		return -EPIPE;
+	if (*n < 0)
+		return (int)*n;
+	if (*n < (long)sizeof *head || head->magic != SEND_MAGIC ||
+	    (m.msg_flags & (MSG_CTRUNC | MSG_TRUNC)))
+		return -EPROTO;
+	*n -= (long)sizeof *head;
+	if (m.msg_controllen >= sizeof *c && c->cmsg_level == SOL_SOCKET &&
+	    c->cmsg_type == SCM_RIGHTS && c->cmsg_len >= sizeof *c && c->cmsg_len <= m.msg_controllen)
+		passed = (int)((c->cmsg_len - sizeof *c) / sizeof(int));
+	memcpy(fds, c + 1, (size_t)passed * sizeof(int));
+	return passed;
+}
+
+static int take_files(struct incoming *in, const struct message *head, const int *fds, int n)
+{
+	if ((uint32_t)n != head->b || head->a != in->files || in->files + (uint32_t)n > MAX_FILES)
 		return -EINVAL;
-	memcpy(files + in->files, c + 1, n * sizeof(int));
+	memcpy(files + in->files, fds, (size_t)n * sizeof(int));
 	in->files += (uint32_t)n;
 	return 0;
 }
 
 static int take_piece(struct incoming *in, const struct message *head, size_t n)
 {
-	if (!in->plan) {
+	if (!in->len) {
 		if (head->b < PLAN_HEADER || head->b > MAX_PLAN)
 			return -E2BIG;
-		in->plan = sys_mmap(head->b);
+		if (!in->early.mapped)
+			in->plan = sys_mmap(head->b);
 		if (sys_failed(in->plan))
 			return -ENOMEM;
 		in->len = head->b;
 	}
 	if (head->b != in->len || head->a != in->have || n > in->len - in->have)
 		return -EINVAL;
-	return 0;
+	memcpy(in->plan + in->have, in->piece, n);
+	in->have += (uint32_t)n;
+	return in->have == in->len;
+}
+
+/* The init is to be made before the plan is known, which it will find in
+ * memory shared with it. Of this the helper leaves the rest to the monitor. */
+static int begin_early(struct incoming *in, const struct message *head, const int *fds, int n)
+{
+	struct early *e = &in->early;
+	int at = 0;
+
+	if (e->mapped || in->len || in->files)
+		return -EPROTO;
+	e->flags = head->a;
+	e->what = head->b;
+	e->cgroups[0] = e->what & EARLY_SHIM_CGROUP && at < n ? fds[at++] : -1;
+	e->cgroups[1] = e->what & EARLY_CGROUP && at < n ? fds[at++] : -1;
+	if (at != n)
+		return -EINVAL;
+	in->plan = (void *)SYS6(__NR_mmap, 0, MAX_PLAN, PROT_READ | PROT_WRITE,
+				MAP_ANON_SHARED | MAP_NORESERVE, -1, 0);
+	if (sys_failed(in->plan))
+		return -ENOMEM;
+	e->mapped = MAX_PLAN;
+	return early_start(e, in->plan);
 }
 
 /* One message: 1 when the plan is whole, 0 when more must come. */
 static int receive(struct incoming *in)
 {
-	static union {
-		struct cmsghdr head;
-		uint8_t room[sizeof(struct cmsghdr) + MAX_PASSED * sizeof(int) + 8];
-	} control;
+	static int fds[MAX_PASSED + 2];
 	struct message head;
-	struct iovec parts[2] = { { &head, sizeof head }, { in->piece, MAX_PIECE } };
-	struct msghdr m = { .msg_iov = parts, .msg_iovlen = 2,
-			    .msg_control = &control, .msg_controllen = sizeof control };
 	long n;
-	int r;
+	int passed = take_message(CONTROL_FD, &head, in->piece, MAX_PIECE, &n, fds);
 
-	do
-		n = SYS3(__NR_recvmsg, CONTROL_FD, &m, MSG_CMSG_CLOEXEC);
-	while (n == -EINTR);
-	if (n == 0)
-		return -EPIPE;
-	if (n < 0)
-		return (int)n;
-	if (n < (long)sizeof head || head.magic != SEND_MAGIC || (m.msg_flags & (MSG_CTRUNC | MSG_TRUNC)))
-		return -EPROTO;
-	n -= (long)sizeof head;
+	if (passed < 0)
+		return passed;
 	if (head.kind == SEND_FILES)
-		return take_files(in, &head, &control.head, m.msg_controllen);
-	if (head.kind != SEND_PLAN || m.msg_controllen)
+		return take_files(in, &head, fds, passed);
+	if (head.kind == SEND_EARLY)
+		return begin_early(in, &head, fds, passed);
+	if (head.kind != SEND_PLAN || passed)
 		return -EPROTO;
-	r = take_piece(in, &head, (size_t)n);
-	if (r < 0)
-		return r;
-	memcpy(in->plan + in->have, in->piece, (size_t)n);
-	in->have += (uint32_t)n;
-	return in->have == in->len;
+	return take_piece(in, &head, (size_t)n);
 }
 
 static int refuse(const struct refusal *why)
@@ -147,20 +175,28 @@ int shim_main(void)
 	if (r > 0)
 		r = plan_open(&plan, in.plan, in.len, in.files);
 	why.err = r;
+	if (r < 0 && in.early.mapped && !in.len)
+		why.kind = OP_CLONE; /* before there was a plan */
 	if (r == 0)
 		r = plan_check(&plan, &why);
 	if (r < 0)
 		return refuse(&why);
 	if (leaves(&plan))
-		leave_main(&plan, files);
+		leave_main(&plan, files, &in.early);
 	cgroup = shim_cgroup(&plan);
+	if (in.early.mapped) { /* we are the monitor */
+		why.err = -EINVAL;
+		if (cgroup >= 0 && !(in.early.what & EARLY_SHIM_CGROUP))
+			return refuse(&why);
+		monitor_main(&plan, files, &in.early);
+	}
 	if (cgroup >= 0) {
 		args.flags = CLONE_INTO_CGROUP;
 		args.cgroup = (unsigned)cgroup;
 	}
 	pid = SYS2(__NR_clone3, &args, sizeof args);
 	if (pid == 0)
-		monitor_main(&plan, files);
+		monitor_main(&plan, files, &in.early);
 	if (pid < 0) {
 		why = (struct refusal){ .err = (int)pid };
 		return refuse(&why);

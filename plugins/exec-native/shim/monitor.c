@@ -132,15 +132,9 @@ static void init_says(void)
 	}
 }
 
-struct order {
-	uint32_t magic;
-	uint16_t kind, zero;
-	uint32_t a, b;
-};
-
 void driver_says(void)
 {
-	struct order o = { 0 };
+	struct message o = { 0 };
 	long n = SYS6(__NR_recvfrom, M.control, &o, sizeof o, MSG_DONTWAIT, 0, 0);
 	int starting = M.phase < PHASE_RUNNING;
 
@@ -327,7 +321,7 @@ static void close_files(const struct plan *plan, const int *files)
 	}
 }
 
-void monitor_main(const struct plan *plan, const int *files)
+void monitor_main(const struct plan *plan, const int *files, struct early *e)
 {
 	struct report up = { .kind = REPORT_SHIM };
 	struct op op = { 0 };
@@ -339,7 +333,8 @@ void monitor_main(const struct plan *plan, const int *files)
 	M.out[1].index = 1;
 	for (int i = 0; i < MAX_CLIENTS; i++)
 		M.clients[i].fd = -1;
-	SYS0(__NR_setsid);
+	if (!e->mapped)
+		SYS0(__NR_setsid);
 	ignore_signals(1);
 	up.pid = M.rec.shim_pid = (int)SYS0(__NR_getpid);
 	r = setup(plan, files, &op);
@@ -347,10 +342,10 @@ void monitor_main(const struct plan *plan, const int *files)
 		monitor_fail(op.stage, op.kind, op.index, r);
 	} else {
 		report_to_driver(&up);
-		launch(plan, files);
+		launch(plan, files, e);
 		close_files(plan, files);
 	}
-	SYS2(__NR_munmap, plan->p, plan->len);
+	SYS2(__NR_munmap, plan->p, e->mapped ? e->mapped : plan->len);
 	loop();
 	sys_exit(0);
 	__builtin_unreachable();

@@ -138,7 +138,7 @@ void report_to_driver(struct report *r);
 void driver_says(void);
 
 /* launch.c: makes the init; monitor_fail when that fails. */
-void launch(const struct plan *plan, const int *files);
+void launch(const struct plan *plan, const int *files, struct early *e);
 int setup(const struct plan *plan, const int *files, struct op *op);
 
 /* ending.c */

@@ -6,7 +6,6 @@
  */
 #include "monitor.h"
 
-#define MAP_ANON_SHARED 0x21
 #define MIN_ENTRY 24u
 #define ROOM_MS 5
 

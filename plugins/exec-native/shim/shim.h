@@ -23,6 +23,7 @@ enum {
 	SEND_PLAN = 2,
 	SEND_GO = 3,
 	SEND_ABORT = 4,
+	SEND_EARLY = 5,
 	SEND_HEADER = 16,
 	MAX_PIECE = 32768,
 	MAX_PASSED = 253,
@@ -84,8 +85,37 @@ _Static_assert(sizeof(struct record) == RECORD_SIZE, "record");
 uint32_t crc32(const void *p, size_t n);
 size_t put_number(char *to, uint64_t v);
 
+/* What a message begins with. */
+struct message {
+	uint32_t magic;
+	uint16_t kind, zero;
+	uint32_t a, b;
+};
+_Static_assert(sizeof(struct message) == SEND_HEADER, "message");
+
+/* Bits of an early message's b. */
+enum early_flag { EARLY_LEAVE = 1, EARLY_SHIM_CGROUP = 2, EARLY_CGROUP = 4 };
+
+/* An init that was made before the plan was there (early.c). */
+struct early {
+	uint32_t flags; /* of its clone */
+	uint32_t what;  /* EARLY_... */
+	int cgroups[2]; /* of the shims and of the container; -1 */
+	int pid;        /* 0: there is none */
+	int sync;       /* to it */
+	size_t mapped;  /* bytes of the memory shared with it; 0: never was one */
+};
+
 /* main.c */
 int shim_main(void);
+int take_message(int fd, struct message *head, void *data, size_t room, long *n, int *fds);
+
+/* early.c */
+int early_start(struct early *e, void *plan);
+int early_fits(const struct early *e, const struct op *clone);
+int early_hand_over(const struct early *e, const struct plan *plan, const int *files,
+		    const int *std);
+void early_drop(struct early *e);
 
 /* report.c: never blocks; -errno when nobody is there. */
 int report_send(int fd, struct report *r, int pass);
@@ -121,7 +151,9 @@ struct parts {
 void look_through(const struct plan *plan, struct parts *has);
 
 /* leave.c */
-void leave_main(const struct plan *plan, const int *files) __attribute__((noreturn));
+void leave_main(const struct plan *plan, const int *files, struct early *e)
+	__attribute__((noreturn));
+void leave_settings(struct init *in);
 int leave_wait(struct init *in, const struct op *op);
 int op_start_gate(struct init *in, const struct op *op);
 
@@ -167,7 +199,8 @@ int attach_mount(int fd, int target);
 int make_fs(const char *type, struct blob *params, const int *files, uint64_t attrs);
 
 /* monitor.c */
-void monitor_main(const struct plan *plan, const int *files) __attribute__((noreturn));
+void monitor_main(const struct plan *plan, const int *files, struct early *e)
+	__attribute__((noreturn));
 void ignore_signals(int ignore);
 
 #endif

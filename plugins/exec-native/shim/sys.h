@@ -115,6 +115,8 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 #define S_IFCHR 0020000
 #endif
 #define MAP_ANON_PRIVATE 0x22
+#define MAP_ANON_SHARED 0x21
+#define MAP_NORESERVE 0x4000
 #define PROT_READ 1
 #define PROT_WRITE 2
 #define SECCOMP_SET_FILTER 1

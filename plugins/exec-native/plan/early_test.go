@@ -1,0 +1,119 @@
+package plan
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestEarly runs what others test with an init that was made before its plan.
+func TestEarly(t *testing.T) {
+	t.Setenv("GANTRY_TEST_EARLY", "1")
+	for _, c := range []struct {
+		name string
+		f    func(*testing.T)
+	}{
+		{"isolation", TestIsolation}, {"descriptors", TestDescriptors}, {"user namespace", TestUserNamespace},
+		{"cgroups v1", TestCgroupsV1}, {"cgroups v2", TestCgroupsV2}, {"join", TestJoin}, {"terminal", TestTerminal},
+		{"signal", TestExitBySignal}, {"failures", TestStartFailures}, {"gate", TestFailureTellsAttachedClient},
+		{"sync", TestContinueAtSync}, {"abort", TestAbortAtSync}, {"no driver", TestLivesOnWithoutDriver},
+		{"stdin", TestStdin}, {"hooks", TestHooks}, {"seccomp", TestSeccomp}, {"listener", TestListener},
+		{"leaving", TestLeaving}, {"leaving failures", TestLeavingFailures}, {"leaving users", TestLeavingUserNamespace},
+		{"start gate", TestStartGate}, {"creator dies", TestCreatorDies}, {"kept", TestKeptDescriptors},
+		{"leaving terminal", TestLeavingTerminal}, {"nothing at gate", TestNothingOpenAtGate},
+	} {
+		t.Run(c.name, c.f)
+	}
+}
+
+// TestEarlyWithoutPlan: an init that never gets a plan goes with the driver's
+// end of the socket.
+func TestEarlyWithoutPlan(t *testing.T) {
+	path, err := buildShim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, leave := range []bool{false, true} {
+		w, err := Spawn(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Early(Early{Clone: allNamespaces, Leave: leave}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Millisecond)
+		before := running(t, path)
+		if len(before) == 0 {
+			t.Error("nothing was made")
+		}
+		w.Close()
+		eventually(t, "all to be gone", func() bool {
+			return len(running(t, path)) == 0
+		})
+	}
+}
+
+// running lists the processes of a program, zombies left out.
+func running(t *testing.T, program string) []string {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, l := range links {
+		if to, _ := os.Readlink(l); to == program {
+			found = append(found, l)
+		}
+	}
+	return found
+}
+
+// TestEarlyThatDoesNotFit: with a monitor another init is made, without one the
+// plan is refused.
+func TestEarlyThatDoesNotFit(t *testing.T) {
+	path, err := buildShim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, leave := range []bool{false, true} {
+		var s *shim
+		if leave {
+			s, _ = newLeaving(t)
+		} else {
+			s = newShim(t, Monitor{}, 0)
+		}
+		s.host("/bin/true")
+		b, err := s.Encode(len(s.files))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := Spawn(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Early(Early{Clone: unix.CLONE_NEWNS, Leave: leave}); err != nil {
+			t.Fatal(err)
+		}
+		if leave {
+			s.conn, err = w.Leave(t.Context(), b, s.files)
+		} else {
+			s.conn, err = w.Start(t.Context(), b, s.files)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !leave {
+			s.until(ReportExited)
+			continue
+		}
+		if r := s.failure(); r.Op != KindClone || !errors.Is(r.Err(), syscall.EINVAL) {
+			t.Errorf("%+v", r)
+		}
+	}
+}
