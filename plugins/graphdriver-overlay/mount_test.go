@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/sdk/driver"
 )
 
@@ -36,26 +37,26 @@ func mountAndCall(m driver.Mount, root string, f func(root string) error) error 
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	fs, err := unix.Fsopen(m.Type, unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("fsopen: %w", err)
-	}
-	defer unix.Close(fs)
+	var lower, flags []string
+	var upper, work string
 	for _, o := range m.Options {
-		key, value, _ := strings.Cut(o, "=")
-		if err := unix.FsconfigSetString(fs, key, value); err != nil {
-			return fmt.Errorf("fsconfig %s: %w", o, err)
+		switch key, value, _ := strings.Cut(o, "="); key {
+		case "lowerdir+":
+			lower = append(lower, value)
+		case "upperdir":
+			upper = value
+		case "workdir":
+			work = value
+		default:
+			flags = append(flags, o)
 		}
 	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return fmt.Errorf("create: %w", err)
-	}
-	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	mnt, err := linux.MountOverlay(lower, upper, work, flags)
 	if err != nil {
-		return fmt.Errorf("fsmount: %w", err)
+		return err
 	}
-	defer unix.Close(mnt)
-	if err := unix.MoveMount(mnt, "", unix.AT_FDCWD, root, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	defer mnt.Close()
+	if err := unix.MoveMount(int(mnt.Fd()), "", unix.AT_FDCWD, root, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("move mount: %w", err)
 	}
 	defer unix.Unmount(root, unix.MNT_DETACH)

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/sdk/conform"
 	"github.com/gantryd/gantry/sdk/driver"
 )
@@ -41,11 +42,13 @@ func mounted(root string, mounts []driver.Mount, f func(root string)) error {
 	return nil
 }
 
-// mountOne mounts m at target with the new mount API, which takes each lower
-// directory of an overlay as an option of its own ("lowerdir+", Linux 6.5).
+// mountOne mounts m at target with the new mount API.
 func mountOne(m driver.Mount, target string) error {
-	if m.Type == "bind" {
+	switch m.Type {
+	case "bind":
 		return bind(m, target)
+	case "overlay":
+		return overlay(m, target)
 	}
 	fs, err := unix.Fsopen(m.Type, unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -77,6 +80,31 @@ func mountOne(m driver.Mount, target string) error {
 	}
 	defer unix.Close(mnt)
 	return unix.MoveMount(mnt, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// overlay takes each lower directory as an option of its own ("lowerdir+"), also
+// where the kernel does not (before Linux 6.8).
+func overlay(m driver.Mount, target string) error {
+	var lower, flags []string
+	var upper, work string
+	for _, o := range m.Options {
+		switch key, value, _ := strings.Cut(o, "="); key {
+		case "lowerdir+":
+			lower = append(lower, value)
+		case "upperdir":
+			upper = value
+		case "workdir":
+			work = value
+		default:
+			flags = append(flags, o)
+		}
+	}
+	mnt, err := linux.MountOverlay(lower, upper, work, flags)
+	if err != nil {
+		return err
+	}
+	defer mnt.Close()
+	return unix.MoveMount(int(mnt.Fd()), "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 func bind(m driver.Mount, target string) error {
