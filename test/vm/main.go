@@ -59,7 +59,7 @@ func parseFlags() options {
 		cache = os.TempDir()
 	}
 	kernels := flag.String("kernel", "", "only kernels whose version begins so, separated by commas (default all that Debian has)")
-	inits := flag.String("init", "tiny,systemd", "what is pid 1")
+	inits := flag.String("init", "", "what is pid 1: tiny, systemd (default both; where qemu translates, newer kernels by turns)")
 	cgroups := flag.String("cgroup", "v2", "cgroup versions: v2 (alone), v1 (with the tiny init only)")
 	var o options
 	flag.StringVar(&o.run, "run", "", "only tests that match")
@@ -110,13 +110,17 @@ func run(ctx context.Context, o options) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // scratch
-	st, err := stage(ctx, dir, o)
+	guest, err := buildGuest(ctx, dir)
+	if err != nil {
+		return 0, err
+	}
+	fast := accelerated(ctx, dir, o.accel, ks[0], guest)
+	st, err := stage(ctx, dir, o, fast)
 	if err != nil {
 		return 0, fmt.Errorf("stage the tests: %w", err)
 	}
-	fast := accelerated(ctx, dir, o.accel, ks[0], st)
 	rep := &report{begun: begun, missing: missing, stage: st}
-	for _, m := range machines(o, ks) {
+	for _, m := range machines(o, ks, fast) {
 		if ctx.Err() != nil {
 			break
 		}
@@ -128,12 +132,22 @@ func run(ctx context.Context, o options) (int, error) {
 	return rep.finish(o)
 }
 
-// machines are those to boot, in the order of kernels.
-func machines(o options, ks []kernel) []machine {
+// machines are those to boot, in the order of kernels. Where qemu translates, a
+// newer kernel is booted with one of the inits only: what differs between them
+// shows on the oldest.
+func machines(o options, ks []kernel, fast bool) []machine {
 	var all []machine
-	for _, k := range ks {
+	for i, k := range ks {
+		inits := o.inits
+		switch {
+		case len(inits) > 0:
+		case fast || i == 0:
+			inits = []string{"tiny", "systemd"}
+		default:
+			inits = []string{[]string{"systemd", "tiny"}[i%2]}
+		}
 		for _, cg := range o.cgroups {
-			for _, in := range o.inits {
+			for _, in := range inits {
 				if cg == "v1" && in == "systemd" {
 					continue // systemd's own choice there is a mixture that this kind of host has
 				}

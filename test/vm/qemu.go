@@ -31,7 +31,7 @@ func (m machine) String() string {
 // (a paravirtual KVM, say) it starts machines that never get anywhere. So a
 // kernel is booted and has to come as far as our init. Without KVM qemu
 // translates, which is ten times slower.
-func accelerated(ctx context.Context, dir, asked string, k kernel, st *staged) bool {
+func accelerated(ctx context.Context, dir, asked string, k kernel, guest string) bool {
 	if asked != "" {
 		return asked == "kvm"
 	}
@@ -41,7 +41,7 @@ func accelerated(ctx context.Context, dir, asked string, k kernel, st *staged) b
 	const patience = 15 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	ram, err := initramfs(st.guest, nil)
+	ram, err := initramfs(guest, nil)
 	initrd := filepath.Join(dir, "initramfs.probe")
 	if err != nil || os.WriteFile(initrd, ram, 0o644) != nil {
 		return false
@@ -86,7 +86,7 @@ func (m machine) commandLine() string {
 
 // boot runs a machine to its end and tells what it said.
 func boot(ctx context.Context, dir string, o options, img image, st *staged, m machine, fast bool) *result {
-	res := &result{name: m.String(), facts: map[string]string{}}
+	res := &result{name: m.String(), facts: map[string]string{}, verbose: o.verbose}
 	begun := time.Now()
 	progress("%s", m)
 	limit := o.limit
@@ -110,7 +110,7 @@ func boot(ctx context.Context, dir string, o options, img image, st *staged, m m
 		said, _ := os.ReadFile(console) // it may not have begun
 		res.err = fmt.Sprintf("%v\n%s", err, tail(said))
 	}
-	res.settle(ctx)
+	res.settleRest()
 	progress("%s", res.line())
 	return res
 }
@@ -139,7 +139,7 @@ func bootQemu(ctx context.Context, dir string, img image, st *staged, m machine,
 
 // here runs the same tests on this machine.
 func here(ctx context.Context, dir string, o options, st *staged) *result {
-	res := &result{name: "this machine", facts: map[string]string{"accelerator": "none needed"}}
+	res := &result{name: "this machine", facts: map[string]string{"accelerator": "none needed"}, verbose: o.verbose}
 	begun := time.Now()
 	progress("this machine")
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
@@ -151,7 +151,7 @@ func here(ctx context.Context, dir string, o options, st *staged) *result {
 		res.err = err.Error()
 	}
 	res.took = time.Since(begun)
-	res.settle(ctx)
+	res.settleRest()
 	progress("%s", res.line())
 	return res
 }

@@ -25,15 +25,6 @@ func (r *report) finish(o options) (int, error) {
 		if res.err != "" {
 			failed++
 		}
-		for _, out := range res.outcomes {
-			if out.action != "fail" {
-				continue
-			}
-			fmt.Printf("FAIL %s on %s\n", out.name(), res.name)
-			if o.verbose {
-				fmt.Print("     ", strings.Join(out.said, "     "))
-			}
-		}
 	}
 	text := r.markdown()
 	if o.report == "" {
@@ -175,8 +166,8 @@ func (r *report) nowhere(b *strings.Builder) {
 	for _, name := range none {
 		fmt.Fprintf(b, "- `%s`\n", name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(leftOut())) {
-		fmt.Fprintf(b, "\nLeft out: %s, which %s.\n", name, leftOut()[name])
+	for _, name := range slices.Sorted(maps.Keys(r.stage.leftOut)) {
+		fmt.Fprintf(b, "\nLeft out: %s, which %s.\n", name, r.stage.leftOut[name])
 	}
 }
 

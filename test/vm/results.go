@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os/exec"
@@ -22,6 +21,7 @@ type result struct {
 	err      string // why the machine did not come to that
 	took     time.Duration
 	outcomes []outcome
+	verbose  bool // tell what failed tests said
 }
 
 // program is what one test program said.
@@ -29,6 +29,7 @@ type program struct {
 	path    string
 	said    bytes.Buffer
 	ended   bool
+	settled bool
 	code    int
 	problem string
 	left    []string
@@ -60,6 +61,7 @@ func (r *result) take(m wire.Message) {
 			state = "FAIL"
 		}
 		progress("  %-4s %-40s %5.1fs", state, p.path, time.Since(p.begun).Seconds())
+		r.settle(p)
 	case wire.Over:
 		r.over = true
 	}
@@ -79,20 +81,37 @@ type event struct {
 	Action, Test, Output string
 }
 
-// settle turns what the programs said into outcomes.
-func (r *result) settle(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx) // the machine's time may be over
-	for _, p := range r.programs {
-		events, err := test2json(ctx, p.said.Bytes())
-		if err != nil {
-			p.problem = err.Error()
+// settle turns what a program said into outcomes, and tells what failed at
+// once: the machine may take minutes more.
+func (r *result) settle(p *program) {
+	events, err := test2json(p.said.Bytes())
+	if err != nil {
+		p.problem = err.Error()
+	}
+	p.settled = true
+	for _, o := range outcomes(p, events) {
+		r.outcomes = append(r.outcomes, o)
+		if o.action != "fail" {
+			continue
 		}
-		r.outcomes = append(r.outcomes, outcomes(p, events)...)
+		progress("  FAIL %s", o.name())
+		if r.verbose {
+			fmt.Print("     ", strings.Join(o.said, "     "))
+		}
 	}
 }
 
-func test2json(ctx context.Context, said []byte) ([]event, error) {
-	cmd := exec.CommandContext(ctx, "go", "tool", "test2json")
+// settleRest does so for a program whose machine ended first.
+func (r *result) settleRest() {
+	for _, p := range r.programs {
+		if !p.settled {
+			r.settle(p)
+		}
+	}
+}
+
+func test2json(said []byte) ([]event, error) {
+	cmd := exec.Command("go", "tool", "test2json")
 	cmd.Stdin = bytes.NewReader(said)
 	out, err := cmd.Output()
 	if err != nil {

@@ -53,6 +53,7 @@ func packages() [][2]string {
 		{"umoci", "images made and read by a tool that is not ours"},
 		{"gcc", "tests compile the shim and the programs they watch"},
 		{"libc6-dev", "tests compile the shim and the programs they watch"},
+		{"make", "tests compile the programs as the Makefile does"},
 		{"podman", "runs containers with our runtime"},
 		{"crun", "a runtime to compare with"},
 		{"python3-grpcio", "the example driver in Python"},
