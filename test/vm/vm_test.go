@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/gantryd/gantry/test/vm/guest/wire"
+)
+
+// said is what a test program with -test.v=test2json writes.
+func said(lines ...string) string {
+	var b strings.Builder
+	for _, l := range lines {
+		if strings.HasPrefix(l, "=== ") || strings.HasPrefix(l, "--- ") || l == "FAIL" || l == "PASS" {
+			b.WriteByte(0x16) // marks a line of the test program's own
+		}
+		b.WriteString(l + "\n")
+	}
+	return b.String()
+}
+
+func follower(text string, end *wire.Message) *result {
+	r := &result{name: "m", facts: map[string]string{}}
+	r.take(wire.Message{Kind: wire.Begin, Package: "p"})
+	r.take(wire.Message{Kind: wire.Output, Package: "p", Text: text})
+	if end != nil {
+		r.take(*end)
+	}
+	r.settleRest()
+	return r
+}
+
+func TestOutcomes(t *testing.T) {
+	text := said("=== RUN   TestA", "--- PASS: TestA (0.00s)", "=== RUN   TestB", "    b_test.go:3: no such hierarchy",
+		"--- SKIP: TestB (0.00s)", "=== RUN   TestC", "    c_test.go:9: wrong", "--- FAIL: TestC (0.00s)", "FAIL")
+	r := follower(text, &wire.Message{Kind: wire.End, Package: "p", Code: 1})
+	if r.count("pass") != 1 || r.count("skip") != 1 || r.count("fail") != 1 {
+		t.Fatalf("%+v", r.outcomes)
+	}
+	rep := &report{stage: &staged{tests: map[string][]string{"p": {"TestA", "TestB", "TestC", "TestNeverMet"}}}, results: []*result{r}}
+	text = rep.markdown()
+	for _, want := range []string{
+		"| m | 1 | 1 | 1 |",
+		"- `p TestC` (m): c_test.go:9: wrong",
+		"- `p TestB` (m): b_test.go:3: no such hierarchy",
+		"## Ran nowhere\n\n- `p TestB`\n- `p TestNeverMet`\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("not told: %q in\n%s", want, text)
+		}
+	}
+}
+
+// TestEndsThatAreNoEnd: what a machine or a program does not come to is failed.
+func TestEndsThatAreNoEnd(t *testing.T) {
+	begun := said("=== RUN   TestA", "--- PASS: TestA (0.00s)", "=== RUN   TestB")
+	if r := follower(begun, nil); r.count("fail") != 1 || r.count("pass") != 1 {
+		t.Errorf("a machine that ends in a test: %+v", r.outcomes)
+	}
+	if r := follower("prepare: no compiler\n", &wire.Message{Kind: wire.End, Code: 1}); r.count("fail") != 1 {
+		t.Errorf("a program that fails before its tests: %+v", r.outcomes)
+	}
+	if r := follower(said("PASS"), nil); r.count("fail") != 1 {
+		t.Errorf("a machine that ends before its program: %+v", r.outcomes)
+	}
+}
+
+func TestMachines(t *testing.T) {
+	ks := []kernel{{version: "6.1"}, {version: "6.12"}, {version: "7.2"}}
+	names := func(o options, fast bool) string {
+		var all []string
+		for _, m := range machines(o, ks, fast) {
+			all = append(all, m.kernel.version+" "+m.init)
+		}
+		return strings.Join(all, ", ")
+	}
+	o := options{cgroups: []string{"v2"}}
+	if got := names(o, false); got != "6.1 tiny, 6.1 systemd, 6.12 tiny, 7.2 systemd" {
+		t.Error(got)
+	}
+	if got := len(machines(o, ks, true)); got != 6 {
+		t.Errorf("%d machines", got)
+	}
+	o.inits = []string{"tiny"}
+	if got := names(o, false); got != "6.1 tiny, 6.12 tiny, 7.2 tiny" {
+		t.Error(got)
+	}
+}
+
+func TestWanted(t *testing.T) {
+	for _, c := range []struct {
+		prefix, version string
+		want            bool
+	}{
+		{"6.1", "6.1.0-56-amd64", true}, {"6.1", "6.12.95+deb12-amd64", false}, {"6.12", "6.12.95+deb12-amd64", true}, {"7", "6.1.0", false},
+	} {
+		if got := wanted([]string{c.prefix}, c.version); got != c.want {
+			t.Errorf("%s of %s: %v", c.prefix, c.version, got)
+		}
+	}
+}
+
+// TestCpio reads the archive as the kernel does: all at multiples of four.
+func TestCpio(t *testing.T) {
+	var c cpio
+	c.add("init", 0o100755, []byte("12345"))
+	c.add("dev", 0o040755, nil)
+	c.add("TRAILER!!!", 0, nil)
+	b := c.out.Bytes()
+	for _, want := range []string{"init\x00", "dev\x00", "TRAILER!!!\x00"} {
+		if !bytes.HasPrefix(b, []byte("070701")) || !bytes.HasPrefix(b[110:], []byte(want)) {
+			t.Fatalf("no header of %q: %.130q", want, b)
+		}
+		size := 0
+		if want == "init\x00" {
+			size = 5
+		}
+		next := (110 + len(want) + 3) &^ 3
+		next = (next + size + 3) &^ 3
+		b = b[next:]
+	}
+	if len(b) != 0 {
+		t.Errorf("left: %q", b)
+	}
+}
