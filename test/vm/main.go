@@ -36,6 +36,7 @@ type options struct {
 	limit, each             time.Duration // of a machine, of a package's tests
 	here                    bool          // run them on this machine too
 	accel                   string
+	kept                    bool // earlier results count too
 	verbose                 bool
 }
 
@@ -68,6 +69,7 @@ func parseFlags() options {
 	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "how long a machine may take")
 	flag.DurationVar(&o.each, "each", 4*time.Minute, "how long the tests of a package may take")
 	flag.BoolVar(&o.here, "here", true, "run them on this machine too, for comparison")
+	flag.BoolVar(&o.kept, "kept", false, "tell in the report also what other machines said in earlier runs")
 	flag.StringVar(&o.accel, "accel", "", "kvm or tcg (default what works)")
 	flag.BoolVar(&o.verbose, "v", false, "print what failed tests say")
 	flag.Parse()
@@ -128,6 +130,14 @@ func run(ctx context.Context, o options) (int, error) {
 	}
 	if o.here && ctx.Err() == nil {
 		rep.results = append(rep.results, here(ctx, dir, o, st))
+	}
+	if err := rep.keep(o.cache); err != nil {
+		return 0, err
+	}
+	if o.kept {
+		if err := rep.addKept(o.cache); err != nil {
+			return 0, err
+		}
 	}
 	return rep.finish(o)
 }

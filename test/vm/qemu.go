@@ -100,6 +100,7 @@ func boot(ctx context.Context, dir string, o options, img image, st *staged, m m
 	console := filepath.Join(dir, "console.log")
 	err := bootQemu(ctx, dir, img, st, m, fast, console, res)
 	res.took = time.Since(begun)
+	res.facts["tree"] = st.commit
 	if ctx.Err() == context.DeadlineExceeded {
 		err = fmt.Errorf("took longer than %v", limit)
 	}
@@ -151,6 +152,7 @@ func here(ctx context.Context, dir string, o options, st *staged) *result {
 		res.err = err.Error()
 	}
 	res.took = time.Since(begun)
+	res.facts["tree"] = st.commit
 	res.settleRest()
 	progress("%s", res.line())
 	return res
@@ -184,6 +186,7 @@ func follow(cmd *exec.Cmd, res *result) error {
 			return fmt.Errorf("read the results: %w: %.100q", err, line)
 		}
 		res.take(msg)
+		res.stream = append(res.stream, line...)
 	}
 	return cmd.Wait()
 }

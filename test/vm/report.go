@@ -37,9 +37,9 @@ func (r *report) finish(o options) (int, error) {
 // markdown is the whole report.
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Kernel tests on other kernels\n\nWritten by `make test-vm` on %s, tree at %s (and what was changed since), in %v.\n",
-		r.begun.UTC().Format("2006-01-02 15:04 UTC"), r.stage.commit, time.Since(r.begun).Round(time.Second))
-	b.WriteString("Each line of the table is a machine of its own, booted by qemu with a kernel of Debian; the last is the one that booted them.\n\n")
+	fmt.Fprintf(&b, "# Kernel tests on other kernels\n\nWritten by `make test-vm` on %s, in %v. Of which tree (and what was not committed then) each result is, its machine's line tells.\n",
+		r.begun.UTC().Format("2006-01-02 15:04 UTC"), time.Since(r.begun).Round(time.Second))
+	b.WriteString("Each line of the table is a machine of its own, booted by qemu with a kernel of Debian; \"this machine\" is the one that booted them.\n\n")
 	b.WriteString("| machine | passed | failed | skipped | took |\n|---|---|---|---|---|\n")
 	for _, res := range r.results {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %v |\n", res.name, res.count("pass"), res.count("fail"), res.count("skip"), res.took.Round(time.Second))

@@ -21,7 +21,9 @@ type result struct {
 	err      string // why the machine did not come to that
 	took     time.Duration
 	outcomes []outcome
-	verbose  bool // tell what failed tests said
+	verbose  bool   // tell what failed tests said
+	quiet    bool   // tell nothing: it was told when it happened
+	stream   []byte // the messages as they came
 }
 
 // program is what one test program said.
@@ -60,10 +62,16 @@ func (r *result) take(m wire.Message) {
 		if m.Code != 0 {
 			state = "FAIL"
 		}
-		progress("  %-4s %-40s %5.1fs", state, p.path, time.Since(p.begun).Seconds())
+		r.tell("  %-4s %-40s %5.1fs", state, p.path, time.Since(p.begun).Seconds())
 		r.settle(p)
 	case wire.Over:
 		r.over = true
+	}
+}
+
+func (r *result) tell(format string, args ...any) {
+	if !r.quiet {
+		progress(format, args...)
 	}
 }
 
@@ -94,8 +102,8 @@ func (r *result) settle(p *program) {
 		if o.action != "fail" {
 			continue
 		}
-		progress("  FAIL %s", o.name())
-		if r.verbose {
+		r.tell("  FAIL %s", o.name())
+		if r.verbose && !r.quiet {
 			fmt.Print("     ", strings.Join(o.said, "     "))
 		}
 	}
