@@ -101,13 +101,18 @@ type Progress func(done, total int64, what string)
 //
 // For Type "overlay", Options holds one "lowerdir+=/abs/path" for each lower
 // layer from top to bottom, then "upperdir=", "workdir="; for Type "bind",
-// Source is the directory or file and Options may hold "ro", "rbind".
+// Source is the directory or file and Options may hold "ro", "rbind". An overlay
+// with OptionIDMap has lower layers that belong to the host's ids: whoever mounts
+// it shows them under the container's map.
 type Mount struct {
 	Type    string
 	Source  string
 	Target  string // inside the container, absolute; "/" for the root filesystem
 	Options []string
 }
+
+// OptionIDMap is the word of an overlay whose lower layers are to be mapped.
+const OptionIDMap = "idmap"
 
 // IDMapping maps Size ids from Container on to the host's ids from Host on, as
 // a line of /proc/PID/uid_map does.
