@@ -61,6 +61,8 @@ func outside() []rule {
 		{"github.com/vishvananda/netlink", []string{"plugins/net-", "test"}, "only net drivers speak netlink"},
 		{"github.com/google/nftables", []string{"plugins/net-", "test"}, "only net drivers speak nftables"},
 		{"github.com/opencontainers/runtime-spec", []string{"plugins/exec-", "bench", "test"}, "the core has words of its own"},
+		{"github.com/coreos/go-systemd", []string{"plugins/exec-native/cgroup/systemd"}, "D-Bus is spoken where systemd is asked for a scope"},
+		{"github.com/godbus", []string{"plugins/exec-native/cgroup/systemd"}, "D-Bus is spoken where systemd is asked for a scope"},
 		{"github.com/opencontainers/cgroups", []string{"plugins/exec-"}, "only exec drivers limit"},
 		{"github.com/spf13", []string{"cli", "test"}, "one command line"},
 	}

@@ -93,7 +93,7 @@ func (l *limits) weightsV1(b *specs.LinuxBlockIO) {
 // 1, else io.weight (of io.cost), with the line from 10..1000 to 1..10000 that
 // runc and crun draw.
 func (l *limits) weightsV2(b *specs.LinuxBlockIO) {
-	file, convert := "io.weight", ioWeight
+	file, convert := "io.weight", IOWeight
 	if l.has("io", "io.bfq.weight") {
 		file, convert = "io.bfq.weight", func(n uint16) uint64 { return uint64(n) }
 	}
@@ -120,5 +120,5 @@ func (l *limits) weightsV2(b *specs.LinuxBlockIO) {
 	}
 }
 
-// ioWeight turns a weight of 10..1000 into one of 1..10000.
-func ioWeight(n uint16) uint64 { return 1 + (uint64(max(n, 10))-10)*9999/990 }
+// IOWeight turns a weight of 10..1000 into one of 1..10000.
+func IOWeight(n uint16) uint64 { return 1 + (uint64(max(n, 10))-10)*9999/990 }

@@ -123,7 +123,7 @@ func (l *limits) cpuV2(c *specs.LinuxCPU) {
 	}
 	l.idle(c, true, 0)
 	if set(c.Shares) {
-		l.add(write("shares", "cpu.weight", unsigned(weight(*c.Shares))))
+		l.add(write("shares", "cpu.weight", unsigned(Weight(*c.Shares))))
 	}
 	l.idle(c, true, 1)
 	const burst = "cpu.max.burst"
@@ -159,12 +159,12 @@ func (l *limits) cpuMax(c *specs.LinuxCPU) string {
 	return fmt.Sprintf("%s %d", quota, period)
 }
 
-// weight turns version 1's shares (2 to 262144, 1024 by default) into version
+// Weight turns version 1's shares (2 to 262144, 1024 by default) into version
 // 2's weight (1 to 10000, 100 by default): the curve through these three
 // points that runc since 1.3.2 and crun since 1.23 draw, 10 to the power of
 // (l² + 125 l)/612 - 7/34 with l = log2(shares), rounded up. The line that both
 // drew before made 39 of the default.
-func weight(shares uint64) uint64 {
+func Weight(shares uint64) uint64 {
 	switch {
 	case shares <= minShares:
 		return 1

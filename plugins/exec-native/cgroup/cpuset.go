@@ -10,7 +10,7 @@ func (l *limits) cpuset(c *specs.LinuxCPU) {
 		if s.list == "" {
 			continue
 		}
-		if _, ok := parseList(s.list); !ok {
+		if _, ok := ParseList(s.list); !ok {
 			l.invalid(s.field, "%q: want a list like 0-3,7", s.list)
 		}
 		version := l.on(s.field, "cpuset", "cpuset")

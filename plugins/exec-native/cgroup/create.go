@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -157,6 +158,7 @@ func (p *Parent) adopt(d dir, name string) error {
 	if err != nil {
 		return fmt.Errorf("look into cgroup %s: %w", full, err)
 	}
+	pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == p.holder })
 	if len(pids) > 0 {
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s is in use: processes %s", full, strings.Trim(fmt.Sprint(pids), "[]"))
 	}

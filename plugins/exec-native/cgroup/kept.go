@@ -12,8 +12,8 @@ func (w Write) kept(got string) bool {
 	got = strings.TrimSpace(got)
 	switch w.Rule {
 	case sameList:
-		a, ok1 := parseList(got)
-		b, ok2 := parseList(w.Back)
+		a, ok1 := ParseList(got)
+		b, ok2 := ParseList(w.Back)
 		return ok1 && ok2 && slices.Equal(a, b)
 	case sameLine:
 		line, ok := lineOf(got, w.Key)
@@ -69,8 +69,8 @@ func keptAny(got, want string, page int64) bool {
 	if ok2 && got == "max" {
 		return w >= mostBytes(page)
 	}
-	a, ok1 := parseList(got)
-	b, ok2 := parseList(want)
+	a, ok1 := ParseList(got)
+	b, ok2 := ParseList(want)
 	if ok1 && ok2 && got != "" {
 		return slices.Equal(a, b)
 	}

@@ -33,7 +33,7 @@ func newParent(t *testing.T, use func(Hierarchy) bool) *Parent {
 		}
 	}
 	if len(some.Hierarchies) == 0 {
-		t.Skip("this machine has no such hierarchy")
+		t.Skip("no hierarchy of this cgroup version, or with this controller, is mounted here")
 	}
 	var id [4]byte
 	rand.Read(id[:])

@@ -62,6 +62,9 @@ func TestFreeze(t *testing.T) {
 			if err := g.Freeze(ended); err != nil && !errors.Is(err, context.Canceled) {
 				t.Errorf("with an ended context: %v", err)
 			}
+			if err := g.Thaw(); err != nil { // it may have frozen at once
+				t.Fatal(err)
+			}
 		})
 	}
 }

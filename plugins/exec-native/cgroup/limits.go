@@ -154,8 +154,9 @@ func unlimited(page int64) string { return pages(math.MaxInt64, page) }
 // mostBytes is where a page counter ends: "max" in version 2.
 func mostBytes(page int64) int64 { return math.MaxInt64 / page * page }
 
-// parseList reads a list of processors or memory nodes: "0-3,7".
-func parseList(s string) ([]int, bool) {
+// ParseList reads a list of processors or memory nodes, "0-3,7", sorted and each
+// once; false for what is none.
+func ParseList(s string) ([]int, bool) {
 	var out []int
 	for part := range strings.SplitSeq(strings.TrimSpace(s), ",") {
 		if part = strings.TrimSpace(part); part == "" {

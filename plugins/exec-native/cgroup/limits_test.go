@@ -195,7 +195,7 @@ func TestCPU(t *testing.T) {
 		"not a list": {r: cpu(specs.LinuxCPU{Cpus: "0-"}), v1: []string{"!cpu.cpus"}, v2: []string{"!cpu.cpus"}},
 	})
 	for shares, want := range map[uint64]uint64{1: 1, 2: 1, 3: 2, 10: 4, 100: 17, 512: 59, 1024: 100, 2048: 174, 262144: 10000, 1 << 30: 10000} {
-		if got := weight(shares); got != want {
+		if got := Weight(shares); got != want {
 			t.Errorf("%d shares weigh %d, want %d", shares, got, want)
 		}
 	}

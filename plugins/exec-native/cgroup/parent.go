@@ -20,6 +20,7 @@ type Parent struct {
 	path    string // below each hierarchy's root, as messages say it
 	dirs    []dir
 	inherit bool // a new version 1 cpuset has what its parent has (clone_children)
+	holder  int  // a process that may be in a group to be made; 0 for none
 
 	mu    sync.Mutex
 	files map[string]bool // that groups are known to have; guarded by mu

@@ -97,19 +97,26 @@ const makeTries = 10
 // Without the rights of root, hierarchies that belong to somebody else are left
 // out: a limit that needs one is refused by name.
 func (t Tree) Make(place Place, r *specs.LinuxResources) (*Group, error) {
+	return t.Adopt(place, 0, r)
+}
+
+// Adopt is Make for a group that somebody else has made for this container, as
+// systemd does: the process that holds it does not make it one in use.
+func (t Tree) Adopt(place Place, holder int, r *specs.LinuxResources) (*Group, error) {
 	for try := 1; ; try++ {
-		g, err := t.makeOnce(place, r)
+		g, err := t.makeOnce(place, holder, r)
 		if err == nil || !isGone(err) || errors.Is(err, errdefs.ErrNotImplemented) || try == makeTries {
 			return g, err
 		}
 	}
 }
 
-func (t Tree) makeOnce(place Place, r *specs.LinuxResources) (*Group, error) {
+func (t Tree) makeOnce(place Place, holder int, r *specs.LinuxResources) (*Group, error) {
 	p, name, err := t.openPlace(place, walk{delegate: true, mark: true})
 	if err != nil {
 		return nil, err
 	}
+	p.holder = holder
 	if err = p.refuseFrozen(); err == nil {
 		var g *Group
 		if g, err = p.Create(name, r); err == nil {
