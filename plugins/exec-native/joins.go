@@ -18,7 +18,7 @@ import (
 
 // prepareJoins opens the namespaces of others that a container is put in: of a
 // running container by a pidfd of its first process, which can be no stranger.
-func (d *native) prepareJoins(r execdriver.Start, b *oci.Files, h *handles) error {
+func (d *native) prepareJoins(r execdriver.Start, user plan.FD, b *oci.Files, h *handles) error {
 	h.Joins = map[specs.LinuxNamespaceType]plan.FD{}
 	for _, n := range sharesOf(r.Namespaces) {
 		if n.share.Mode != execdriver.ShareContainer {
@@ -30,15 +30,19 @@ func (d *native) prepareJoins(r execdriver.Start, b *oci.Files, h *handles) erro
 		}
 		h.Joins[n.kind] = b.Add(pidfd)
 	}
-	if r.IDMap.IsZero() {
-		return nil
+	if user != plan.NoFD {
+		h.Joins[specs.UserNamespace] = user
 	}
-	user, err := openHeld("UserNS", r.UserNS)
-	if err != nil {
-		return err
-	}
-	h.Joins[specs.UserNamespace] = b.Add(user)
 	return nil
+}
+
+// openUserNS opens the user namespace that a container is put in; nil for the
+// host's.
+func openUserNS(r execdriver.Start) (*os.File, error) {
+	if r.IDMap.IsZero() {
+		return nil, nil
+	}
+	return openHeld("UserNS", r.UserNS)
 }
 
 // holdRun holds a running run's first process.

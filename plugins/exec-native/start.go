@@ -220,7 +220,12 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spe
 	if err != nil {
 		return nil, h, err
 	}
-	root := goOpenRoot(r.Rootfs[0])
+	user, err := openUserNS(r)
+	if err != nil {
+		return nil, h, err
+	}
+	userFD := b.Add(user)
+	root := goOpenRoot(r, user)
 	groups, err := d.prepareRunDir(one, r, resources, b, &h)
 	m := <-root // also after an error: it must be closed
 	h.Root = b.Add(m.root.File)
@@ -254,7 +259,7 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spe
 		return nil, h, err
 	}
 	h.Filter, h.FilterFlags = code.code, code.flags
-	if err := d.prepareJoins(r, b, &h); err != nil {
+	if err := d.prepareJoins(r, userFD, b, &h); err != nil {
 		return nil, h, err
 	}
 	return spec, h, d.prepareNetwork(r, b, &h)
@@ -312,14 +317,12 @@ type rootMount struct {
 
 // goOpenRoot mounts the root filesystem beside everything else: it takes as
 // long as the rest of the preparation.
-func goOpenRoot(m driver.Mount) <-chan rootMount {
+func goOpenRoot(r execdriver.Start, user *os.File) <-chan rootMount {
 	out := make(chan rootMount, 1)
 	go func() {
-		var r rootMount
-		if r.root, r.err = oci.OpenMount(m.Type, m.Source, m.Options); r.err != nil {
-			r.err = fmt.Errorf("mount rootfs: %w", r.err)
-		}
-		out <- r
+		var m rootMount
+		m.root, m.err = openRootfs(r.Rootfs[0], r.IDMap, user)
+		out <- m
 	}()
 	return out
 }

@@ -26,12 +26,11 @@ type Options struct {
 	Overwrite bool  // a directory may take a file's place and the other way round
 	// Remove removes a directory with all that is in it. The package has none
 	// of its own.
-	Remove func(ctx context.Context, dir *os.File, name string) error
+	Remove func(dir *os.File, name string) error
 }
 
 // extractor unpacks one tar.
 type extractor struct {
-	ctx   context.Context
 	o     Options
 	root  *os.File
 	dest  string
@@ -51,7 +50,7 @@ type dirTime struct {
 //
 // InvalidArgument: a directory would take a file's place or the other way round.
 func Extract(ctx context.Context, r io.Reader, root *os.File, dest string, o Options) error {
-	x := &extractor{ctx: ctx, o: o, root: root, dest: path.Clean("/" + dest), buf: make([]byte, copySize)}
+	x := &extractor{o: o, root: root, dest: path.Clean("/" + dest), buf: make([]byte, copySize)}
 	tr := tar.NewReader(r)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -176,7 +175,7 @@ func (x *extractor) clear(p place, h *tar.Header) (merged bool, err error) {
 	case h.Typeflag == tar.TypeDir && !x.o.Overwrite:
 		return false, errclass.Errorf(errdefs.ErrInvalidArgument, "cannot overwrite a file with a directory")
 	case isDir:
-		return false, x.o.Remove(x.ctx, p.dir, p.name)
+		return false, x.o.Remove(p.dir, p.name)
 	}
 	return false, classify(unix.Unlinkat(p.fd, p.name, 0))
 }

@@ -1,0 +1,278 @@
+package execnative
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
+	"github.com/gantryd/gantry/plugins/exec-native/tartree"
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"github.com/gantryd/gantry/sdk/layertar"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// copyWait is how long a copy waits for whoever takes or gives its bytes.
+const copyWait = 10 * time.Second
+
+// CopyOut implements execdriver.Copier.
+func (d *native) CopyOut(ctx context.Context, c execdriver.Copy) error {
+	l, err := d.listenCopy(c)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return d.inContainer(c, func(root *os.File) error {
+		dir, name, _, err := tartree.Find(root, c.Path)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		as := name
+		if c.WholeRoot && path.Clean(c.Path) == "/" {
+			as = "" // what is in it is at the top
+		}
+		conn, err := accept(ctx, l)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		defer context.AfterFunc(ctx, func() { conn.Close() })()
+		owner := func(uid, gid int) (int, int, error) { return inside(c.IDMap, uid, gid) }
+		if err := tartree.Write(ctx, conn, dir, name, as, owner); err != nil {
+			return fmt.Errorf("copy %s: %w", c.Path, errors.Join(ctx.Err(), err))
+		}
+		return nil
+	})
+}
+
+// CopyIn implements execdriver.Copier.
+func (d *native) CopyIn(ctx context.Context, c execdriver.Copy) error {
+	l, err := d.listenCopy(c)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return d.inContainer(c, func(root *os.File) error {
+		if err := checkTarget(root, c.Path); err != nil {
+			return err
+		}
+		conn, err := accept(ctx, l)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		defer context.AfterFunc(ctx, func() { conn.Close() })()
+		owner := func(uid, gid int) (int, int, error) {
+			if !c.KeepIDs {
+				uid, gid = 0, 0
+			}
+			return layertar.MapOwner(c.IDMap, uid, gid)
+		}
+		o := tartree.Options{Owner: owner, Overwrite: c.Overwrite, Remove: func(dir *os.File, name string) error {
+			return layertar.RemoveTree(ctx, dir, name)
+		}}
+		if err := tartree.Extract(ctx, conn, root, c.Path, o); err != nil {
+			return fmt.Errorf("copy to %s: %w", c.Path, errors.Join(ctx.Err(), err))
+		}
+		_, err = io.Copy(io.Discard, conn) // what padding follows: whoever gives is not to break a pipe
+		return err
+	})
+}
+
+// checkTarget makes sure that files can be put into a directory.
+func checkTarget(root *os.File, name string) error {
+	f, err := linux.OpenInRoot(root, name, unix.O_PATH|unix.O_DIRECTORY)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return driver.Errorf(errdefs.ErrNotFound, "no such directory: %s", name)
+	case err != nil:
+		return err
+	}
+	defer f.Close()
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return fmt.Errorf("look at %s: %w", name, err)
+	}
+	if fs.Flags&unix.ST_RDONLY != 0 {
+		return driver.Errorf(errdefs.ErrPermissionDenied, "%s is read-only in the container", name)
+	}
+	return nil
+}
+
+// Stat implements execdriver.Copier.
+func (d *native) Stat(_ context.Context, c execdriver.Copy) (execdriver.PathStat, error) {
+	if err := checkCopy(c); err != nil {
+		return execdriver.PathStat{}, err
+	}
+	var out execdriver.PathStat
+	err := d.inContainer(c, func(root *os.File) error {
+		dir, _, st, err := tartree.Find(root, c.Path)
+		if err != nil {
+			return err
+		}
+		dir.Close()
+		out = execdriver.PathStat{Name: path.Base(path.Clean(c.Path)), Size: st.Size, Mode: st.Mode, ModTime: time.Unix(st.Mtim.Unix())}
+		if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			out.Link, err = tartree.Resolve(root, c.Path)
+		}
+		return err
+	})
+	return out, err
+}
+
+// checkCopy refuses what cannot be.
+func checkCopy(c execdriver.Copy) error {
+	switch {
+	case !path.IsAbs(c.Path) || strings.ContainsRune(c.Path, 0):
+		return driver.Errorf(errdefs.ErrInvalidArgument, "Path %q: not an absolute path", c.Path)
+	case c.Run == 0 && len(c.Rootfs) != 1:
+		return driver.Errorf(errdefs.ErrInvalidArgument, "Rootfs of %d mounts: want one", len(c.Rootfs))
+	}
+	return checkKey(c.Key)
+}
+
+// listenCopy makes the socket of a copy. It goes with the listener.
+func (d *native) listenCopy(c execdriver.Copy) (*net.UnixListener, error) {
+	if err := checkCopy(c); err != nil {
+		return nil, err
+	}
+	if !isName(c.Socket) || len(c.Socket) > 64 {
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Socket %q is not one component of a path", c.Socket)
+	}
+	name := execdriver.CopySocket(d.cfg.Run, c.Socket)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for a copy: %w", err)
+	}
+	if err := os.Chmod(name, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen for a copy: %w", err)
+	}
+	return l, nil
+}
+
+// accept takes the one connection of a copy; the socket's name goes then. It
+// does so on a thread of the host's: the caller's has another root.
+func accept(ctx context.Context, l *net.UnixListener) (conn *net.UnixConn, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer l.Close()
+		l.SetDeadline(time.Now().Add(copyWait))
+		defer context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })()
+		conn, err = l.AcceptUnix()
+	}()
+	<-done
+	switch {
+	case ctx.Err() != nil:
+		if conn != nil {
+			conn.Close()
+		}
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, driver.Errorf(errdefs.ErrUnavailable, "nobody came for the copy: %w", err)
+	}
+	return conn, nil
+}
+
+// inside maps an owner on the host to the one seen inside: what has none there
+// is the overflow id, as the kernel shows it.
+func inside(m driver.IDMap, uid, gid int) (int, int, error) {
+	return unmap(m.UIDs, uid), unmap(m.GIDs, gid), nil
+}
+
+// overflowID is what the kernel shows for ids that a map does not have.
+const overflowID = 65534
+
+func unmap(m []driver.IDMapping, id int) int {
+	if len(m) == 0 {
+		return id
+	}
+	for _, e := range m {
+		if off := int64(id) - int64(e.Host); off >= 0 && off < int64(e.Size) {
+			return int(int64(e.Container) + off)
+		}
+	}
+	return overflowID
+}
+
+// inContainer runs f where the container's root filesystem is /: in the mount
+// namespace of its running run, or in one made for this.
+func (d *native) inContainer(c execdriver.Copy, f func(root *os.File) error) error {
+	here := func() error {
+		unix.Umask(0) // of this thread alone
+		root, err := linux.RootOf(c.WholeRoot)
+		if err != nil {
+			return fmt.Errorf("open root filesystem: %w", err)
+		}
+		defer root.Close()
+		return f(root)
+	}
+	if c.Run == 0 {
+		return d.inRootfs(c, here)
+	}
+	k := c.Key
+	k.Exec = ""
+	pidfd, pid, err := d.holdRun(k)
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	err = linux.InMountNamespaceOf(pid, func() error {
+		if unix.PidfdSendSignal(int(pidfd.Fd()), 0, nil, 0) != nil { // the pid was its own if it lives still
+			return dead(k)
+		}
+		return here()
+	})
+	if errors.Is(err, os.ErrNotExist) && !errdefs.IsNotFound(err) {
+		return dead(k) // it has ended just now
+	}
+	return err
+}
+
+// inRootfs runs f with the root filesystem of a container that does not run,
+// and its other mounts, as far as there are places for them.
+func (d *native) inRootfs(c execdriver.Copy, f func() error) error {
+	root, err := openRootfs(c.Rootfs[0], c.IDMap, nil)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var mounts []linux.Detached
+	spec := &specs.Spec{Linux: &specs.Linux{UIDMappings: mappingsOf(c.IDMap.UIDs), GIDMappings: mappingsOf(c.IDMap.GIDs)}}
+	if !c.WholeRoot {
+		for _, m := range c.Mounts {
+			if m.Type == "bind" { // others are empty as long as nothing runs
+				spec.Mounts = append(spec.Mounts, specs.Mount{Destination: m.Target, Type: m.Type, Source: m.Source, Options: m.Options})
+			}
+		}
+		if mounts, err = oci.OpenMounts(spec, root.File); err != nil {
+			return err
+		}
+		defer oci.CloseAll(mounts)
+	}
+	return linux.InPrivateRoot(root, d.cfg.Run, func() error {
+		at, err := linux.RootOf(false)
+		if err != nil {
+			return fmt.Errorf("open root filesystem: %w", err)
+		}
+		defer at.Close()
+		for i, m := range mounts {
+			if err := linux.AttachBelow(at, m, spec.Mounts[i].Destination); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+				return err
+			}
+		}
+		return f()
+	})
+}
