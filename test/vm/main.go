@@ -30,7 +30,7 @@ import (
 // options are the flags.
 type options struct {
 	kernels, inits, cgroups []string
-	run                     string
+	run, skip               string
 	packages                []string // patterns of go list
 	cache, report           string
 	limit, each             time.Duration // of a machine, of a package's tests
@@ -64,6 +64,7 @@ func parseFlags() options {
 	cgroups := flag.String("cgroup", "v2", "cgroup versions: v2 (alone), v1 (with the tiny init only)")
 	var o options
 	flag.StringVar(&o.run, "run", "", "only tests that match")
+	flag.StringVar(&o.skip, "skip", "", "not tests that match")
 	flag.StringVar(&o.cache, "cache", filepath.Join(cache, "gantry-vm"), "where images are kept")
 	flag.StringVar(&o.report, "report", "", "write the report into this file")
 	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "how long a machine may take")

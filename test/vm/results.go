@@ -161,7 +161,7 @@ func outcomes(p *program, events []event) []outcome {
 	}
 	for test := range running {
 		failed = true
-		all = append(all, outcome{pkg: p.path, test: test, action: "fail", said: append(said[test], "did not end\n")})
+		all = append(all, outcome{pkg: p.path, test: test, action: "fail", said: append(said[test], "did not end: "+p.end()+"\n")})
 	}
 	if !failed && (p.code != 0 || !p.ended) {
 		all = append(all, outcome{pkg: p.path, test: "(program)", action: "fail",
@@ -169,6 +169,17 @@ func outcomes(p *program, events []event) []outcome {
 	}
 	slices.SortStableFunc(all, func(a, b outcome) int { return strings.Compare(a.test, b.test) })
 	return all
+}
+
+// end says how a program ended that did not end its tests.
+func (p *program) end() string {
+	switch {
+	case !p.ended:
+		return "the machine ended first"
+	case bytes.Contains(p.said.Bytes(), []byte("panic: test timed out")):
+		return "the time of the package was over"
+	}
+	return fmt.Sprintf("exit code %d %s", p.code, p.problem)
 }
 
 // count says how many tests ended so.

@@ -22,7 +22,7 @@ const module = "github.com/gantryd/gantry/"
 
 // patterns are the packages with tests that ask something of the kernel.
 func patterns() []string {
-	return []string{"./plugins/...", "./internal/linux/...", "./internal/peercred", "./internal/stdio", "./driverhost/...",
+	return []string{"./internal/linux/...", "./internal/peercred", "./internal/stdio", "./plugins/...", "./driverhost/...",
 		"./sdk/...", "./cmd/...", "./eventlog", "./bus/server", "./test/rig", "./test/e2e"}
 }
 
@@ -87,7 +87,7 @@ func stage(ctx context.Context, dir string, o options, fast bool) (*staged, erro
 		return nil, err
 	}
 	progress("compiling the tests of %d packages", len(pkgs))
-	st.manifest = wire.Manifest{Root: st.root, Run: o.run, Each: o.each}
+	st.manifest = wire.Manifest{Root: st.root, Run: o.run, Skip: o.skip, Each: o.each}
 	for _, p := range pkgs {
 		name := strings.TrimPrefix(p.ImportPath, module)
 		if st.tests[name], err = testNames(p); err != nil {

@@ -71,6 +71,11 @@ func run(manifest string, here bool) error {
 			return err
 		}
 	}
+	if m.Run+m.Skip != "" {
+		if err := r.send(wire.Message{Kind: wire.Fact, Name: "tests", Text: fmt.Sprintf("run %q, skip %q", m.Run, m.Skip)}); err != nil {
+			return err
+		}
+	}
 	for _, p := range m.Packages {
 		if err := runPackage(r, m, base, p, here); err != nil {
 			return err
@@ -108,6 +113,9 @@ func runPackage(r *results, m wire.Manifest, base string, p wire.Package, here b
 	args := []string{"-test.v=test2json", "-test.timeout=" + m.Each.String(), "-test.count=1"}
 	if m.Run != "" {
 		args = append(args, "-test.run="+m.Run)
+	}
+	if m.Skip != "" {
+		args = append(args, "-test.skip="+m.Skip)
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(base, p.Binary), args...)
 	cmd.Dir = p.Dir

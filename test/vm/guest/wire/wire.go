@@ -14,6 +14,7 @@ const Alive = "guest: alive"
 type Manifest struct {
 	Root     string        // where the tree belongs: its path is compiled into the tests
 	Run      string        // only tests that match
+	Skip     string        // not tests that match
 	Each     time.Duration // how long the tests of a package may take
 	Packages []Package
 }
