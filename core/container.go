@@ -95,6 +95,7 @@ type ProcessSlot struct {
 	// run follows. Sick: because it was found unhealthy.
 	Ending bool `json:"ending,omitempty"`
 	Sick   bool `json:"sick,omitempty"`
+	Early  bool `json:"early,omitempty"` // its start may be running still, in this slot
 }
 
 // UserNSSlot holds the container's own user namespace.
@@ -186,12 +187,4 @@ func (c *Container) Status() string {
 		return "exited"
 	}
 	return "created"
-}
-
-// newRun gives the next run its number.
-func (c *Container) newRun() {
-	c.Run++
-	if !c.Running() {
-		c.OOMKills = 0
-	}
 }

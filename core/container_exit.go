@@ -39,7 +39,7 @@ func (c *ReportExit) decide(s *State, r Request) ([]Event, error) {
 		return nil, nil
 	}
 	// The program ended before its start was reported.
-	started := &ProcessStarted{Header: about(k.ID.noun()), Run: c.Run}
+	started := &ProcessStarted{Header: about(k.ID.noun()), Run: c.Run, Early: true}
 	started.Cause = k.Process.Turn
 	events := append([]Event{started}, endJobs(k.Jobs, JobDone, "", nil)...)
 	return append(events, k.exited(exit, 0)...), nil

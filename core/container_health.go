@@ -170,12 +170,12 @@ func (st UnwatchHealth) finish(s *State, r *FinishStep) []Event {
 	return s.released(st.Container, &HealthUnwatched{Header: about(st.Container.noun())})
 }
 
-// watchersGone makes every watch absent: the host that watched is gone. If that
-// is not sure, a watch that is to end anyway is still ended.
-func (s *State) watchersGone(h *Header, sure bool) []Noun {
+// watchersGone makes every watch absent: the host that watched is gone. One that is
+// to end anyway is still ended, as a step: whoever waits for it is told by that.
+func (s *State) watchersGone(h *Header) []Noun {
 	var touched []Noun
 	for id, c := range s.Containers {
-		if c.Watch.State == Absent && (c.Health == nil || c.Health.Fault == nil) || !sure && c.watchVerb() == "unwatch" {
+		if c.Watch.State == Absent && (c.Health == nil || c.Health.Fault == nil) || c.watchVerb() == "unwatch" {
 			continue
 		}
 		of := Header{Seq: h.Seq, Name: h.Name, Noun: KindContainer, ID: string(id)}

@@ -181,7 +181,7 @@ func (*ContainerRestartPlanned) name() string { return "container.restart-planne
 func (e *ContainerRestartPlanned) apply(s *State) []Noun {
 	return s.fold(&e.Header, func(c *Container) {
 		c.Want = Running
-		c.newRun()
+		c.Run++
 		c.Restarts, c.Auto = e.Count, !e.ByHand
 		c.Backoff.Pending, c.Backoff.Length, c.Backoff.Since = true, e.Delay, e.Time
 	})

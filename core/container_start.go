@@ -97,7 +97,7 @@ func (*ContainerStartWanted) name() string { return "container.start-wanted" }
 
 func (e *ContainerStartWanted) apply(s *State) []Noun {
 	touched := s.fold(&e.Header, func(c *Container) {
-		c.newRun()
+		c.Run++
 		c.Fault, c.Stuck, c.Attach = nil, nil, e.Attach
 		c.Jobs = jobs(e.Job)
 		c.Want = Running
@@ -190,6 +190,8 @@ type ProcessStarted struct {
 	Run uint64 `json:"run"`
 	PID int    `json:"pid,omitempty"`
 	Log string `json:"log,omitempty"`
+	// Early: its end was told before its start, which may be running still.
+	Early bool `json:"early,omitempty"`
 }
 
 func (*ProcessStarted) name() string { return "container.started" }
@@ -198,8 +200,9 @@ func (e *ProcessStarted) apply(s *State) []Noun {
 	return s.fold(&e.Header, func(c *Container) {
 		c.Process = ProcessSlot{
 			Slot: Slot{State: Held, Turn: c.Process.Turn}, Run: e.Run, PID: e.PID, Log: e.Log,
+			Early: e.Early,
 		}
-		c.Auto, c.Health = false, nil
+		c.Auto, c.Health, c.OOMKills = false, nil, 0
 		if c.Spec.Health != nil {
 			c.Health = &HealthState{Status: HealthStarting, Since: e.Time}
 		}

@@ -57,7 +57,7 @@ func (c *Container) rootfsVerb() string {
 // known. Exec drivers end all of a run before they tell its end, so that what it
 // has used can be given back beside what is left of the run itself.
 func (c *Container) over() bool {
-	return c.Process.State == Absent || c.Process.State == Held && c.Process.Exited
+	return c.Process.State == Absent || c.Process.State == Held && c.Process.Exited && !c.Process.Early
 }
 
 func (c *Container) netVerb(i int) string {

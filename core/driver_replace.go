@@ -100,7 +100,7 @@ func (e *DriverStarted) apply(s *State) []Noun {
 	d := s.driver(e.ID)
 	d.Instance, d.PID, d.Version, d.Reason = e.Instance, e.PID, e.Version, ""
 	if e.ID == "exec/"+s.Engine.Drivers.Exec { // perhaps of another host, which watches nobody
-		return append(s.watchersGone(&e.Header, false), e.Of())
+		return append(s.watchersGone(&e.Header), e.Of())
 	}
 	return []Noun{e.Of()}
 }

@@ -117,7 +117,7 @@ func (e *EngineStarted) apply(s *State) []Noun {
 	for _, d := range s.Drivers {
 		d.Instance, d.PID = "", 0
 	}
-	return s.watchersGone(&e.Header, true)
+	return s.watchersGone(&e.Header)
 }
 
 // rebooted: the machine was restarted. Processes, namespaces, endpoints and

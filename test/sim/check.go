@@ -123,7 +123,12 @@ func (s *sim) fold() *core.State {
 func (s *sim) rests(state *core.State) bool {
 	rest := true
 	for _, st := range state.Owed() {
-		if w, ok := st.(core.Wait); ok && w.Length > time.Hour {
+		w, wait := st.(core.Wait)
+		if wait && strings.Contains(string(st.ID()), "/backoff/") && w.Length >= time.Minute {
+			// It is tried again for ever: what it needs does not come.
+			s.clients.say(&core.StopContainer{ID: core.ContainerID(st.ID().Noun().ID)})
+		}
+		if wait && w.Length > time.Hour {
 			id := core.ContainerID(st.ID().Noun().ID)
 			if p := s.machine.procs[processKey(id, state.Containers[id].Process.Run)]; p != nil {
 				s.machine.exit(p, 0, 0)
@@ -193,12 +198,20 @@ func (s *sim) quarantined(state *core.State, k string) bool {
 // unique checks that no name and no address is given twice.
 func (s *sim) unique(state *core.State) {
 	names, addresses := make(map[string]core.ContainerID), make(map[string]core.ContainerID)
+	ids := make(map[uint32]core.ContainerID)
 	for _, id := range sortedKeys(state.Containers) {
 		c := state.Containers[id]
 		if other, ok := names[c.Name]; ok && c.Want != core.Removed {
 			s.fail("containers %.12s and %.12s are both named %s", other, id, c.Name)
 		}
 		names[c.Name] = id
+		if c.IDMap != nil {
+			host := c.IDMap.UIDs[0].Host
+			if other, ok := ids[host]; ok {
+				s.fail("containers %.12s and %.12s both have ids from %d", other, id, host)
+			}
+			ids[host] = id
+		}
 		for _, n := range c.Nets {
 			if !n.Address.IP.IsValid() {
 				continue
@@ -216,20 +229,45 @@ func (s *sim) unique(state *core.State) {
 func (s *sim) ends(state *core.State) {
 	for _, id := range sortedKeys(state.Containers) {
 		c := state.Containers[id]
+		s.execEnds(c)
 		p := s.machine.procs[processKey(id, c.Process.Run)]
 		if alive := p != nil && !p.exited; alive != c.Running() {
 			s.fail("container %.12s run %d: alive %v, the log says %v", id, c.Process.Run, alive, c.Running())
 		}
-		if c.Exit == nil {
-			continue
+		if alive := p != nil && !p.exited; alive && p.ooms != c.OOMKills {
+			s.fail("container %.12s run %d: the kernel has killed %d times, the log says %d", id, c.Process.Run, p.ooms, c.OOMKills)
 		}
-		k := processKey(id, c.Exit.Run)
-		code, seen := s.machine.ends[k]
-		switch {
-		case c.Exit.Lost && !s.machine.lost[k]:
-			s.fail("%s ended with %d, and the log says that nobody knows: %+v", k, code, c.Exit)
-		case !c.Exit.Lost && (!seen || code != c.Exit.Code):
-			s.fail("%s ended with %d (seen %v), the log says %+v", k, code, seen, c.Exit)
+		if health := s.machine.health[watchKey(id, c.Process.Run)]; c.Running() && c.Watch.State == core.Held && health != c.Health.Status {
+			s.fail("container %.12s run %d is %s, the log says %s", id, c.Process.Run, health, c.Health.Status)
+		}
+		if c.Exit != nil {
+			s.end(processKey(id, c.Exit.Run), c.Exit)
+		}
+	}
+}
+
+// end checks one end that the log tells.
+func (s *sim) end(k string, exit *core.Exit) {
+	code, seen := s.machine.ends[k]
+	switch {
+	case exit.Lost && !s.machine.lost[k]:
+		s.fail("%s ended with %d, and the log says that nobody knows: %+v", k, code, exit)
+	case !exit.Lost && (!seen || code != exit.Code):
+		s.fail("%s ended with %d (seen %v), the log says %+v", k, code, seen, exit)
+	}
+}
+
+// execEnds checks a container's execs.
+func (s *sim) execEnds(c *core.Container) {
+	for i := range c.Execs {
+		x := &c.Execs[i]
+		k := execKey(c.ID, x.Run, x.ID)
+		p := s.machine.procs[k]
+		if alive, open := p != nil && !p.exited, x.State == core.Held && !x.Exited; alive != open {
+			s.fail("%s: alive %v, the log says %v", k, alive, open)
+		}
+		if x.Exit != nil {
+			s.end(k, x.Exit)
 		}
 	}
 }
@@ -245,6 +283,12 @@ func heldBy(state *core.State) (may, sure map[string]bool) {
 		note(c.Rootfs.State, rootfsKey(id))
 		note(c.Process.State, processKey(id, c.Process.Run))
 		note(c.Log.State, logKey(id))
+		note(c.UserNS.State, usernsKey(id))
+		note(c.Paused.State, frozenKey(id, c.Process.Run))
+		note(c.Watch.State, watchKey(id, c.Watch.Run))
+		for i := range c.Execs {
+			note(c.Execs[i].State, execKey(id, c.Execs[i].Run, c.Execs[i].ID))
+		}
 		for _, n := range c.Nets {
 			note(n.State, endpointKey(n.Network, id, n.Run))
 		}
@@ -330,6 +374,23 @@ func (s *sim) history() {
 	}
 }
 
+// counted checks that one end, or one start of the engine, has brought one
+// restart at most.
+func (s *sim) counted(h core.Header) error {
+	switch h.Name {
+	case "engine.started":
+		s.ended["engine"] = h.Seq
+	case "container.restart-planned":
+		if max(s.ended[h.ID], s.ended["engine"]) < s.planned[h.ID] {
+			return fmt.Errorf("event %d: container %.12s is started again twice", h.Seq, h.ID)
+		}
+		s.planned[h.ID] = h.Seq
+	default:
+		s.ended[h.ID] = h.Seq
+	}
+	return nil
+}
+
 func (s *sim) line(accepted map[string]uint64, seq uint64, line []byte) error {
 	_, rest, _ := bytes.Cut(line, []byte(`"event":"`))
 	name, _, _ := bytes.Cut(rest, []byte(`"`))
@@ -341,13 +402,16 @@ func (s *sim) line(accepted map[string]uint64, seq uint64, line []byte) error {
 	case "container.created":
 		s.created++
 		return nil
-	case "job.accepted":
+	case "job.accepted", "engine.started", "container.exited", "container.start-failed", "container.restart-planned":
 	default:
 		return nil
 	}
 	var h core.Header
 	if err := json.Unmarshal(line, &h); err != nil {
 		return err
+	}
+	if h.Name != "job.accepted" {
+		return s.counted(h)
 	}
 	if was := accepted[h.ID]; was != 0 {
 		return fmt.Errorf("job %s is accepted at %d and at %d", h.ID, was, seq)

@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -23,6 +24,7 @@ type clients struct {
 	made       int // names of what was made
 	containers []core.ContainerID
 	networks   []core.NetworkID
+	execs      []core.ExecID
 	disabled   map[string]bool // drivers that may be
 }
 
@@ -166,11 +168,91 @@ func (c *clients) create() *core.CreateContainer {
 		Want: pick(r, core.Running, core.Running, core.Stopped), AutoRemove: r.IntN(3) == 0,
 		Spec: core.Spec{Network: core.NetworkSpec{Network: pick(r, "", "", "none", "host", "web", "lan")}},
 	}
+	c.special(&k.Spec, k.AutoRemove)
 	if r.IntN(4) == 0 {
 		c.s.secrets[id] = "s3cret-" + string(id)
 		k.Spec.Process.Env = []core.Env{{Name: "TOKEN", Value: c.s.secrets[id]}}
 	}
 	return k
+}
+
+// special is what some containers are beyond the ordinary.
+func (c *clients) special(sp *core.Spec, remove bool) {
+	r := c.s.r
+	sp.Security.IPC = pick(r, "", "shareable")
+	if r.IntN(3) == 0 {
+		sp.Health = &core.Health{Test: []string{"CMD", "true"}}
+	}
+	if !remove {
+		sp.Restart = core.Restart{Policy: pick(r, "", "", "always", "unless-stopped", "on-failure"), Unhealthy: r.IntN(3) == 0}
+		if sp.Restart.Policy == "on-failure" {
+			sp.Restart.Max = r.IntN(3)
+		}
+	}
+	switch other := "container:" + string(c.container()); r.IntN(14) {
+	case 0:
+		sp.Network.Network = other
+	case 1, 2:
+		sp.Security.PID = other
+	case 3:
+		sp.Security.IPC = other
+	case 4, 5:
+		if sp.Network.Network != "host" {
+			sp.Security.UserNS = "private"
+		}
+	}
+}
+
+// life is what people do with containers that run.
+func (c *clients) life() core.Command {
+	r := c.s.r
+	id := c.running()
+	c.made++
+	exec := core.ExecID(fmt.Sprintf("a%015x%048x", c.made, 0)) // execs are known by their first 16 digits
+	if len(c.execs) > 0 && r.IntN(2) == 0 {
+		exec = c.execs[max(0, len(c.execs)-1-r.IntN(4))]
+	}
+	switch r.IntN(12) {
+	case 0, 1, 2:
+		x := &core.ExecContainer{ID: id, Exec: exec, Spec: core.ExecSpec{Args: []string{"true"}}}
+		if r.IntN(3) == 0 && !slices.Contains(c.execs, exec) {
+			c.s.execSecrets[exec] = "s3cret-" + string(exec)
+		}
+		if secret := c.s.execSecrets[exec]; secret != "" {
+			x.Spec.Env = []core.Env{{Name: "EXEC_TOKEN", Value: secret}}
+		}
+		c.execs = append(c.execs, exec)
+		return x
+	case 3:
+		return &core.KillContainer{ID: id, Exec: exec, Signal: pick(r, 9, 15)}
+	case 4, 5:
+		return &core.PauseContainer{ID: id}
+	case 6, 7:
+		return &core.UnpauseContainer{ID: id}
+	case 8:
+		memory := int64(32 << 20)
+		return &core.UpdateContainer{ID: id, Change: core.ResourcesChange{MemoryBytes: &memory}}
+	case 9:
+		return &core.UpdateContainer{ID: id, Restart: &core.Restart{Policy: pick(r, "no", "always", "on-failure")}}
+	case 10:
+		return &core.PrepareContainer{ID: id}
+	}
+	grace := pick(r, 0, time.Second)
+	return &core.RestartContainer{ID: id, Timeout: &grace}
+}
+
+// running is a container that runs, if there is one.
+func (c *clients) running() core.ContainerID {
+	var ids []core.ContainerID
+	for _, k := range sortedKeys(c.s.machine.procs) {
+		if p := c.s.machine.procs[k]; !p.exited && p.exec == "" {
+			ids = append(ids, p.container)
+		}
+	}
+	if len(ids) == 0 || c.s.r.IntN(10) == 0 {
+		return c.container()
+	}
+	return pick(c.s.r, ids...)
 }
 
 func containerName(n int) string { return fmt.Sprint("name-", n) }
@@ -179,7 +261,9 @@ func containerName(n int) string { return fmt.Sprint("name-", n) }
 func (c *clients) command() core.Command {
 	r := c.s.r
 	image := reference(pick(r, "a", "b", "c", "x"))
-	switch k := r.IntN(40); {
+	switch k := r.IntN(54); {
+	case k >= 40:
+		return c.life()
 	case k < 9:
 		return c.create()
 	case k < 14:

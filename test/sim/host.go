@@ -101,6 +101,7 @@ func (h *host) cancel(c bus.Cancel) error {
 // die ends the host and all instances; steps that run stay as they are.
 func (h *host) die() {
 	h.dead = true
+	h.s.machine.forgetWatches()
 	for _, id := range driverNames() {
 		h.drivers[id].kill(false)
 	}
@@ -184,8 +185,13 @@ func (d *driver) introduce(then func(error)) {
 			d.instance = instance
 			then(nil)
 			for _, k := range sortedKeys(s.machine.procs) {
-				if p := s.machine.procs[k]; p.exited && d.id == "exec/native" {
+				p := s.machine.procs[k]
+				switch {
+				case d.id != "exec/native":
+				case p.exited:
 					d.tellExit(p)
+				case p.ooms > 0:
+					d.h.tell(p.oomReport())
 				}
 			}
 		})
@@ -202,7 +208,7 @@ func (h *host) exited(p *proc) {
 func (d *driver) tellExit(p *proc) {
 	instance := d.instance
 	d.insist("exit", "", func() bool { return d.instance == instance }, d.reporter(instance, &core.ReportExit{
-		Container: p.container, Run: p.run, Code: p.code, Signal: p.signal, Time: d.h.s.clock(),
+		Container: p.container, Run: p.run, Exec: p.exec, Code: p.code, Signal: p.signal, Time: d.h.s.clock(),
 	}), func(error) {})
 }
 

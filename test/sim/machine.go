@@ -19,13 +19,18 @@ type machine struct {
 	ends    map[string]int    // codes of all ends that were seen on the machine, by key
 	lost    map[string]bool   // runs whose end nobody saw
 	busy    map[string]*run   // by slot: the step that runs now
+	health  map[string]string // by the watch's key: what was found last
 }
 
-// proc is one run of a container.
+// proc is one run of a container, or an exec in it.
 type proc struct {
 	key       string
 	container core.ContainerID
 	run       uint64
+	exec      core.ExecID
+	shares    string // key of the run whose process namespace it is in; it ends with it
+	ooms      uint64
+	pending   int // a signal that came while it stood still
 	exited    bool
 	code      int
 	signal    int
@@ -36,7 +41,7 @@ type proc struct {
 func newMachine(s *sim) *machine {
 	return &machine{
 		s: s, held: make(map[string]bool), drivers: make(map[string]string), procs: make(map[string]*proc),
-		ends: make(map[string]int), lost: make(map[string]bool), busy: make(map[string]*run),
+		ends: make(map[string]int), lost: make(map[string]bool), busy: make(map[string]*run), health: make(map[string]string),
 	}
 }
 
@@ -61,6 +66,14 @@ func makes(st core.Step) []string {
 		return []string{endpointKey(st.Network, st.Container, st.Run)}
 	case *core.StartProcess:
 		return []string{processKey(st.Container, st.Run), logKey(st.Container)}
+	case *core.StartExec:
+		return []string{execKey(st.Container, st.Run, st.Exec)}
+	case *core.Freeze:
+		return []string{frozenKey(st.Container, st.Run)}
+	case *core.WatchHealth:
+		return []string{watchKey(st.Container, st.Run)}
+	case *core.HoldUserNS:
+		return []string{usernsKey(st.Container)}
 	case *core.ApplyLayer:
 		return []string{layerKey(st.Layer)}
 	case *core.CreateNetwork:
@@ -72,8 +85,14 @@ func makes(st core.Step) []string {
 func needs(st core.Step) []string {
 	switch st := st.(type) {
 	case *core.StartProcess:
+		if st.Spec.Security.UserNS == "private" {
+			return []string{rootfsKey(st.Container), usernsKey(st.Container)}
+		}
 		return []string{rootfsKey(st.Container)}
 	case *core.AttachNetwork:
+		if st.UserNS.Path != "" {
+			return []string{networkKey(st.Network), st.UserNS.Path} // the user namespace's key, see bring
+		}
 		return []string{networkKey(st.Network)}
 	case *core.PrepareRootfs:
 		if st.Layer != "" {
@@ -93,7 +112,16 @@ func releases(st core.Step) []string {
 		return []string{rootfsKey(st.Container)}
 	case *core.DetachNetwork:
 		return []string{endpointKey(st.Network, st.Container, st.Run)}
+	case *core.Thaw:
+		return []string{frozenKey(st.Container, st.Run)}
+	case *core.UnwatchHealth:
+		return []string{watchKey(st.Container, st.Run)}
+	case *core.ReleaseUserNS:
+		return []string{usernsKey(st.Container)}
 	case *core.ReleaseProcess:
+		if st.Exec != "" {
+			return []string{execKey(st.Container, st.Run, st.Exec)}
+		}
 		if st.RemoveLog {
 			return []string{processKey(st.Container, st.Run), logKey(st.Container)}
 		}
@@ -111,6 +139,9 @@ func releases(st core.Step) []string {
 		case "endpoint":
 			return []string{endpointKey(core.NetworkID(i.Network), core.ContainerID(i.Key), i.Run)}
 		case "process":
+			if i.Exec != "" {
+				return []string{execKey(core.ContainerID(i.Key), i.Run, core.ExecID(i.Exec))}
+			}
 			return []string{processKey(core.ContainerID(i.Key), i.Run)}
 		default:
 			return []string{i.Kind + " " + i.Key}
@@ -158,6 +189,9 @@ func (m *machine) end(r *run) {
 // lacking is what a step needs and is not there; somebody must have taken it.
 func (m *machine) lacking(r *run) string {
 	need := needs(r.st)
+	if k := m.stopped(r); k != "" {
+		return k
+	}
 	if start, ok := r.st.(*core.StartProcess); ok {
 		for k := range m.held {
 			f := strings.Fields(k)
@@ -168,7 +202,10 @@ func (m *machine) lacking(r *run) string {
 		if len(start.Rootfs) == 0 || start.Endpoint.Namespace.Mode == "" {
 			m.s.fail("step %s lacks its root filesystem or its network: %s", r.step.ID, r.step.Body)
 		}
-		if mode := start.Endpoint.Namespace; mode.Mode == "path" {
+		if private := start.Spec.Security.UserNS == "private"; private != (len(start.IDMap.UIDs) == 1) || private && start.UserNS.Path == "" {
+			m.s.fail("step %s lacks its user namespace: %s", r.step.ID, r.step.Body)
+		}
+		if mode := start.Endpoint.Namespace; mode.Mode == "path" && start.Shares.Network == nil {
 			need = append(need, mode.Path) // the endpoint's key, see bring
 		}
 		if want := m.s.secrets[start.Container]; want != "" && !slices.ContainsFunc(start.Spec.Process.Env, func(e core.Env) bool { return e.Value == want && !e.Sealed }) {
@@ -192,6 +229,7 @@ func (m *machine) do(r *run) core.Result {
 	for _, k := range makes(r.st) {
 		m.hold(k)
 	}
+	m.beside(r.st)
 	for _, k := range releases(r.st) {
 		m.release(k)
 	}
@@ -199,7 +237,11 @@ func (m *machine) do(r *run) core.Result {
 	case *core.StartProcess:
 		m.start(st)
 	case *core.SignalProcess:
-		m.signal(m.procs[processKey(st.Container, st.Run)], st.Signal)
+		k := processKey(st.Container, st.Run)
+		if st.Exec != "" {
+			k = execKey(st.Container, st.Run, st.Exec)
+		}
+		m.signal(m.procs[k], st.Signal)
 	case *core.CreateNetwork:
 		_, m.drivers[string(st.Network)] = st.Driver()
 	case *core.AttachNetwork:
@@ -222,6 +264,10 @@ func bring(st core.Step) core.Result {
 		return core.Result{Endpoint: &core.Endpoint{Namespace: at, Interface: "eth0"}}
 	case *core.StartProcess:
 		return core.Result{Started: &core.Started{PID: 100, Log: "/log"}}
+	case *core.StartExec:
+		return core.Result{Started: &core.Started{PID: 200}}
+	case *core.HoldUserNS:
+		return core.Result{UserNS: &core.Namespace{Mode: "path", Path: usernsKey(st.Container), Inode: 8}}
 	case *core.ApplyLayer:
 		return core.Result{Size: 5}
 	case *core.LoadArchive:
@@ -240,6 +286,9 @@ func (m *machine) release(k string) {
 	if p := m.procs[k]; p != nil {
 		p.exited = true // whatever is left of it is killed
 		delete(m.procs, k)
+		if p.exec == "" {
+			m.endBeside(p)
+		}
 	}
 }
 
@@ -255,12 +304,18 @@ func (m *machine) start(st *core.StartProcess) {
 	if m.s.r.IntN(8) == 0 {
 		p.kills = 1 + m.s.r.IntN(2)
 	}
+	if st.Shares.PID != nil {
+		p.shares = processKey(st.Shares.PID.Container, st.Shares.PID.Run)
+	}
 	m.procs[k] = p
 	life := m.s.between(0, 2*time.Minute)
 	if m.s.r.IntN(3) == 0 {
 		life = m.s.between(0, 20*time.Millisecond)
 	}
-	m.s.after(life, func() { m.exit(p, m.s.r.IntN(4), 0) })
+	m.live(p, life)
+	if m.s.r.IntN(6) == 0 {
+		m.s.after(m.s.between(0, life), func() { m.oom(p) })
+	}
 }
 
 func (m *machine) signal(p *proc, signal int) {
@@ -269,7 +324,11 @@ func (m *machine) signal(p *proc, signal int) {
 	}
 	switch {
 	case signal == 9 && p.kills > 0:
+		delete(m.held, frozenKey(p.container, p.run))
 		p.kills--
+		return
+	case signal != 9 && m.still(p):
+		p.pending = signal
 		return
 	case signal == 9, signal == 15 && !p.deaf:
 		m.s.after(m.s.between(0, 5*time.Millisecond), func() { m.exit(p, 128+signal, signal) })
@@ -284,6 +343,9 @@ func (m *machine) exit(p *proc, code, signal int) {
 	p.exited, p.code, p.signal = true, code, signal
 	m.ends[p.key] = code
 	m.s.trace("%s ends with %d", p.key, code)
+	if p.exec == "" {
+		m.endBeside(p)
+	}
 	if m.s.host != nil {
 		m.s.host.exited(p)
 	}
@@ -293,7 +355,7 @@ func (m *machine) exit(p *proc, code, signal int) {
 func (m *machine) reboot() {
 	for _, k := range sortedKeys(m.held) {
 		switch kind, _, _ := strings.Cut(k, " "); kind {
-		case "process", "endpoint", "network":
+		case "process", "exec", "frozen", "userns", "endpoint", "network":
 			if p := m.procs[k]; p != nil {
 				p.exited = true
 				m.lost[k] = true // also if it had ended: what its shim has written is gone
@@ -312,7 +374,7 @@ func (m *machine) owner(k string) string {
 		return "graphdriver/overlay"
 	case "image":
 		return "image/oci"
-	case "process":
+	case "process", "exec", "userns":
 		return "exec/native"
 	case "network", "endpoint":
 		if d := m.drivers[f[1]]; d != "" {
@@ -333,8 +395,11 @@ func (m *machine) inventory(driver string) []core.Item {
 		f := strings.Fields(k)
 		item := core.Item{Kind: f[0], Key: f[1], State: "held"}
 		switch f[0] {
-		case "process":
-			item.Run, item.State = number(f[2]), "running"
+		case "process", "exec":
+			item.Kind, item.Run, item.State = "process", number(f[2]), "running"
+			if f[0] == "exec" {
+				item.Exec = f[3]
+			}
 			if p := m.procs[k]; p != nil && p.exited {
 				item.State = "exited"
 			}

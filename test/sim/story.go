@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -42,7 +43,8 @@ func (s *sim) opening() {
 	s.until(s.now + 300*time.Millisecond)
 	for n := range leastContainers {
 		c := s.clients.create()
-		c.Name, c.Image, c.Spec.Network.Network = containerName(n), reference("a"), pick(s.r, "", "none", "host")
+		c.Spec.Security = core.Security{UserNS: pick(s.r, "", "", "", "private")}
+		c.Name, c.Image, c.Spec.Network.Network = containerName(n), reference("a"), pick(s.r, "", "none")
 		s.clients.say(c)
 	}
 	s.until(s.now + s.between(2*time.Millisecond, 100*time.Millisecond))
@@ -101,7 +103,7 @@ func (s *sim) loseHost() {
 func (s *sim) take() {
 	var free []string
 	for _, k := range sortedKeys(s.machine.held) {
-		if kind, _, _ := strings.Cut(k, " "); kind != "process" && kind != "log" && !s.inUse(k) {
+		if kind, _, _ := strings.Cut(k, " "); !slices.Contains([]string{"process", "exec", "frozen", "watch", "log"}, kind) && !s.inUse(k) {
 			free = append(free, k)
 		}
 	}
