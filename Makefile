@@ -13,6 +13,8 @@ SHIM_CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror -Wshadow -Wconversion -Wno-s
 	-mstack-protector-guard=global -fstack-clash-protection -ftrivial-auto-var-init=zero \
 	-fno-asynchronous-unwind-tables -fcf-protection=none \
 	-Wl,-z,relro,-z,now,-z,noexecstack,--no-dynamic-linker,--build-id=none -s
+# -DWEAKEN_… of test/escape; empty otherwise.
+SHIM_EXTRA :=
 HOLDER_CFLAGS := -std=gnu11 -Os -static -Wall -Wextra -Werror -s
 
 .PHONY: build run test test-vm bench check proto install clean
@@ -23,7 +25,7 @@ build: $(BIN)/gantry-shim $(BIN)/gantry-init $(BIN)/gantry-netns
 
 $(BIN)/gantry-shim: $(wildcard $(SHIM)/*.c $(SHIM)/*.h)
 	mkdir -p $(BIN)
-	$(CC) $(SHIM_CFLAGS) -o $@ $(SHIM)/*.c
+	$(CC) $(SHIM_CFLAGS) $(SHIM_EXTRA) -o $@ $(SHIM)/*.c
 
 $(BIN)/gantry-init: $(INIT)/init.c $(SHIM)/sys.h
 	mkdir -p $(BIN)
@@ -59,7 +61,7 @@ proto:
 PREFIX ?= /usr/local
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/gantry $(DESTDIR)/lib/systemd/system
-	install $(BIN)/gantry $(BIN)/gantryd $(BIN)/gantry-conform $(DESTDIR)$(PREFIX)/bin
+	install $(BIN)/gantry $(BIN)/gantryd $(BIN)/gantry-conform $(BIN)/gantry-oci $(DESTDIR)$(PREFIX)/bin
 	install $(BIN)/gantry-drivers $(BIN)/gantry-shim $(BIN)/gantry-init $(BIN)/gantry-netns $(DESTDIR)$(PREFIX)/libexec/gantry
 	for d in $(DRIVERS); do ln -sf gantry-drivers $(DESTDIR)$(PREFIX)/libexec/gantry/gantry-$$d; done
 	install -m 644 dist/gantry.service $(DESTDIR)/lib/systemd/system
