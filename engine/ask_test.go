@@ -303,7 +303,7 @@ func TestCopy(t *testing.T) {
 	if err != nil || end == nil || end.Error != nil || got != "/file of run 1" || said.Stat == nil || said.Stat.Size != 5 {
 		t.Errorf("out: %+v, %q, %+v, %v", said, got, end, err)
 	}
-	if _, got, _, err = copying(t, w, p, query.CopyIn{Ref: "frontend", Path: "/link", Follow: true}, true, ""); got != "/file of run 1" || err != nil {
+	if said, got, _, err = copying(t, w, p, query.CopyIn{Ref: "frontend", Path: "/link", Follow: true}, true, ""); got != "/file of run 1" || err != nil || said.Stat.Size != 5 || said.Stat.Name != "link" {
 		t.Errorf("through a link: %q, %v", got, err)
 	}
 	if said, _, end, err = copying(t, w, p, query.CopyIn{Ref: "frontend", Path: "/link", StatOnly: true}, true, ""); said.Stat.Link != "/file" || end != nil || err != nil {

@@ -54,7 +54,7 @@ func (e *Engine) Copy(ctx context.Context, k Copy) error {
 	if err != nil {
 		return err
 	}
-	stat, err := e.statPath(ctx, t, question, in)
+	stat, err := e.statPath(ctx, t, &question, in)
 	if err != nil && (k.Out || !errdefs.IsNotFound(err)) {
 		return err
 	}
@@ -62,24 +62,32 @@ func (e *Engine) Copy(ctx context.Context, k Copy) error {
 	if k.Out && in.StatOnly {
 		return k.Open(out, nil)
 	}
-	if k.Out && in.Follow && stat.Mode&typeMode == linkMode {
-		question.Path = stat.Link
-	}
 	return e.carry(ctx, t, question, k, out)
 }
 
-// statPath tells what is at the path, through a last link with Follow.
-func (e *Engine) statPath(ctx context.Context, t target, q ask.Copy, in query.CopyIn) (*query.PathStat, error) {
+// statPath tells what is at the path. With Follow a last link stands for what it
+// leads to, but for its name: the question is then about that.
+func (e *Engine) statPath(ctx context.Context, t target, q *ask.Copy, in query.CopyIn) (*query.PathStat, error) {
 	if in.WholeRoot {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	var stat query.PathStat
-	if err := e.asks.ask(ctx, t, ask.ExecStatPath, q, &stat); err != nil {
+	if err := e.asks.ask(ctx, t, ask.ExecStatPath, *q, &stat); err != nil {
 		return nil, err
 	}
-	return &stat, nil
+	if !in.Follow || stat.Mode&typeMode != linkMode || stat.Link == "" {
+		return &stat, nil
+	}
+	led := *q
+	led.Path = stat.Link
+	var behind query.PathStat
+	if err := e.asks.ask(ctx, t, ask.ExecStatPath, led, &behind); err != nil {
+		return nil, err
+	}
+	q.Path, behind.Name = led.Path, stat.Name
+	return &behind, nil
 }
 
 // copyOf is the question to the driver. A container without a root filesystem

@@ -33,6 +33,7 @@ type Begin struct {
 	Drivers  core.Choice  // for every container
 	Pool     netip.Prefix // subnets of networks come from it
 	PoolBits int          // length of such a subnet
+	IDs      core.IDPool  // of private user namespaces; zero: the core's default
 }
 
 // Options are what an engine needs.
@@ -169,7 +170,7 @@ func (e *Engine) start() error {
 	}
 	c := &core.StartEngine{
 		ID: id, Name: b.Name, Drivers: b.Drivers, Pool: b.Pool, PoolBits: b.PoolBits,
-		Version: e.o.Version, BootID: e.o.BootID,
+		Version: e.o.Version, BootID: e.o.BootID, IDs: b.IDs,
 	}
 	for i := range c.Networks {
 		var raw [32]byte

@@ -209,7 +209,7 @@ func (d *daemon) dial(ctx context.Context, role bus.Role, name string) (*bus.Cli
 // begin is how a new log begins.
 func (d *daemon) begin() (engine.Begin, error) {
 	b := engine.Begin{
-		ID: d.bus.Subjects().Node, Name: d.o.name, Pool: d.o.pool,
+		ID: d.bus.Subjects().Node, Name: d.o.name, Pool: d.o.pool, IDs: d.o.ids,
 		Drivers: core.Choice{Graph: "overlay", Exec: "native", Image: "oci"},
 	}
 	if !b.Pool.IsValid() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"os/user"
@@ -26,6 +27,7 @@ type options struct {
 	controlGID      *int
 	readGID         *int
 	pool            netip.Prefix
+	ids             core.IDPool  // of private user namespaces
 	logging         core.Logging // of containers that say nothing else
 
 	help, check, repair, version, debug bool
@@ -52,6 +54,8 @@ func readFlags(args []string) (options, error) {
 	f.StringVar(&group, "group", "", "group that may control the engine, beside root")
 	f.StringVar(&readGroup, "read-group", "", "group that may read")
 	f.StringVar(&pool, "pool", "", "IPv4 network that subnets are taken from; holds from the first start on (default: derived from the name)")
+	f.Func("id-pool", "host ids FIRST-LAST that private user namespaces are given, 65536 each; holds from the first start on (default: 1073741824-1879048191)",
+		func(s string) (err error) { o.ids, err = idPool(s); return err })
 	f.Func("log-driver", "log driver of containers that name none: local (as json-file), or none", func(s string) error { return logDriver(s, &o.logging) })
 	f.Func("log-opt", "log option of containers that do not set it: max-size=20m, max-file=5, max-age=24h, mode=blocking, max-buffer-size=1m; may be repeated",
 		func(s string) error { return logOption(s, &o.logging) })
@@ -107,6 +111,18 @@ func (o *options) complete() error {
 		return fmt.Errorf("run directory %s: its name is %d bytes long, sockets in it need one of at most %d", o.run, len(o.run), longestRun)
 	}
 	return nil
+}
+
+// idPool reads "FIRST-LAST", whole ranges of ids.
+func idPool(text string) (core.IDPool, error) {
+	var first, last uint32
+	if n, err := fmt.Sscanf(text, "%d-%d", &first, &last); err != nil || n != 2 || fmt.Sprintf("%d-%d", first, last) != text {
+		return core.IDPool{}, fmt.Errorf("use FIRST-LAST")
+	}
+	if first == 0 || first%core.IDRange != 0 || last < first || (last-first)%core.IDRange != core.IDRange-1 || last > math.MaxUint32-core.IDRange {
+		return core.IDPool{}, fmt.Errorf("it begins at a multiple of %d above 0, ends before another one, and leaves out the last range of all", core.IDRange)
+	}
+	return core.IDPool{First: first, Ranges: int((last-first)/core.IDRange) + 1}, nil
 }
 
 func groupID(name string) (*int, error) {

@@ -219,6 +219,7 @@ func TestFlags(t *testing.T) {
 		{"--pool", "nonsense"}, {"--run", "/" + strings.Repeat("x", 80)}, {"--group", "no-such-group-here"}, {"extra"}, {"--nope"},
 		{"--log-driver", "syslog"}, {"--log-opt", "max-size"}, {"--log-opt", "max-size=-1m"}, {"--log-opt", "max-file=0"},
 		{"--log-opt", "mode=fast"}, {"--log-opt", "labels=a"}, {"--log-opt", "max-age=1d"},
+		{"--id-pool", "0-65535"}, {"--id-pool", "65536-65536"}, {"--id-pool", "100000-200000"}, {"--id-pool", "65536"}, {"--id-pool", "65536-4294967295"},
 	} {
 		if _, err := readFlags(bad); err == nil {
 			t.Errorf("%q was taken", bad)
@@ -229,6 +230,9 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	l, err := readFlags([]string{"--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3", "--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=64k"})
+	if o, err := readFlags([]string{"--id-pool", "131072-262143"}); err != nil || o.ids != (core.IDPool{First: 131072, Ranges: 2}) {
+		t.Errorf("an id pool is read as %+v, %v", o.ids, err)
+	}
 	want := core.Logging{Driver: "json-file", MaxBytes: 10 << 20, MaxFiles: 3, NonBlocking: true, MaxBufferBytes: 64 << 10}
 	if err != nil || l.logging != want {
 		t.Errorf("log options are read as %+v, %v", l.logging, err)
