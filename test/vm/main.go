@@ -96,7 +96,7 @@ func run(ctx context.Context, o options) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer lock.Close()
+	defer lock.Close() //nolint:errcheck // closed earlier when all goes well
 	ks, missing, err := kernels(ctx, o)
 	if err != nil {
 		return 0, err
@@ -107,6 +107,10 @@ func run(ctx context.Context, o options) (int, error) {
 	img, err := rootImage(ctx, o.cache, ks)
 	if err != nil {
 		return 0, fmt.Errorf("make the root image: %w", err)
+	}
+	// From here on nothing shared is written: another run may begin.
+	if err := lock.Close(); err != nil {
+		return 0, err
 	}
 	dir, err := os.MkdirTemp(o.cache, "run-")
 	if err != nil {

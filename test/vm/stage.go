@@ -89,23 +89,31 @@ func stage(ctx context.Context, dir string, o options, fast bool) (*staged, erro
 	progress("compiling the tests of %d packages", len(pkgs))
 	st.manifest = wire.Manifest{Root: st.root, Run: o.run, Skip: o.skip, Each: o.each}
 	for _, p := range pkgs {
-		name := strings.TrimPrefix(p.ImportPath, module)
-		if st.tests[name], err = testNames(p); err != nil {
-			st.unbuilt[name] = err.Error()
-			continue
+		if err := st.add(ctx, tests, p); err != nil {
+			st.unbuilt[strings.TrimPrefix(p.ImportPath, module)] = err.Error()
+			progress("does not compile: %s", p.ImportPath)
 		}
-		binary := strings.ReplaceAll(name, "/", "_") + ".test"
-		if err := compile(ctx, "test", "-c", "-ldflags", "-s -w", "-o", filepath.Join(tests, binary), p.ImportPath); err != nil {
-			st.unbuilt[name] = err.Error()
-			progress("does not compile: %s", name)
-			continue
-		}
-		st.manifest.Packages = append(st.manifest.Packages, wire.Package{Path: name, Dir: p.Dir, Binary: "tests/" + binary})
 	}
 	if len(st.manifest.Packages) == 0 {
 		return nil, errors.New("no tests")
 	}
 	return st, st.makeDisk(ctx, dir)
+}
+
+// add compiles the tests of a package into a directory and notes them.
+func (st *staged) add(ctx context.Context, dir string, p listed) error {
+	name := strings.TrimPrefix(p.ImportPath, module)
+	names, err := testNames(p)
+	if err != nil {
+		return err
+	}
+	st.tests[name] = names
+	binary := strings.ReplaceAll(name, "/", "_") + ".test"
+	if err := compile(ctx, "test", "-c", "-ldflags", "-s -w", "-o", filepath.Join(dir, binary), p.ImportPath); err != nil {
+		return err
+	}
+	st.manifest.Packages = append(st.manifest.Packages, wire.Package{Path: name, Dir: p.Dir, Binary: "tests/" + binary})
+	return nil
 }
 
 // compile runs the go command for programs that need nothing of the machine
