@@ -71,15 +71,20 @@ func kernels(ctx context.Context, o options) (got []kernel, missing []string, er
 			missing = append(missing, fmt.Sprintf("the kernel of %s: %v", w.name, err))
 			continue
 		}
-		same := slices.ContainsFunc(got, func(g kernel) bool { return g.version == k.version })
-		if !same && wanted(o.kernels, k.version) {
+		if !slices.ContainsFunc(got, func(g kernel) bool { return g.version == k.version }) {
 			got = append(got, k)
 		}
 	}
-	if len(got) == 0 {
-		return nil, missing, fmt.Errorf("no kernel begins with %s", strings.Join(o.kernels, " or "))
-	}
 	return got, missing, nil
+}
+
+// chosen are those that the flags ask for.
+func chosen(all []kernel, o options) ([]kernel, error) {
+	ks := slices.DeleteFunc(slices.Clone(all), func(k kernel) bool { return !wanted(o.kernels, k.version) })
+	if len(ks) == 0 {
+		return nil, fmt.Errorf("no kernel begins with %s", strings.Join(o.kernels, " or "))
+	}
+	return ks, nil
 }
 
 func wanted(prefixes []string, version string) bool {

@@ -97,14 +97,18 @@ func run(ctx context.Context, o options) (int, error) {
 		return 0, err
 	}
 	defer lock.Close() //nolint:errcheck // closed earlier when all goes well
-	ks, missing, err := kernels(ctx, o)
+	all, missing, err := kernels(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	ks, err := chosen(all, o)
 	if err != nil {
 		return 0, err
 	}
 	for _, m := range missing {
 		progress("not reached: %s", m)
 	}
-	img, err := rootImage(ctx, o.cache, ks)
+	img, err := rootImage(ctx, o.cache, all)
 	if err != nil {
 		return 0, fmt.Errorf("make the root image: %w", err)
 	}
