@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestOfIsThisProcess(t *testing.T) {
@@ -32,8 +34,42 @@ func TestOfIsThisProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid()), Start: parseStart(stat)}
-	if got != want || got.Start == 0 {
+	if !namesPeers(t, s) {
+		// Before Linux 6.5 it is not known, and must not be guessed.
+		want.Start = 0
+	}
+	if got != want || (got.Start == 0) != (want.Start == 0) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if want.Start == 0 {
+		t.Skip("the kernel gives no descriptor of a peer (SO_PEERPIDFD, Linux 6.5): only the rest was looked at")
+	}
+}
+
+// namesPeers says whether the kernel knows SO_PEERPIDFD.
+func namesPeers(t *testing.T, c *net.UnixConn) bool {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := false
+	err = raw.Control(func(fd uintptr) {
+		n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, soPeerPIDFD)
+		if known = err == nil; known {
+			unix.Close(n)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return known
+}
+
+// TestWithoutDescriptor forces what kernels before 6.5 do.
+func TestWithoutDescriptor(t *testing.T) {
+	if start := startOf(int32(os.Getpid()), -1); start != 0 {
+		t.Errorf("a start time that nothing vouches for: %d", start)
 	}
 }
 
