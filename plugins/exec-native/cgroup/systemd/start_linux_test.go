@@ -56,7 +56,7 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// files reads what the group says, in the hierarchy that has the file.
+// file reads what the group says, in the hierarchy that has the file.
 func file(t *testing.T, g *Group, name string) string {
 	t.Helper()
 	for _, dir := range g.Paths() {
@@ -76,6 +76,22 @@ func ask(t *testing.T, u Unit, name string) string {
 		t.Fatalf("systemctl: %v %s", err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// bear starts a process in the group.
+func bear(t *testing.T, g *Group) {
+	t.Helper()
+	entry, err := g.Entry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer entry.Close()
+	cmd := exec.Command("/bin/sleep", "100")
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(entry.Dir.Fd())}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go cmd.Wait()
 }
 
 func TestScope(t *testing.T) {
@@ -110,17 +126,7 @@ func TestScope(t *testing.T) {
 	if _, err := u.Start(ctx, tree, r); !errors.Is(err, errdefs.ErrAlreadyExists) {
 		t.Errorf("a unit of this name: %v", err)
 	}
-	entry, err := g.Entry()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("/bin/sleep", "100")
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(entry.Dir.Fd())}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go cmd.Wait()
-	entry.Close()
+	bear(t, g)
 	g.Release()
 	holds := func() {
 		t.Helper()
