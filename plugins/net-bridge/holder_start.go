@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/sdk/driver"
 )
 
@@ -115,17 +117,16 @@ func leaveCgroup(parent string, pid int) error {
 	if err != nil {
 		return err
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	hierarchies, err := linux.Hierarchies()
 	if err != nil {
 		return err
 	}
-	at := cgroupMounts(mounts)
-	for _, h := range hierarchiesBelow(own, parent) {
-		root, ok := at[h]
-		if !ok {
+	below := hierarchiesBelow(own, parent)
+	for _, h := range hierarchies {
+		if !slices.Contains(below, h.Key()) {
 			continue
 		}
-		dir := filepath.Join(root, parent, "shims")
+		dir := filepath.Join(h.Mount, parent, "shims")
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -150,32 +151,6 @@ func hierarchiesBelow(cgroup []byte, parent string) []string {
 		}
 	}
 	return found
-}
-
-// cgroupMounts reads mountinfo: where each hierarchy is mounted, whole. A v1
-// hierarchy goes by its controllers as /proc/PID/cgroup lists them.
-func cgroupMounts(mountinfo []byte) map[string]string {
-	at := map[string]string{}
-	for s := bufio.NewScanner(bytes.NewReader(mountinfo)); s.Scan(); {
-		left, right, ok := strings.Cut(s.Text(), " - ")
-		l, r := strings.Fields(left), strings.Fields(right)
-		if !ok || len(l) < 5 || len(r) < 3 || l[3] != "/" {
-			continue
-		}
-		switch r[0] {
-		case "cgroup2":
-			at[""] = l[4]
-		case "cgroup":
-			var controllers []string
-			for _, o := range strings.Split(r[2], ",") {
-				if o != "rw" && o != "ro" && o != "xattr" && !strings.HasPrefix(o, "release_agent=") {
-					controllers = append(controllers, o)
-				}
-			}
-			at[strings.Join(controllers, ",")] = l[4]
-		}
-	}
-	return at
 }
 
 // fillCpuset gives a new v1 cpuset its parent's processors and memory nodes:

@@ -200,18 +200,6 @@ func TestCgroupFiles(t *testing.T) {
 	if got := hierarchiesBelow([]byte(cgroup), "/gantry"); !reflect.DeepEqual(got, []string{"pids", "cpu,cpuacct", ""}) {
 		t.Errorf("hierarchies: %q", got)
 	}
-	mountinfo := "30 25 0:26 / /sys/fs/cgroup/pids rw,nosuid - cgroup cgroup rw,pids\n" +
-		"31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n" +
-		"32 25 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/x,name=systemd\n" +
-		"33 25 0:29 / /sys/fs/cgroup/unified rw shared:3 - cgroup2 cgroup2 rw,nsdelegate\n" +
-		"34 25 0:29 /sub /mnt rw - cgroup2 cgroup2 rw\n"
-	want := map[string]string{
-		"pids": "/sys/fs/cgroup/pids", "cpu,cpuacct": "/sys/fs/cgroup/cpu,cpuacct",
-		"name=systemd": "/sys/fs/cgroup/systemd", "": "/sys/fs/cgroup/unified",
-	}
-	if got := cgroupMounts([]byte(mountinfo)); !reflect.DeepEqual(got, want) {
-		t.Errorf("mounts: %q", got)
-	}
 }
 
 func TestInterruptedListsAreReadAgain(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/sdk/conform"
 	"github.com/gantryd/gantry/sdk/driver"
 )
@@ -14,16 +14,13 @@ import (
 // removeCgroups removes the engine's parent cgroup from every hierarchy; by
 // the contract it may stay while the engine exists, and this engine is gone.
 func removeCgroups(t conform.T, c driver.Config) {
-	table, err := os.ReadFile("/proc/thread-self/mountinfo")
+	hierarchies, err := linux.Hierarchies()
 	if err != nil {
 		t.Errorf("look for cgroup hierarchies: %v", err)
 		return
 	}
-	for line := range strings.Lines(string(table)) {
-		before, after, _ := strings.Cut(line, " - ")
-		if f := strings.Fields(before); len(f) > 4 && strings.HasPrefix(after, "cgroup") {
-			removeTree(t, filepath.Join(f[4], c.Cgroup))
-		}
+	for _, h := range hierarchies {
+		removeTree(t, filepath.Join(h.Mount, c.Cgroup))
 	}
 }
 
