@@ -121,6 +121,17 @@ func (a *archive) download(ctx context.Context, name string) (string, error) {
 	return found[len(found)-1], nil
 }
 
+// unpack fetches a package and puts its files into a directory.
+func (a *archive) unpack(ctx context.Context, name, dir string) error {
+	deb, err := a.download(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(deb) //nolint:errcheck // it is unpacked
+	_, err = output(ctx, "dpkg-deb", "-x", deb, dir)
+	return err
+}
+
 // output runs a program, and says what it said when it ends badly.
 func output(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)

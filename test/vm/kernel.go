@@ -16,17 +16,25 @@ type kernel struct {
 	dir     string // boot/vmlinuz-VERSION and lib/modules/VERSION are below it
 }
 
-func (k kernel) image() string { return filepath.Join(k.dir, "boot", "vmlinuz-"+k.version) }
+// image is the kernel's program, at one of the places that packages use.
+func (k kernel) image() (string, error) {
+	return k.find("boot/vmlinuz-"+k.version, "usr/lib/modules/"+k.version+"/vmlinuz", "usr/lib/linux-image-"+k.version+"/vmlinuz")
+}
 
 // modulesDir is where the modules are: /usr/lib in packages of merged systems.
 func (k kernel) modulesDir() (string, error) {
-	for _, lib := range []string{"usr/lib/modules", "lib/modules"} {
-		dir := filepath.Join(k.dir, lib, k.version)
-		if _, err := os.Stat(dir); err == nil {
-			return dir, nil
+	return k.find("usr/lib/modules/"+k.version, "lib/modules/"+k.version)
+}
+
+// find is the first of those that is there.
+func (k kernel) find(names ...string) (string, error) {
+	for _, name := range names {
+		path := filepath.Join(k.dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s has no modules of %s", k.dir, k.version)
+	return "", fmt.Errorf("the kernel's packages hold no %s", strings.Join(names, " and no "))
 }
 
 // wish is a kernel that would be good to have.
@@ -115,17 +123,28 @@ func fetchKernel(ctx context.Context, cache string, w wish) (kernel, error) {
 		return k, nil
 	}
 	progress("kernel %s of %s", k.version, k.suite)
-	deb, err := a.download(ctx, name)
-	if err != nil {
-		return kernel{}, err
+	// Newer packages are split: the image's only depends on those that have it.
+	names := []string{name}
+	for _, part := range []string{"linux-binary-", "linux-modules-"} {
+		if dep, err := a.dependency(ctx, name, part); err == nil {
+			names = append(names, dep)
+		}
 	}
-	defer os.Remove(deb) //nolint:errcheck // it is unpacked
 	part := k.dir + ".part"
 	if err := os.RemoveAll(part); err != nil {
 		return kernel{}, err
 	}
-	if _, err := output(ctx, "dpkg-deb", "-x", deb, part); err != nil {
+	for _, n := range names {
+		if err := a.unpack(ctx, n, part); err != nil {
+			return kernel{}, err
+		}
+	}
+	if err := os.Rename(part, k.dir); err != nil {
 		return kernel{}, err
 	}
-	return k, os.Rename(part, k.dir)
+	if _, err := k.modulesDir(); err != nil {
+		return kernel{}, err
+	}
+	_, err = k.image()
+	return k, err
 }

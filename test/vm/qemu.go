@@ -41,13 +41,17 @@ func accelerated(ctx context.Context, dir, asked string, k kernel, guest string)
 	const patience = 15 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	program, err := k.image()
+	if err != nil {
+		return false
+	}
 	ram, err := initramfs(guest, nil)
 	initrd := filepath.Join(dir, "initramfs.probe")
 	if err != nil || os.WriteFile(initrd, ram, 0o644) != nil {
 		return false
 	}
 	console := filepath.Join(dir, "probe.log")
-	cmd := qemu(ctx, true, "-kernel", k.image(), "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 vm.init=none", "-serial", "file:"+console)
+	cmd := qemu(ctx, true, "-kernel", program, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 vm.init=none", "-serial", "file:"+console)
 	err = cmd.Run()
 	said, _ := os.ReadFile(console)
 	works := err == nil && strings.Contains(string(said), wire.Alive)
@@ -128,8 +132,12 @@ func bootQemu(ctx context.Context, dir string, img image, st *staged, m machine,
 	disk := func(path string) string {
 		return "file=" + path + ",format=raw,if=virtio,snapshot=on,cache=unsafe,discard=unmap"
 	}
+	program, err := m.kernel.image()
+	if err != nil {
+		return err
+	}
 	cmd := qemu(ctx, fast,
-		"-kernel", m.kernel.image(), "-initrd", initrd, "-append", m.commandLine(),
+		"-kernel", program, "-initrd", initrd, "-append", m.commandLine(),
 		"-drive", disk(img.root), "-drive", disk(st.disk),
 		"-serial", "file:"+console,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=results,signal=off",
