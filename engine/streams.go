@@ -138,8 +138,12 @@ func notRunning(c running) error {
 	return err
 }
 
-// dialFile connects to a unix socket and gives the connection as a descriptor.
+// dialFile connects to a unix socket and gives the connection as a descriptor. It
+// looks first whether there is one: whoever waits for it comes by often.
 func dialFile(ctx context.Context, path string) (*os.File, error) {
+	if _, err := os.Lstat(path); err != nil {
+		return nil, err
+	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
