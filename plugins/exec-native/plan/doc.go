@@ -20,6 +20,13 @@
 //	files     kind 1: a = index of the first, b = how many (≤ 253), SCM_RIGHTS
 //	plan      kind 2: a = offset, b = whole length, bytes (≤ 32 KiB) from there
 //
+//	early     kind 5: a = flags of the clone, b = bits (1 leave, 2 a version 2
+//	          cgroup of the shims, 4 one of the container), SCM_RIGHTS
+//
+// Early comes first of all, if at all: the helper then leaves at once (but for a
+// plan of Leave), the monitor clones the init and takes files and plan itself,
+// into memory that it shares with the init.
+//
 // The plan's last piece ends the transmission: everything must have been sent
 // by then. The driver closes its own copies of the descriptors afterwards; the
 // lock above all (see Lock), which the shim alone shall hold.

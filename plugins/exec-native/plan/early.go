@@ -42,5 +42,6 @@ func (w *Warm) Early(e Early) error {
 	if err := w.conn.message(sendEarly, uint32(e.Clone), what, nil, fds); err != nil {
 		return fmt.Errorf("make init early: %w", err)
 	}
+	w.child = e.Leave
 	return nil
 }

@@ -115,5 +115,7 @@ func TestEarlyThatDoesNotFit(t *testing.T) {
 		if r := s.failure(); r.Op != KindClone || !errors.Is(r.Err(), syscall.EINVAL) {
 			t.Errorf("%+v", r)
 		}
+		s.conn.Close()
+		s.wait()
 	}
 }

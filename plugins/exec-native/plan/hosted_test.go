@@ -191,7 +191,7 @@ func TestUnderSanitizers(t *testing.T) {
 		{"leaving terminal", TestLeavingTerminal}, {"kept", TestKeptDescriptors}, {"hooks", TestHooks},
 		{"failing hooks", TestHooksThatFail}, {"exec", TestExecWithoutMonitor},
 		{"settings", TestSettings}, {"labels", TestLabels}, {"listener", TestListener}, {"deadline", TestDeadline},
-		{"non-blocking", TestNonBlockingLog}, {"stalled disk", TestStalledDisk}, {"age", TestLogRotatesByAge},
+		{"non-blocking", TestNonBlockingLog}, {"stalled disk", TestStalledDisk}, {"age", TestLogRotatesByAge}, {"early", TestEarly},
 	} {
 		t.Run(c.name, c.f)
 	}

@@ -42,6 +42,7 @@ type Conn struct {
 type Warm struct {
 	conn   *Conn
 	helper *os.Process
+	child  bool // an init of the leaving mode was made early
 }
 
 // ErrLost says that a shim died before it had taken its plan. Nothing was done:
@@ -89,11 +90,15 @@ func SpawnInto(program string, group *os.File) (*Warm, error) {
 		conn.Close()
 		return nil, fmt.Errorf("execute shim: %w", err)
 	}
-	return &Warm{conn, helper}, nil
+	return &Warm{conn: conn, helper: helper}, nil
 }
 
 // Close lets the shim leave.
 func (w *Warm) Close() error {
+	if w.child {
+		w.conn.c.CloseWrite()
+		w.reap(w.lastWord())
+	}
 	err := w.conn.Close()
 	_, waitErr := w.helper.Wait()
 	return errors.Join(err, waitErr)
@@ -124,14 +129,39 @@ func (w *Warm) Start(ctx context.Context, plan []byte, files []*os.File) (*Conn,
 // refused looks why a plan could not be sent: a shim that refused it has left
 // and said why.
 func (w *Warm) refused(sent error) error {
-	w.conn.c.SetReadDeadline(time.Now().Add(time.Second))
-	if r, err := w.conn.read(); err == nil && r.Err() != nil {
-		sent = r.Err()
+	said, init := w.lastWord()
+	if said != nil {
+		sent = said
 	} else if errors.Is(sent, unix.EPIPE) || errors.Is(sent, unix.ECONNRESET) {
 		sent = fmt.Errorf("%w: %w", ErrLost, sent)
 	}
 	w.helper.Kill()
+	w.reap(said, init)
 	return sent
+}
+
+// lastWord reads what a shim has said that is leaving: an error, and the pid of
+// an init that it had made early.
+func (w *Warm) lastWord() (said error, init int) {
+	w.conn.c.SetReadDeadline(time.Now().Add(time.Second))
+	for {
+		r, err := w.conn.read()
+		switch {
+		case err != nil || said != nil:
+			return said, init
+		case r.Kind == ReportInit:
+			init = r.PID
+		default:
+			said = r.Err()
+		}
+	}
+}
+
+// reap waits for an early init of the leaving mode, which ends with its maker.
+func (w *Warm) reap(_ error, init int) {
+	if w.child && init > 0 {
+		_, _ = unix.Wait4(init, nil, 0, nil)
+	}
 }
 
 // Start is Spawn and Warm.Start in one.
@@ -205,6 +235,11 @@ func (c *Conn) read() (Report, error) {
 	var b [reportBytes + 1]byte
 	var oob [oobBytes]byte
 	n, passed, _, _, err := c.c.ReadMsgUnix(b[:], oob[:])
+	if errors.Is(err, syscall.ECONNRESET) {
+		// It ended without having read all of ours. That is told first and
+		// once; its last words are still to be read.
+		n, passed, _, _, err = c.c.ReadMsgUnix(b[:], oob[:])
+	}
 	switch {
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), err == nil && n == 0:
 		return Report{}, io.EOF

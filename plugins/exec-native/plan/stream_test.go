@@ -349,3 +349,32 @@ func TestRandomClients(t *testing.T) {
 	}
 	c.Close()
 }
+
+// TestTerminalIsClosedAndOpened: a program may close all its streams, and is
+// not hung up; what it writes to the terminal later is read.
+func TestTerminalIsClosedAndOpened(t *testing.T) {
+	s := newShim(t, Monitor{Flags: OpenStdin | Terminal}, 1<<20).contain(box(t), allNamespaces)
+	s.Add(StageMounts, Console{Rows: 10, Cols: 20}, Pivot{})
+	s.sh("echo before; exec 0<&- 1>&- 2>&-; sleep 0.4; exec 1>/dev/console; echo after; exit 7")
+	if r := s.start().until(ReportExited); r.Code != 7 {
+		t.Errorf("%+v", r)
+	}
+	if out, _ := s.readLog(); out != "before\r\nafter\r\n" {
+		t.Errorf("%q", out)
+	}
+}
+
+// TestTerminalOfBackgroundProcess: what others of the session have left in the
+// terminal comes with the end, which waits no longer than it must.
+func TestTerminalOfBackgroundProcess(t *testing.T) {
+	s := newShim(t, Monitor{Flags: OpenStdin | Terminal, DrainMs: 3000}, 1<<20).contain(box(t), allNamespaces)
+	s.Add(StageMounts, Console{Rows: 10, Cols: 20}, Pivot{})
+	s.sh("sleep 100 & echo done; exit 5")
+	begin := time.Now()
+	if r := s.start().until(ReportExited); r.Code != 5 || time.Since(begin) > 2*time.Second {
+		t.Errorf("%+v after %v", r, time.Since(begin))
+	}
+	if out, _ := s.readLog(); out != "done\r\n" {
+		t.Errorf("%q", out)
+	}
+}

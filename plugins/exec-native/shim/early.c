@@ -61,6 +61,7 @@ int early_start(struct early *e, void *plan)
 {
 	struct clone_args monitor = { .exit_signal = SIG_CHLD };
 	struct clone_args init = { .flags = e->flags, .exit_signal = SIG_CHLD };
+	struct report made = { .kind = REPORT_INIT };
 	int pair[2];
 	long r;
 
@@ -103,6 +104,10 @@ int early_start(struct early *e, void *plan)
 	for (int i = 0; i < 2; i++)
 		if (e->cgroups[i] >= 0)
 			sys_close(e->cgroups[i]);
+	/* As the driver's child it must be reaped by the driver, whatever comes. */
+	made.pid = e->pid;
+	if (r > 0 && e->what & EARLY_LEAVE)
+		report_send(CONTROL_FD, &made, -1);
 	return r < 0 ? (int)r : 0;
 }
 

@@ -95,6 +95,7 @@ void monitor_fail(uint16_t stage, uint16_t kind, uint32_t index, int err)
 		SYS2(__NR_kill, M.pid, SIG_KILL);
 		reap(0);
 	}
+	let_go(&M.slave);
 	for (int i = 0; i < 2; i++)
 		stream_finish(&M.out[i]);
 	M.rec.code = kind != OP_EXEC ? 125 : err == -ENOENT || err == -ENOTDIR ? 127 : 126;
@@ -127,6 +128,7 @@ void program_ended(void)
 		return;
 	M.rec.ended = (uint64_t)sys_clock(CLOCK_REALTIME);
 	stdin_close();
+	let_go(&M.slave);
 	enter_phase(PHASE_DRAIN);
 }
 

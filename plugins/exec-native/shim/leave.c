@@ -102,7 +102,8 @@ void leave_main(const struct plan *plan, const int *files, struct early *e)
 	made.pid = make_init(&in, &has, e, proc, &go);
 	if (made.pid < 0)
 		init_fail(&in, &has.clone, made.pid);
-	report_send(CONTROL_FD, &made, -1);
+	if (!e->pid) /* that one was told when it was made */
+		report_send(CONTROL_FD, &made, -1);
 	if (has.parents)
 		help(&in, proc, made.pid, go);
 	sys_exit(0);

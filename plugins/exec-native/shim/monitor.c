@@ -4,6 +4,7 @@
  */
 #include "monitor.h"
 
+#define TIOCGPTPEER 0x5441UL
 #define SIGHUP_ 1
 #define SIGINT_ 2
 #define SIGQUIT_ 3
@@ -84,6 +85,9 @@ static void take_console(int master)
 		return;
 	sys_fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
 	M.terminal = M.stdin_fd = M.out[0].fd = master;
+	/* The program may close its streams and open the terminal again: until it
+	 * ends, the master must not see a hangup, nor make one. */
+	M.slave = (int)sys_ioctl(master, TIOCGPTPEER, (void *)(O_RDWR | O_NOCTTY | O_CLOEXEC));
 	if (!(M.set.flags & OPEN_STDIN))
 		M.stdin_fd = -1;
 }
@@ -328,7 +332,7 @@ void monitor_main(const struct plan *plan, const int *files, struct early *e)
 	int r;
 
 	M.control = CONTROL_FD;
-	M.sync = M.listen = M.lock = M.record = M.oom = M.pidfd = M.stdin_fd = M.terminal = -1;
+	M.sync = M.listen = M.lock = M.record = M.oom = M.pidfd = M.stdin_fd = M.terminal = M.slave = -1;
 	M.out[0].fd = M.out[1].fd = M.log.dir = M.log.fd = -1;
 	M.out[1].index = 1;
 	for (int i = 0; i < MAX_CLIENTS; i++)

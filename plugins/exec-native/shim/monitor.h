@@ -113,6 +113,7 @@ struct monitor {
 	int control, sync, listen, lock, record, oom, pidfd;
 	int stdin_fd;  /* write end, or the pty's master */
 	int terminal;  /* master, or -1 */
+	int slave;     /* keeps the terminal while the program lives */
 	int pid;
 	enum phase phase;
 	uint32_t limit_ms; /* how long the program may run; 0 for ever */
