@@ -117,6 +117,9 @@ static int seccomp(struct init *in, const struct op *op)
 	struct sock_fprog prog = { .len = (uint16_t)(op->seccomp.filter.n / 8),
 				   .filter = (void *)(uintptr_t)op->seccomp.filter.p };
 
+	/* The filter may not know close_range, which the sweep asks for. */
+	if (op->stage == STAGE_IDENTITY)
+		in->closing = SYS3(__NR_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC) == 0;
 	if (op->seccomp.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
 		return with_listener(in, op, &prog);
 	return (int)SYS3(__NR_seccomp, SECCOMP_SET_FILTER, op->seccomp.flags, &prog);

@@ -135,6 +135,7 @@ struct init {
 	size_t parent_len;
 	const char *parent_path;
 	int umask_set;
+	int closing; /* all descriptors are marked to be closed by the exec */
 	int must_wait; /* for the monitor, before stage 4 */
 	int leaving;   /* sync leads to the driver itself, later to who opened the gate */
 	int held;      /* leaving: a pipe that the helper writes once stage 3 is done; or -1 */
