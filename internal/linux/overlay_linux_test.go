@@ -82,17 +82,34 @@ func TestOverlayWays(t *testing.T) {
 	}
 }
 
+// TestOverlayOptionsBeyondAPage: names that do not fit into a page go in as
+// descriptors; what does not fit even so is refused.
 func TestOverlayOptionsBeyondAPage(t *testing.T) {
 	dir := t.TempDir()
-	long := filepath.Join(dir, strings.Repeat("x", 200))
-	if err := os.Mkdir(long, 0o755); err != nil {
+	lower := make([]string, 127)
+	for i := range lower {
+		lower[i] = filepath.Join(dir, strings.Repeat("x", 200), fmt.Sprint(i))
+		if err := os.MkdirAll(lower[i], 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(lower[i], fmt.Sprint(i)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := mountOverlayByString(lower, "", "", nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	lower := make([]string, 21)
-	for i := range lower {
-		lower[i] = long
+	defer m.Close()
+	for _, name := range []string{"0", "64", "126"} {
+		if _, err := ReadInRoot(m.File, "/"+name, 10); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
-	_, err := mountOverlayByString(lower, "", "", nil)
+	for len(lower) < 300 {
+		lower = append(lower, lower[0])
+	}
+	_, err = mountOverlayByString(lower, "", "", nil)
 	if !errors.Is(err, unix.E2BIG) || !strings.Contains(err.Error(), "at most 4095 before Linux 6.8") {
 		t.Errorf("%v", err)
 	}

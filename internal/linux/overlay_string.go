@@ -17,8 +17,38 @@ const longestOptions = 4095
 // string of more than 255 bytes. All options go to mount(2) as one string, in a
 // mount namespace of a thread of its own; a detached copy is what stays.
 //
-// Layers whose names do not fit into a page (E2BIG) cannot be mounted there.
+// Layers whose names do not fit into a page go in as descriptors, whose names
+// below /proc/self/fd are short: some 200 of them fit. More are refused (E2BIG).
 func mountOverlayByString(lower []string, upper, work string, flags []string) (Detached, error) {
+	data := overlayOptions(lower, upper, work, flags)
+	asDescriptors := len(data) > longestOptions
+	var m Detached
+	var err error
+	onOwnThread(func() {
+		if err = leaveMounts(); err != nil {
+			return
+		}
+		if asDescriptors {
+			names, closeAll, openErr := descriptorNames(lower)
+			defer closeAll()
+			if openErr != nil {
+				err = openErr
+				return
+			}
+			data = overlayOptions(names, upper, work, flags)
+		}
+		if len(data) > longestOptions {
+			err = fmt.Errorf("overlay of %d layers: options of %d bytes, at most %d before Linux 6.8: %w",
+				len(lower), len(data), longestOptions, unix.E2BIG)
+			return
+		}
+		m, err = mountAside(lower[0], data)
+	})
+	return m, err
+}
+
+// overlayOptions are all options as one string.
+func overlayOptions(lower []string, upper, work string, flags []string) string {
 	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace
 	names := make([]string, len(lower))
 	for i, l := range lower {
@@ -30,15 +60,27 @@ func mountOverlayByString(lower []string, upper, work string, flags []string) (D
 		escape = strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace
 		options = append(options, "upperdir="+escape(upper), "workdir="+escape(work))
 	}
-	data := strings.Join(options, ",")
-	if len(data) > longestOptions {
-		return Detached{}, fmt.Errorf("overlay of %d layers: options of %d bytes, at most %d before Linux 6.8: %w",
-			len(lower), len(data), longestOptions, unix.E2BIG)
+	return strings.Join(options, ",")
+}
+
+// descriptorNames opens directories and names them by their descriptors. They
+// may be closed as soon as the overlay is mounted.
+func descriptorNames(dirs []string) (names []string, closeAll func(), err error) {
+	var open []int
+	closeAll = func() {
+		for _, fd := range open {
+			unix.Close(fd)
+		}
 	}
-	var m Detached
-	var err error
-	onOwnThread(func() { m, err = mountAside(lower[0], data) })
-	return m, err
+	for _, dir := range dirs {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, closeAll, fmt.Errorf("open layer %s: %w", dir, err)
+		}
+		open = append(open, fd)
+		names = append(names, fmt.Sprintf("/proc/self/fd/%d", fd))
+	}
+	return names, closeAll, nil
 }
 
 // onOwnThread runs f on a thread that ends with it, so that f may change what
@@ -59,15 +101,20 @@ func onOwnThread(f func()) {
 	<-done
 }
 
-// mountAside mounts an overlay over a directory in a new mount namespace, where
-// nobody sees it, and takes a detached copy.
-func mountAside(over, data string) (Detached, error) {
+// leaveMounts gives the thread a mount namespace where nobody sees what it does.
+func leaveMounts() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return Detached{}, fmt.Errorf("make mount namespace: %w", err)
+		return fmt.Errorf("make mount namespace: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return Detached{}, fmt.Errorf("make mounts private: %w", err)
+		return fmt.Errorf("make mounts private: %w", err)
 	}
+	return nil
+}
+
+// mountAside mounts an overlay over a directory and takes a detached copy. The
+// thread has left everybody's mounts.
+func mountAside(over, data string) (Detached, error) {
 	if err := unix.Mount("overlay", over, "overlay", 0, data); err != nil {
 		return Detached{}, fmt.Errorf("mount overlay with %s: %w", data, err)
 	}
