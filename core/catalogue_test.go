@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestCatalogue prints every name with its fields: a changed schema is a line
@@ -153,6 +154,12 @@ func TestSchema(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	s := foldFile(t, file)
+	golden(t, "testdata/golden-state.txt", fmt.Sprintf("schema %d events %d hash %s\n", SchemaVersion, s.Seq, s.Hash()))
+}
+
+func foldFile(t *testing.T, file string) *State {
+	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +172,26 @@ func TestSchema(t *testing.T) {
 		}
 		s.Apply(e)
 	}
-	golden(t, "testdata/golden-state.txt", fmt.Sprintf("schema %d events %d hash %s\n", SchemaVersion, s.Seq, s.Hash()))
+	return s
+}
+
+// TestOldLog folds a log that the first release wrote, to the state that it had
+// there, and goes on from it.
+func TestOldLog(t *testing.T) {
+	s := foldFile(t, "testdata/log-0.1.jsonl")
+	const hash = "5e991caa3c261e5a17329b30d706f2716a74c0400d598e8460336e8b07a47eec"
+	if s.Seq != 252 || s.Hash() != hash {
+		t.Fatalf("events %d hash %s", s.Seq, s.Hash())
+	}
+	e := newEngine(t)
+	e.s = s
+	maps.Copy(e.held, heldBy(s))
+	e.clock, e.jobs = e.clock.Add(time.Hour), 10_000
+	if _, err := e.send(startEngine("boot-later")); err != nil {
+		t.Fatal(err)
+	}
+	e.settle()
+	e.atRest()
 }
 
 // TestStepBehind: every step that can end well has an event that tells it.

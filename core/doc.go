@@ -25,7 +25,8 @@
 //  5. Have the owed steps run, at most one at a time for each slot
 //     (StepID.Slot). A step that Next no longer names is cancelled, and its end
 //     awaited, before anything else runs in its slot.
-//  6. Bring results back as FinishStep, ends of processes as ReportExit, what a
+//  6. Bring results back as FinishStep, ends of processes as ReportExit, changes
+//     of health as ReportHealth, kills for want of memory as ReportOOM, what a
 //     driver holds as ReportInventory. Repeat them until there is a receipt;
 //     here they may come twice, late, or for what is long over.
 //
