@@ -46,6 +46,11 @@ func fromImage(i imagedriver.Image) core.LoadedImage {
 			ExposedPorts: i.Config.ExposedPorts, Volumes: i.Config.Volumes,
 		},
 	}
+	if h := i.Config.Health; h != nil && len(h.Test) > 0 {
+		l.Config.Health = &core.Health{
+			Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries,
+		}
+	}
 	for _, e := range i.Config.Env {
 		name, value, _ := strings.Cut(e, "=")
 		if name != "" {

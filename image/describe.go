@@ -28,6 +28,7 @@ type Image struct {
 	Architecture string
 	OS           string
 	Config       v1.ImageConfig
+	Health       *Health // nil: the image says nothing
 
 	blobs []digest.Digest // configuration and layers
 }
@@ -39,6 +40,26 @@ type Layer struct {
 	Digest    string // digest of the blob
 	MediaType string
 	Size      int64 // bytes of the blob
+}
+
+// Health is how the image wants a container's health probed. It is Docker's: the
+// OCI image specification does not know it, and leaves such fields alone.
+type Health struct {
+	Test          []string      // "CMD", args…; "CMD-SHELL", line; "NONE"
+	Interval      time.Duration // of zero ones the engine's default is taken
+	Timeout       time.Duration
+	StartPeriod   time.Duration
+	StartInterval time.Duration
+	Retries       int
+}
+
+// configuration is an image's, with Docker's own fields in it.
+type configuration struct {
+	v1.Image
+	Config struct {
+		v1.ImageConfig
+		Healthcheck *Health
+	} `json:"config"`
 }
 
 // content says in which file the blob of a valid digest is.
@@ -95,7 +116,7 @@ func describe(c content, d v1.Descriptor) (Image, error) {
 	if err := c.decode(d, &m); err != nil {
 		return Image{}, fmt.Errorf("manifest: %w", err)
 	}
-	var config v1.Image
+	var config configuration
 	if err := c.decode(m.Config, &config); err != nil {
 		return Image{}, fmt.Errorf("configuration: %w", err)
 	}
@@ -104,7 +125,7 @@ func describe(c content, d v1.Descriptor) (Image, error) {
 	}
 	img := Image{
 		ID: m.Config.Digest.String(), Manifest: d.Digest.String(),
-		Architecture: config.Architecture, OS: config.OS, Config: config.Config,
+		Architecture: config.Architecture, OS: config.OS, Config: config.Config.ImageConfig, Health: config.Config.Healthcheck,
 		blobs: []digest.Digest{m.Config.Digest},
 	}
 	if config.Created != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
@@ -394,4 +395,28 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal(fmt.Sprint("left ", left))
 		}
 	})
+}
+
+func TestAnImagesHealthcheckIsRead(t *testing.T) {
+	layer := pack(t, file{name: "f", data: []byte("x")})
+	config := mustJSON(t, map[string]any{
+		"os": "linux", "architecture": "amd64",
+		"config": map[string]any{"User": "app", "Healthcheck": map[string]any{
+			"Test": []string{"CMD-SHELL", "true"}, "Interval": 5e9, "Timeout": 1e9, "StartPeriod": 2e9, "StartInterval": 3e8, "Retries": 4,
+		}},
+		"rootfs": v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}},
+	})
+	manifest := mustJSON(t, v1.Manifest{MediaType: v1.MediaTypeImageManifest,
+		Config: descriptor(v1.MediaTypeImageConfig, config), Layers: []v1.Descriptor{descriptor(v1.MediaTypeImageLayerGzip, gz(layer))}})
+	d := descriptor(v1.MediaTypeImageManifest, manifest)
+	archive := layoutOf(t, []file{blob(manifest), blob(config), blob(gz(layer))}, named(d, "docker.io/library/h:latest"))
+	images, err := load(t, open(t, t.TempDir()), archive)
+	if err != nil || len(images) != 1 {
+		t.Fatal(images, err)
+	}
+	h := images[0].Health
+	if h == nil || len(h.Test) != 2 || h.Interval != 5*time.Second || h.Timeout != time.Second || h.StartPeriod != 2*time.Second ||
+		h.StartInterval != 300*time.Millisecond || h.Retries != 4 || images[0].Config.User != "app" {
+		t.Errorf("%+v, user %q", h, images[0].Config.User)
+	}
 }

@@ -65,6 +65,10 @@ func (d *Driver) describe(i image.Image) imagedriver.Image {
 			ExposedPorts: i.Ports(), Volumes: i.Volumes(),
 		},
 	}
+	if i.Health != nil {
+		health := imagedriver.Health(*i.Health)
+		out.Config.Health = &health
+	}
 	for _, l := range i.Layers {
 		out.Layers = append(out.Layers, imagedriver.Layer{
 			ChainID: l.ChainID, DiffID: l.DiffID, Digest: l.Digest, MediaType: l.MediaType, Size: l.Size, Path: d.store.BlobPath(l),

@@ -82,4 +82,16 @@ type Config struct {
 	Labels       map[string]string
 	ExposedPorts []string
 	Volumes      []string
+	Health       *Health // nil: the image says nothing
+}
+
+// Health is how the image wants a container's health probed (Docker's HEALTHCHECK);
+// zero fields are left to the engine.
+type Health struct {
+	Test          []string // "CMD", args…; "CMD-SHELL", line; "NONE"
+	Interval      time.Duration
+	Timeout       time.Duration
+	StartPeriod   time.Duration
+	StartInterval time.Duration
+	Retries       int
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	driverv1 "github.com/gantryd/gantry/api/driver/v1"
@@ -143,7 +144,27 @@ func configToProto(c Config) *driverv1.ImageConfig {
 	return &driverv1.ImageConfig{
 		User: c.User, Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd,
 		WorkingDir: c.WorkingDir, StopSignal: c.StopSignal, Labels: c.Labels,
-		ExposedPorts: c.ExposedPorts, Volumes: c.Volumes,
+		ExposedPorts: c.ExposedPorts, Volumes: c.Volumes, Health: healthToProto(c.Health),
+	}
+}
+
+func healthToProto(h *Health) *driverv1.ImageHealth {
+	if h == nil {
+		return nil
+	}
+	return &driverv1.ImageHealth{
+		Test: h.Test, Interval: durationpb.New(h.Interval), Timeout: durationpb.New(h.Timeout),
+		StartPeriod: durationpb.New(h.StartPeriod), StartInterval: durationpb.New(h.StartInterval), Retries: int64(h.Retries),
+	}
+}
+
+func healthFromProto(h *driverv1.ImageHealth) *Health {
+	if h == nil {
+		return nil
+	}
+	return &Health{
+		Test: h.GetTest(), Interval: h.GetInterval().AsDuration(), Timeout: h.GetTimeout().AsDuration(),
+		StartPeriod: h.GetStartPeriod().AsDuration(), StartInterval: h.GetStartInterval().AsDuration(), Retries: int(h.GetRetries()),
 	}
 }
 
@@ -151,6 +172,6 @@ func configFromProto(c *driverv1.ImageConfig) Config {
 	return Config{
 		User: c.GetUser(), Env: c.GetEnv(), Entrypoint: c.GetEntrypoint(), Cmd: c.GetCmd(),
 		WorkingDir: c.GetWorkingDir(), StopSignal: c.GetStopSignal(), Labels: c.GetLabels(),
-		ExposedPorts: c.GetExposedPorts(), Volumes: c.GetVolumes(),
+		ExposedPorts: c.GetExposedPorts(), Volumes: c.GetVolumes(), Health: healthFromProto(c.GetHealth()),
 	}
 }

@@ -12,6 +12,7 @@ package driverv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -406,6 +407,7 @@ type ImageConfig struct {
 	Labels        map[string]string      `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	ExposedPorts  []string               `protobuf:"bytes,8,rep,name=exposed_ports,json=exposedPorts,proto3" json:"exposed_ports,omitempty"`
 	Volumes       []string               `protobuf:"bytes,9,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	Health        *ImageHealth           `protobuf:"bytes,10,opt,name=health,proto3" json:"health,omitempty"` // absent: the image says nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,6 +505,99 @@ func (x *ImageConfig) GetVolumes() []string {
 	return nil
 }
 
+func (x *ImageConfig) GetHealth() *ImageHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+// ImageHealth is how the image wants a container's health probed; zero fields
+// are left to the engine.
+type ImageHealth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Test          []string               `protobuf:"bytes,1,rep,name=test,proto3" json:"test,omitempty"` // "CMD", args…; "CMD-SHELL", line; "NONE"
+	Interval      *durationpb.Duration   `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	Timeout       *durationpb.Duration   `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	StartPeriod   *durationpb.Duration   `protobuf:"bytes,4,opt,name=start_period,json=startPeriod,proto3" json:"start_period,omitempty"`
+	StartInterval *durationpb.Duration   `protobuf:"bytes,5,opt,name=start_interval,json=startInterval,proto3" json:"start_interval,omitempty"`
+	Retries       int64                  `protobuf:"varint,6,opt,name=retries,proto3" json:"retries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageHealth) Reset() {
+	*x = ImageHealth{}
+	mi := &file_driver_v1_image_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageHealth) ProtoMessage() {}
+
+func (x *ImageHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_v1_image_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageHealth.ProtoReflect.Descriptor instead.
+func (*ImageHealth) Descriptor() ([]byte, []int) {
+	return file_driver_v1_image_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ImageHealth) GetTest() []string {
+	if x != nil {
+		return x.Test
+	}
+	return nil
+}
+
+func (x *ImageHealth) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *ImageHealth) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *ImageHealth) GetStartPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.StartPeriod
+	}
+	return nil
+}
+
+func (x *ImageHealth) GetStartInterval() *durationpb.Duration {
+	if x != nil {
+		return x.StartInterval
+	}
+	return nil
+}
+
+func (x *ImageHealth) GetRetries() int64 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
 type NameRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
@@ -513,7 +608,7 @@ type NameRequest struct {
 
 func (x *NameRequest) Reset() {
 	*x = NameRequest{}
-	mi := &file_driver_v1_image_proto_msgTypes[6]
+	mi := &file_driver_v1_image_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +620,7 @@ func (x *NameRequest) String() string {
 func (*NameRequest) ProtoMessage() {}
 
 func (x *NameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_image_proto_msgTypes[6]
+	mi := &file_driver_v1_image_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +633,7 @@ func (x *NameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameRequest.ProtoReflect.Descriptor instead.
 func (*NameRequest) Descriptor() ([]byte, []int) {
-	return file_driver_v1_image_proto_rawDescGZIP(), []int{6}
+	return file_driver_v1_image_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NameRequest) GetImage() string {
@@ -563,7 +658,7 @@ type NameResponse struct {
 
 func (x *NameResponse) Reset() {
 	*x = NameResponse{}
-	mi := &file_driver_v1_image_proto_msgTypes[7]
+	mi := &file_driver_v1_image_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +670,7 @@ func (x *NameResponse) String() string {
 func (*NameResponse) ProtoMessage() {}
 
 func (x *NameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_image_proto_msgTypes[7]
+	mi := &file_driver_v1_image_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +683,7 @@ func (x *NameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameResponse.ProtoReflect.Descriptor instead.
 func (*NameResponse) Descriptor() ([]byte, []int) {
-	return file_driver_v1_image_proto_rawDescGZIP(), []int{7}
+	return file_driver_v1_image_proto_rawDescGZIP(), []int{8}
 }
 
 type RemoveRequest struct {
@@ -600,7 +695,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_driver_v1_image_proto_msgTypes[8]
+	mi := &file_driver_v1_image_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +707,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_image_proto_msgTypes[8]
+	mi := &file_driver_v1_image_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +720,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_driver_v1_image_proto_rawDescGZIP(), []int{8}
+	return file_driver_v1_image_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemoveRequest) GetImage() string {
@@ -643,7 +738,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_driver_v1_image_proto_msgTypes[9]
+	mi := &file_driver_v1_image_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +750,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_v1_image_proto_msgTypes[9]
+	mi := &file_driver_v1_image_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,14 +763,14 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_driver_v1_image_proto_rawDescGZIP(), []int{9}
+	return file_driver_v1_image_proto_rawDescGZIP(), []int{10}
 }
 
 var File_driver_v1_image_proto protoreflect.FileDescriptor
 
 const file_driver_v1_image_proto_rawDesc = "" +
 	"\n" +
-	"\x15driver/v1/image.proto\x12\x10gantry.driver.v1\x1a\x16driver/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"C\n" +
+	"\x15driver/v1/image.proto\x12\x10gantry.driver.v1\x1a\x16driver/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"C\n" +
 	"\vLoadRequest\x12\x18\n" +
 	"\aarchive\x18\x01 \x01(\tR\aarchive\x12\x1a\n" +
 	"\bplatform\x18\x02 \x01(\tR\bplatform\"\x87\x01\n" +
@@ -703,7 +798,7 @@ const file_driver_v1_image_proto_rawDesc = "" +
 	"\n" +
 	"media_type\x18\x04 \x01(\tR\tmediaType\x12\x12\n" +
 	"\x04size\x18\x05 \x01(\x03R\x04size\x12\x12\n" +
-	"\x04path\x18\x06 \x01(\tR\x04path\"\xe4\x02\n" +
+	"\x04path\x18\x06 \x01(\tR\x04path\"\x9b\x03\n" +
 	"\vImageConfig\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03env\x18\x02 \x03(\tR\x03env\x12\x1e\n" +
@@ -717,10 +812,19 @@ const file_driver_v1_image_proto_rawDesc = "" +
 	"stopSignal\x12A\n" +
 	"\x06labels\x18\a \x03(\v2).gantry.driver.v1.ImageConfig.LabelsEntryR\x06labels\x12#\n" +
 	"\rexposed_ports\x18\b \x03(\tR\fexposedPorts\x12\x18\n" +
-	"\avolumes\x18\t \x03(\tR\avolumes\x1a9\n" +
+	"\avolumes\x18\t \x03(\tR\avolumes\x125\n" +
+	"\x06health\x18\n" +
+	" \x01(\v2\x1d.gantry.driver.v1.ImageHealthR\x06health\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"9\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa7\x02\n" +
+	"\vImageHealth\x12\x12\n" +
+	"\x04test\x18\x01 \x03(\tR\x04test\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12<\n" +
+	"\fstart_period\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vstartPeriod\x12@\n" +
+	"\x0estart_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rstartInterval\x12\x18\n" +
+	"\aretries\x18\x06 \x01(\x03R\aretries\"9\n" +
 	"\vNameRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\"\x0e\n" +
@@ -745,7 +849,7 @@ func file_driver_v1_image_proto_rawDescGZIP() []byte {
 	return file_driver_v1_image_proto_rawDescData
 }
 
-var file_driver_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_driver_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_driver_v1_image_proto_goTypes = []any{
 	(*LoadRequest)(nil),           // 0: gantry.driver.v1.LoadRequest
 	(*LoadResponse)(nil),          // 1: gantry.driver.v1.LoadResponse
@@ -753,33 +857,40 @@ var file_driver_v1_image_proto_goTypes = []any{
 	(*Image)(nil),                 // 3: gantry.driver.v1.Image
 	(*ImageLayer)(nil),            // 4: gantry.driver.v1.ImageLayer
 	(*ImageConfig)(nil),           // 5: gantry.driver.v1.ImageConfig
-	(*NameRequest)(nil),           // 6: gantry.driver.v1.NameRequest
-	(*NameResponse)(nil),          // 7: gantry.driver.v1.NameResponse
-	(*RemoveRequest)(nil),         // 8: gantry.driver.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 9: gantry.driver.v1.RemoveResponse
-	nil,                           // 10: gantry.driver.v1.ImageConfig.LabelsEntry
-	(*Progress)(nil),              // 11: gantry.driver.v1.Progress
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*ImageHealth)(nil),           // 6: gantry.driver.v1.ImageHealth
+	(*NameRequest)(nil),           // 7: gantry.driver.v1.NameRequest
+	(*NameResponse)(nil),          // 8: gantry.driver.v1.NameResponse
+	(*RemoveRequest)(nil),         // 9: gantry.driver.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 10: gantry.driver.v1.RemoveResponse
+	nil,                           // 11: gantry.driver.v1.ImageConfig.LabelsEntry
+	(*Progress)(nil),              // 12: gantry.driver.v1.Progress
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
 }
 var file_driver_v1_image_proto_depIdxs = []int32{
-	11, // 0: gantry.driver.v1.LoadResponse.progress:type_name -> gantry.driver.v1.Progress
+	12, // 0: gantry.driver.v1.LoadResponse.progress:type_name -> gantry.driver.v1.Progress
 	2,  // 1: gantry.driver.v1.LoadResponse.images:type_name -> gantry.driver.v1.Images
 	3,  // 2: gantry.driver.v1.Images.images:type_name -> gantry.driver.v1.Image
 	4,  // 3: gantry.driver.v1.Image.layers:type_name -> gantry.driver.v1.ImageLayer
-	12, // 4: gantry.driver.v1.Image.created:type_name -> google.protobuf.Timestamp
+	13, // 4: gantry.driver.v1.Image.created:type_name -> google.protobuf.Timestamp
 	5,  // 5: gantry.driver.v1.Image.config:type_name -> gantry.driver.v1.ImageConfig
-	10, // 6: gantry.driver.v1.ImageConfig.labels:type_name -> gantry.driver.v1.ImageConfig.LabelsEntry
-	0,  // 7: gantry.driver.v1.ImageDriver.Load:input_type -> gantry.driver.v1.LoadRequest
-	6,  // 8: gantry.driver.v1.ImageDriver.Name:input_type -> gantry.driver.v1.NameRequest
-	8,  // 9: gantry.driver.v1.ImageDriver.Remove:input_type -> gantry.driver.v1.RemoveRequest
-	1,  // 10: gantry.driver.v1.ImageDriver.Load:output_type -> gantry.driver.v1.LoadResponse
-	7,  // 11: gantry.driver.v1.ImageDriver.Name:output_type -> gantry.driver.v1.NameResponse
-	9,  // 12: gantry.driver.v1.ImageDriver.Remove:output_type -> gantry.driver.v1.RemoveResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	11, // 6: gantry.driver.v1.ImageConfig.labels:type_name -> gantry.driver.v1.ImageConfig.LabelsEntry
+	6,  // 7: gantry.driver.v1.ImageConfig.health:type_name -> gantry.driver.v1.ImageHealth
+	14, // 8: gantry.driver.v1.ImageHealth.interval:type_name -> google.protobuf.Duration
+	14, // 9: gantry.driver.v1.ImageHealth.timeout:type_name -> google.protobuf.Duration
+	14, // 10: gantry.driver.v1.ImageHealth.start_period:type_name -> google.protobuf.Duration
+	14, // 11: gantry.driver.v1.ImageHealth.start_interval:type_name -> google.protobuf.Duration
+	0,  // 12: gantry.driver.v1.ImageDriver.Load:input_type -> gantry.driver.v1.LoadRequest
+	7,  // 13: gantry.driver.v1.ImageDriver.Name:input_type -> gantry.driver.v1.NameRequest
+	9,  // 14: gantry.driver.v1.ImageDriver.Remove:input_type -> gantry.driver.v1.RemoveRequest
+	1,  // 15: gantry.driver.v1.ImageDriver.Load:output_type -> gantry.driver.v1.LoadResponse
+	8,  // 16: gantry.driver.v1.ImageDriver.Name:output_type -> gantry.driver.v1.NameResponse
+	10, // 17: gantry.driver.v1.ImageDriver.Remove:output_type -> gantry.driver.v1.RemoveResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_driver_v1_image_proto_init() }
@@ -798,7 +909,7 @@ func file_driver_v1_image_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_driver_v1_image_proto_rawDesc), len(file_driver_v1_image_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
