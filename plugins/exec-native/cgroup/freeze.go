@@ -45,6 +45,9 @@ func (g *Group) Freeze(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if _, err := g.others(); err != nil {
+		return fmt.Errorf("freeze cgroup %s: %w", g.full(), err)
+	}
 	err = g.freeze(ctx, d, freezeTimeout)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
 		return errclass.Errorf(errdefs.ErrNotFound, "freeze cgroup %s: %w", g.full(), err)

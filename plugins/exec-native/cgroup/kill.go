@@ -30,7 +30,8 @@ const (
 // What is put by clone3 into a version 2 group that was ever killed may be
 // killed at its birth (seen on Linux 6.18): make it anew to use it again.
 func (g *Group) Kill() error {
-	if err := g.check(); err != nil {
+	pids, err := g.others()
+	if err != nil || len(pids) == 0 {
 		return err
 	}
 	whole := false
@@ -43,10 +44,6 @@ func (g *Group) Kill() error {
 	if whole && !g.p.version1() {
 		return nil // frozen ones of version 2 die as well
 	}
-	pids, err := g.Pids()
-	if err != nil || len(pids) == 0 {
-		return err
-	}
 	freezer, err := g.p.freezer(g.name)
 	if err != nil {
 		return g.signalAll()
@@ -57,6 +54,16 @@ func (g *Group) Kill() error {
 		return errors.Join(fmt.Errorf("freeze cgroup %s: %w", g.full(), err), g.Thaw())
 	}
 	return errors.Join(g.signalAll(), g.Thaw())
+}
+
+// others lists the processes of the group, and refuses one that this process is
+// in: frozen it would never go on.
+func (g *Group) others() ([]int, error) {
+	pids, err := g.Pids()
+	if err == nil && slices.Contains(pids, os.Getpid()) {
+		err = errclass.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s holds this very process", g.full())
+	}
+	return pids, err
 }
 
 // version1 reports whether any hierarchy is of version 1.
@@ -82,12 +89,9 @@ func (g *Group) KillAll(ctx context.Context) error {
 // gone to another process since it was read: each is first held by descriptor,
 // and signalled if the group still lists it then.
 func (g *Group) signalAll() error {
-	pids, err := g.Pids()
+	pids, err := g.others()
 	if err != nil {
 		return err
-	}
-	if slices.Contains(pids, os.Getpid()) {
-		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cgroup %s holds this very process", g.full())
 	}
 	for batch := range slices.Chunk(pids, killBatch) {
 		if err := g.signalBatch(batch); err != nil {

@@ -105,6 +105,36 @@ func TestFrozenIsRefused(t *testing.T) {
 	}
 }
 
+// TestOwnGroup: this process neither freezes nor kills itself.
+func TestOwnGroup(t *testing.T) {
+	place, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newParent(t, func(h Hierarchy) bool { return h.Has("freezer") || h.Unified })
+	g, err := p.Create("a", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := parseOwn(place)
+	for _, d := range p.dirs {
+		back := filepath.Join(d.Mount, own[d.Key()], "cgroup.procs")
+		defer func() {
+			if err := os.WriteFile(back, []byte("0"), 0); err != nil {
+				t.Error(err)
+			}
+		}()
+		if err := os.WriteFile(filepath.Join(d.Mount+p.path, "a", "cgroup.procs"), []byte("0"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range []error{g.Freeze(context.Background()), g.Kill(), g.Remove(context.Background())} {
+		if !errors.Is(err, errdefs.ErrFailedPrecondition) || !strings.Contains(err.Error(), "this very process") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 // TestKillAll ends nested and forking processes and leaves the group.
 func TestKillAll(t *testing.T) {
 	for name, use := range map[string]func(Hierarchy) bool{"version 1": version1, "version 2": unified, "all": all} {
