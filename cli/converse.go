@@ -139,8 +139,8 @@ func (v *conversation) copyOutput(ctx context.Context, conn *stdio.Conn, runs fu
 	}
 }
 
-// copyInput gives our input to the program, and its end. A terminal's end is
-// not the program's: it is ours.
+// copyInput gives our input to the program. The end of ours is that of the
+// program's only if it is for one client alone; a terminal's end is not, either.
 func (v *conversation) copyInput(conn *stdio.Conn) {
 	var to io.Writer = conn
 	if v.tty {
@@ -151,7 +151,7 @@ func (v *conversation) copyInput(conn *stdio.Conn) {
 	case errors.As(err, &detachedError{}):
 		v.detached.Store(true)
 		_ = conn.Detach() // the connection is over then, and its reader says so
-	case errors.Is(err, os.ErrClosed) || v.tty:
+	case errors.Is(err, os.ErrClosed) || !v.hello.StdinOnce:
 	default:
 		_ = conn.CloseInput() // the same
 	}
