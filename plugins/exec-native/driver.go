@@ -48,7 +48,8 @@ type native struct {
 	watching bool          // memory of all runs
 	oomNews  chan struct{} // closed and replaced when a run's count rises
 
-	meters meters
+	meters  meters
+	holding sync.Mutex // orders what is done to user namespaces
 }
 
 // New makes the driver, and finds the runs of an earlier instance again.
@@ -149,9 +150,12 @@ func (d *native) List(context.Context) ([]driver.Item, error) {
 	if err != nil {
 		return nil, err
 	}
+	out, err := d.listUserNS()
+	if err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var out []driver.Item
 	for _, r := range d.runs {
 		item := driver.Item{Kind: "process", Key: r.key.Container, Run: r.key.Run, Exec: r.key.Exec, State: "held"}
 		switch r.state {

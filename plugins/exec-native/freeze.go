@@ -70,6 +70,6 @@ func (d *native) hasController(name string) bool { return slices.Contains(d.tree
 func abilities() []string {
 	return []string{
 		execdriver.AbilityExec, execdriver.AbilityFreeze, execdriver.AbilityUpdate, execdriver.AbilityMeter, execdriver.AbilityOOM,
-		execdriver.AbilityCopy,
+		execdriver.AbilityCopy, execdriver.AbilityUserNS,
 	}
 }

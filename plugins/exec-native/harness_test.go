@@ -182,6 +182,26 @@ func removeParent(t testing.TB, tree cgroup.Tree, path string) {
 	}
 }
 
+// unified says whether the machine has cgroups of version 2 alone.
+func unified() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
+}
+
+// scriptHere puts the names of version 1 that scripts use into those of this
+// machine.
+func scriptHere(script string) string {
+	if !unified() {
+		return script
+	}
+	return strings.NewReplacer(
+		"/sys/fs/cgroup/pids", "/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup",
+		"/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu.max",
+		"memory.limit_in_bytes", "memory.max", "memory.memsw.limit_in_bytes", "memory.swap.max",
+		"tasks", "cgroup.procs",
+	).Replace(script)
+}
+
 // start asks for a shell command in a fresh container with an overlay of its own.
 func (b *bench) request(script string) execdriver.Start {
 	b.t.Helper()
@@ -191,7 +211,7 @@ func (b *bench) request(script string) execdriver.Start {
 	r := execdriver.Start{
 		Key:      execdriver.Key{Container: hex.EncodeToString(id[:]), Run: b.runs},
 		Hostname: "box", Network: netdriver.Namespace{Mode: netdriver.NamespaceNew},
-		Process: execdriver.Process{Args: []string{"/bin/sh", "-c", script}},
+		Process: execdriver.Process{Args: []string{"/bin/sh", "-c", scriptHere(script)}},
 		Stdio:   execdriver.Stdio{Log: execdriver.LogConfig{Driver: "local"}},
 	}
 	layer := filepath.Join(b.t.TempDir(), "c")

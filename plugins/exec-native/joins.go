@@ -1,9 +1,12 @@
 package execnative
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/linux"
@@ -129,6 +132,33 @@ func (d *native) shareShm(r execdriver.Start, spec *specs.Spec, b *oci.Files, h 
 		}
 	}
 	return nil
+}
+
+// mapDevices opens the host's nodes for a container with a user namespace of its
+// own, which can make none.
+func (d *native) mapDevices(r execdriver.Start, spec *specs.Spec, b *oci.Files, h *handles) error {
+	if r.IDMap.IsZero() {
+		return nil
+	}
+	h.Devices = map[string]plan.FD{}
+	for _, n := range append(oci.DefaultDevices(), spec.Linux.Devices...) {
+		m, err := linux.CloneMount(hostPath(r.Security.Devices, n.Path), false)
+		if err != nil {
+			return driver.Errorf(errdefs.ErrInvalidArgument, "device %s: %w", n.Path, err)
+		}
+		h.Devices[n.Path] = b.Add(m.File)
+	}
+	return nil
+}
+
+// hostPath is where a device that is at a path inside is on the host.
+func hostPath(devices []execdriver.Device, inside string) string {
+	for _, d := range slices.Backward(devices) {
+		if rest, ok := strings.CutPrefix(inside, cmp.Or(d.Container, d.Host)); ok && (rest == "" || rest[0] == '/') {
+			return d.Host + rest
+		}
+	}
+	return inside
 }
 
 // initProgram is where gantry-init is on the host, for a container that wants

@@ -41,6 +41,12 @@ func (d *native) recover() error {
 	}
 	var ends []ending
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), usernsPrefix) {
+			if err := dropHolderOf(filepath.Join(d.cfg.Run, e.Name())); err != nil {
+				return err
+			}
+			continue
+		}
 		r, err := d.found(filepath.Join(d.cfg.Run, e.Name()))
 		if err != nil {
 			return err

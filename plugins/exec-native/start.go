@@ -396,7 +396,7 @@ func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, 
 		}
 		h.Mounts = append(h.Mounts, made)
 	}
-	if err := d.shareShm(r, spec, b, h); err != nil {
+	if err := errors.Join(d.shareShm(r, spec, b, h), d.mapDevices(r, spec, b, h)); err != nil {
 		return nil, err
 	}
 	if f.User, err = oci.LookUpUser(r.Process.User, oci.View{Root: root.File, Mounts: spec.Mounts, Opened: mounts}.Read); err != nil {

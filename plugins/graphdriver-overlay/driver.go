@@ -168,17 +168,15 @@ func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs)
 	if r.Container == "" {
 		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "root filesystem without a container")
 	}
-	if !r.IDMap.IsZero() {
-		// Lower layers would have to be idmapped detached mounts, given to
-		// overlayfs by descriptor; driver.Mount cannot say that yet.
-		return nil, driver.Errorf(errdefs.ErrNotImplemented, "root filesystem under an id map is not supported")
-	}
 	unlock, err := d.store.Lock(ctx, "rootfs "+r.Container)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	held, isHeld := d.store.Rootfs(r.Container)
+	if isHeld && held.Targets != nil && !sameMap(held.IDMap, r.IDMap) {
+		return nil, driver.Errorf(errdefs.ErrFailedPrecondition, "root filesystem of %s is held under another id map", r.Container)
+	}
 	if isHeld && held.Layer != r.Layer && held.Targets != nil {
 		return nil, driver.Errorf(errdefs.ErrFailedPrecondition, "root filesystem of %s stands on layer %q, not %q", r.Container, held.Layer, r.Layer)
 	}
@@ -198,7 +196,10 @@ func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs)
 	if err != nil {
 		return nil, err
 	}
-	want := layerstore.Rootfs{Container: r.Container, Layer: r.Layer, Shared: name, Targets: slices.Clone(r.Targets)}
+	if !r.IDMap.IsZero() { // the layers are shared; what is written belongs to the mapped ids
+		m.Options = append(m.Options, driver.OptionIDMap)
+	}
+	want := layerstore.Rootfs{Container: r.Container, Layer: r.Layer, IDMap: r.IDMap, Shared: name, Targets: slices.Clone(r.Targets)}
 	if want.Targets == nil {
 		want.Targets = []driver.Target{}
 	}
@@ -282,7 +283,7 @@ func (d *Driver) makeRootfs(r layerstore.Rootfs, lowers []string) error {
 	if err != nil {
 		return err
 	}
-	err = d.fillRootfs(stage, lowers)
+	err = d.fillRootfs(stage, lowers, r.IDMap)
 	if err == nil {
 		err = d.makeHidden(filepath.Join(stage, "upper"), &r, lowers)
 	}
@@ -296,21 +297,49 @@ func (d *Driver) makeRootfs(r layerstore.Rootfs, lowers []string) error {
 }
 
 // fillRootfs describes the upper directory as the topmost layer's root is.
-func (d *Driver) fillRootfs(stage string, lowers []string) error {
-	if len(lowers) == 0 {
+func (d *Driver) fillRootfs(stage string, lowers []string, m driver.IDMap) error {
+	if len(lowers) == 0 && m.IsZero() {
 		return nil
 	}
-	top, err := os.Open(lowers[0])
-	if err != nil {
-		return fmt.Errorf("open topmost layer: %w", err)
-	}
-	defer top.Close()
 	upper, err := os.Open(filepath.Join(stage, "upper"))
 	if err != nil {
 		return fmt.Errorf("open upper directory: %w", err)
 	}
 	defer upper.Close()
-	return layertar.CopyAttributes(top, upper)
+	if len(lowers) > 0 {
+		top, err := os.Open(lowers[0])
+		if err != nil {
+			return fmt.Errorf("open topmost layer: %w", err)
+		}
+		defer top.Close()
+		if err := layertar.CopyAttributes(top, upper); err != nil {
+			return err
+		}
+	}
+	return giveToMap(upper, m)
+}
+
+// giveToMap gives the upper directory to whom its owner in the image is on the
+// host. Overlayfs itself does not map it.
+func giveToMap(upper *os.File, m driver.IDMap) error {
+	if m.IsZero() {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(upper.Fd()), &st); err != nil {
+		return fmt.Errorf("look at upper directory: %w", err)
+	}
+	uid, gid, err := layertar.MapOwner(m, int(st.Uid), int(st.Gid))
+	if err != nil {
+		return err
+	}
+	mode := st.Mode & 0o7777 // a changed owner takes bits away
+	return layerstore.Class("own upper directory", errors.Join(upper.Chown(uid, gid), unix.Fchmod(int(upper.Fd()), mode)))
+}
+
+// sameMap reports whether two maps are the same.
+func sameMap(a, b driver.IDMap) bool {
+	return slices.Equal(a.UIDs, b.UIDs) && slices.Equal(a.GIDs, b.GIDs)
 }
 
 // makeHidden makes targets in the upper directory that a skeleton cannot show,

@@ -362,10 +362,6 @@ func TestRefusals(t *testing.T) {
 			_, err := d.PrepareRootfs(ctx, graphdriver.PrepareRootfs{Container: "c", Layer: "l1", Targets: []driver.Target{{Path: "/a/../../x"}}})
 			return err
 		}, errdefs.IsInvalidArgument},
-		"id map": {func() error {
-			_, err := d.PrepareRootfs(ctx, graphdriver.PrepareRootfs{Container: "c", Layer: "l1", IDMap: driver.IDMap{UIDs: []driver.IDMapping{{Size: 1}}}})
-			return err
-		}, errdefs.IsNotImplemented},
 		"its work": {func() error { left, _ := os.ReadDir(d.root + "/work"); return fmt.Errorf("%d left", len(left)) }, func(err error) bool { return err.Error() == "0 left" }},
 	} {
 		if err := c.do(); !c.want(err) {

@@ -7,6 +7,13 @@
  * terminal if there is one, hands every signal on to it, takes in whatever
  * process has lost its parent, and ends as the program ended: its exit code, or
  * 128 and the signal. Freestanding, as the shim is (../shim/sys.h).
+ *
+ *	gantry-init --hold
+ *
+ * is something else: a process that keeps the user namespace it was made in,
+ * before anything of a container runs there and after its end. It holds the
+ * locked file 4 as long as it lives, which says so, and begins when a byte comes
+ * through the pipe 3: a driver that dies before leaves nothing behind.
  */
 #include "sys.h"
 
@@ -163,6 +170,26 @@ static int run(char *const *args, char *const *env)
 	}
 }
 
+static int same(const char *a, const char *b)
+{
+	while (*a && *a == *b)
+		a++, b++;
+	return *a == *b;
+}
+
+__attribute__((noreturn)) static void hold(void)
+{
+	uint64_t all = ~0ULL;
+	char go;
+
+	if (SYS3(__NR_read, 3, &go, 1) != 1)
+		sys_exit(1);
+	SYS1(__NR_close, 3);
+	SYS4(__NR_rt_sigprocmask, SIG_BLOCK, &all, 0, SIGSET);
+	for (;;)
+		SYS4(__NR_rt_sigtimedwait, &all, 0, 0, SIGSET);
+}
+
 void start_c(long *sp);
 
 __attribute__((noreturn, used)) void start_c(long *sp)
@@ -171,6 +198,8 @@ __attribute__((noreturn, used)) void start_c(long *sp)
 	char **argv = (char **)(sp + 1), **env = argv + argc + 1;
 
 	argv++, argc--;
+	if (argc == 1 && same(argv[0], "--hold"))
+		hold();
 	if (argc > 0 && argv[0][0] == '-' && argv[0][1] == '-' && !argv[0][2])
 		argv++, argc--;
 	if (argc <= 0) {

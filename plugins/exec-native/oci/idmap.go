@@ -61,10 +61,13 @@ func MapNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "make a user namespace with the maps of a mount: %w", err)
 	}
 	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", child.Pid))
-	_, waitErr := child.Wait() // its stop
-	_ = child.Kill()
+	// By pid, which is ours until it is reaped: package os takes the stop for its
+	// end, and would not kill it any more.
 	var status unix.WaitStatus
+	_, waitErr := unix.Wait4(child.Pid, &status, 0, nil)
+	_ = unix.Kill(child.Pid, unix.SIGKILL)
 	_, _ = unix.Wait4(child.Pid, &status, 0, nil)
+	_ = child.Release()
 	if err != nil {
 		return nil, fmt.Errorf("open the user namespace of a map: %w", errors.Join(err, waitErr))
 	}
