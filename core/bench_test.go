@@ -36,12 +36,20 @@ func (l *lives) job(c Command) {
 // send decides on c and on everything that follows from it until nothing is owed.
 func (l *lives) send(c Command, job JobID) {
 	for _, n := range l.decide(c, job) {
-		for _, st := range Next(l.s, n) {
-			if kind, _ := st.Driver(); kind != "" {
-				l.send(&FinishStep{Step: st.ID(), Result: l.w.do(st)}, "")
-			}
+		for st := l.owing(n); st != nil; st = l.owing(n) { // one may bring the end of what another is owed for
+			l.send(&FinishStep{Step: st.ID(), Result: l.w.do(st)}, "")
 		}
 	}
+}
+
+// owing is the first step that n owes to a driver, or nil.
+func (l *lives) owing(n Noun) Step {
+	for _, st := range Next(l.s, n) {
+		if kind, _ := st.Driver(); kind != "" {
+			return st
+		}
+	}
+	return nil
 }
 
 func (l *lives) decide(c Command, job JobID) []Noun {

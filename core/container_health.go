@@ -62,7 +62,7 @@ func (c *ReportHealth) decide(s *State, _ Request) ([]Event, error) {
 	e.Probes = slices.Clone(c.Probes[max(0, len(c.Probes)-ProbesKept):])
 	for i := range e.Probes {
 		p := &e.Probes[i]
-		p.Output = strings.ToValidUTF8(p.Output[:min(len(p.Output), ProbeOutputKept)], "\uFFFD")
+		p.Output = strings.ToValidUTF8(p.Output[:min(len(p.Output), ProbeOutputKept)], "?")
 	}
 	events := []Event{e}
 	if c.Status == Unhealthy && k.Spec.Restart.Unhealthy && k.Want == Running && !k.Process.Ending && !k.exhausted() {

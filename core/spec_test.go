@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -16,25 +17,10 @@ func plain(change func(*Spec)) *Spec {
 	return sp
 }
 
-// TestSpecRefused: each impossible field is refused by name, with the words that
-// people know.
-func TestSpecRefused(t *testing.T) {
-	other := "container:" + string(ctrID("c1"))
+// refusedLimits are limits that cannot be, by what is said of them.
+func refusedLimits() map[string]func(*Spec) {
 	bad := int64(101)
-	for want, change := range map[string]func(*Spec){
-		"it must be an absolute path":               func(s *Spec) { s.Process.Cwd = "tmp" },
-		"stop signal 65":                            func(s *Spec) { s.Process.StopSignal = 65 },
-		"stop timeout -1s":                          func(s *Spec) { s.Process.StopTimeout = -time.Second },
-		`group "a:b"`:                               func(s *Spec) { s.Process.Groups = []string{"a:b"} },
-		"70000 rows":                                func(s *Spec) { s.Process.Rows = 70000 },
-		`environment variable name "A=B"`:           func(s *Spec) { s.Process.Env = []Env{{Name: "A=B"}} },
-		"holds a NUL byte":                          func(s *Spec) { s.Process.Cmd = []string{"a\x00"} },
-		"no command specified":                      func(s *Spec) { s.Process.Cmd = nil },
-		`mount type "volume"`:                       func(s *Spec) { s.Mounts = []MountSpec{{Type: "volume", Target: "/v"}} },
-		"mount path must be absolute":               func(s *Spec) { s.Mounts = []MountSpec{{Type: "tmpfs", Target: "v"}} },
-		"destination can't be '/'":                  func(s *Spec) { s.Mounts = []MountSpec{{Type: "tmpfs", Target: "/a/.."}} },
-		"duplicate mount point: /a":                 func(s *Spec) { s.Mounts = []MountSpec{{Type: "tmpfs", Target: "/a"}, {Type: "tmpfs", Target: "/a/"}} },
-		`invalid bind source "x"`:                   func(s *Spec) { s.Mounts = []MountSpec{{Type: "bind", Source: "x", Target: "/a"}} },
+	return map[string]func(*Spec){
 		"less than the minimum of 6291456 bytes":    func(s *Spec) { s.Resources.MemoryBytes = 5 << 20 },
 		"always set the memory limit":               func(s *Spec) { s.Resources.MemorySwapBytes = 64 << 20 },
 		"should be larger than memory limit":        func(s *Spec) { s.Resources.MemoryBytes, s.Resources.MemorySwapBytes = 64<<20, 32<<20 },
@@ -54,18 +40,38 @@ func TestSpecRefused(t *testing.T) {
 		`invalid ulimit type: "files"`:              func(s *Spec) { s.Resources.Ulimits = []Ulimit{{Name: "files"}} },
 		"soft limit must be less than or equal":     func(s *Spec) { s.Resources.Ulimits = []Ulimit{{Name: "nofile", Soft: 2, Hard: 1}} },
 		`invalid cgroup parent "../x"`:              func(s *Spec) { s.Resources.CgroupParent = "../x" },
-		`invalid PID mode: "none"`:                  func(s *Spec) { s.Security.PID = "none" },
-		`invalid IPC mode: "container:c1"`:          func(s *Spec) { s.Security.IPC = "container:c1" },
-		`invalid UTS mode: "shareable"`:             func(s *Spec) { s.Security.UTS = "shareable" },
-		`invalid user namespace mode: "container:`:  func(s *Spec) { s.Security.UserNS = other },
-		`invalid cgroup namespace mode: "x"`:        func(s *Spec) { s.Security.CgroupNS = "x" },
-		"range for oom score adj":                   func(s *Spec) { s.Security.OOMScoreAdj = 1001 },
-		"decoding the seccomp profile":              func(s *Spec) { s.Security.Seccomp = "{" },
-		`bad label option "user"`:                   func(s *Spec) { s.Security.SELinux = []string{"user"} },
-		`invalid capability: "NET-ADMIN"`:           func(s *Spec) { s.Security.CapAdd = []string{"NET-ADMIN"} },
-		`invalid permissions "rr"`:                  func(s *Spec) { s.Security.Devices = []Device{{"/dev/null", "/dev/null", "rr"}} },
-		`invalid device cgroup format "c 1:3"`:      func(s *Spec) { s.Security.DeviceRules = []string{"c 1:3"} },
-		"sysctl 'kernel.panic' is not allowed":      func(s *Spec) { s.Security.Sysctls = map[string]string{"kernel.panic": "1"} },
+	}
+}
+
+// refusedRest is what else cannot be.
+func refusedRest() map[string]func(*Spec) {
+	other := "container:" + string(ctrID("c1"))
+	return map[string]func(*Spec){
+		"it must be an absolute path":              func(s *Spec) { s.Process.Cwd = "tmp" },
+		"stop signal 65":                           func(s *Spec) { s.Process.StopSignal = 65 },
+		"stop timeout -1s":                         func(s *Spec) { s.Process.StopTimeout = -time.Second },
+		`group "a:b"`:                              func(s *Spec) { s.Process.Groups = []string{"a:b"} },
+		"70000 rows":                               func(s *Spec) { s.Process.Rows = 70000 },
+		`environment variable name "A=B"`:          func(s *Spec) { s.Process.Env = []Env{{Name: "A=B"}} },
+		"holds a NUL byte":                         func(s *Spec) { s.Process.Cmd = []string{"a\x00"} },
+		"no command specified":                     func(s *Spec) { s.Process.Cmd = nil },
+		`mount type "volume"`:                      func(s *Spec) { s.Mounts = []MountSpec{{Type: "volume", Target: "/v"}} },
+		"mount path must be absolute":              func(s *Spec) { s.Mounts = []MountSpec{{Type: "tmpfs", Target: "v"}} },
+		"destination can't be '/'":                 func(s *Spec) { s.Mounts = []MountSpec{{Type: "tmpfs", Target: "/a/.."}} },
+		"duplicate mount point: /a":                func(s *Spec) { s.Mounts = []MountSpec{{Type: "tmpfs", Target: "/a"}, {Type: "tmpfs", Target: "/a/"}} },
+		`invalid bind source "x"`:                  func(s *Spec) { s.Mounts = []MountSpec{{Type: "bind", Source: "x", Target: "/a"}} },
+		`invalid PID mode: "none"`:                 func(s *Spec) { s.Security.PID = "none" },
+		`invalid IPC mode: "container:c1"`:         func(s *Spec) { s.Security.IPC = "container:c1" },
+		`invalid UTS mode: "shareable"`:            func(s *Spec) { s.Security.UTS = "shareable" },
+		`invalid user namespace mode: "container:`: func(s *Spec) { s.Security.UserNS = other },
+		`invalid cgroup namespace mode: "x"`:       func(s *Spec) { s.Security.CgroupNS = "x" },
+		"range for oom score adj":                  func(s *Spec) { s.Security.OOMScoreAdj = 1001 },
+		"decoding the seccomp profile":             func(s *Spec) { s.Security.Seccomp = "{" },
+		`bad label option "user"`:                  func(s *Spec) { s.Security.SELinux = []string{"user"} },
+		`invalid capability: "NET-ADMIN"`:          func(s *Spec) { s.Security.CapAdd = []string{"NET-ADMIN"} },
+		`invalid permissions "rr"`:                 func(s *Spec) { s.Security.Devices = []Device{{"/dev/null", "/dev/null", "rr"}} },
+		`invalid device cgroup format "c 1:3"`:     func(s *Spec) { s.Security.DeviceRules = []string{"c 1:3"} },
+		"sysctl 'kernel.panic' is not allowed":     func(s *Spec) { s.Security.Sysctls = map[string]string{"kernel.panic": "1"} },
 		"the network namespace is not the": func(s *Spec) {
 			s.Network.Network = "host"
 			s.Security.Sysctls = map[string]string{"net.core.somaxconn": "1"}
@@ -85,7 +91,15 @@ func TestSpecRefused(t *testing.T) {
 		`log driver "syslog"`:                           func(s *Spec) { s.Logging.Driver = "syslog" },
 		"only supported with mode=non-blocking":         func(s *Spec) { s.Logging.MaxBufferBytes = 1 },
 		"log driver none keeps nothing":                 func(s *Spec) { s.Logging = Logging{Driver: "none", MaxFiles: 2} },
-	} {
+	}
+}
+
+// TestSpecRefused: each impossible field is refused by name, with the words that
+// people know.
+func TestSpecRefused(t *testing.T) {
+	all := refusedLimits()
+	maps.Copy(all, refusedRest())
+	for want, change := range all {
 		err := plain(change).check()
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("want a refusal that says %q, got %v", want, err)
