@@ -60,7 +60,7 @@ func parseFlags() options {
 		cache = os.TempDir()
 	}
 	kernels := flag.String("kernel", "", "only kernels whose version begins so, separated by commas (default all that Debian has)")
-	inits := flag.String("init", "", "what is pid 1: tiny, systemd (default both; where qemu translates, newer kernels by turns)")
+	inits := flag.String("init", "", "what is pid 1: tiny, systemd (default both; where qemu translates, newer kernels by turns), none (boots nothing)")
 	cgroups := flag.String("cgroup", "v2", "cgroup versions: v2 (alone), v1 (with the tiny init only)")
 	var o options
 	flag.StringVar(&o.run, "run", "", "only tests that match")
@@ -167,7 +167,7 @@ func machines(o options, ks []kernel, fast bool) []machine {
 		}
 		for _, cg := range o.cgroups {
 			for _, in := range inits {
-				if cg == "v1" && in == "systemd" {
+				if in == "none" || cg == "v1" && in == "systemd" {
 					continue // systemd's own choice there is a mixture that this kind of host has
 				}
 				all = append(all, machine{kernel: k, init: in, cgroup: cg})

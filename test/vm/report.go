@@ -44,6 +44,11 @@ func (r *report) markdown() string {
 	for _, res := range r.results {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %v |\n", res.name, res.count("pass"), res.count("fail"), res.count("skip"), res.took.Round(time.Second))
 	}
+	var names []string
+	for _, p := range r.stage.manifest.Packages {
+		names = append(names, p.Path)
+	}
+	fmt.Fprintf(&b, "\nPackages of this run: %s.\n", strings.Join(names, ", "))
 	for _, m := range r.missing {
 		first, _, _ := strings.Cut(m, "\n")
 		fmt.Fprintf(&b, "\nNot reached: %s.\n", first)
