@@ -83,7 +83,7 @@ func (r *report) broken(b *strings.Builder) {
 	}
 	for _, res := range r.results {
 		if res.err != "" {
-			fmt.Fprintf(b, "\n## %s did not end well\n\n```\n%s\n```\n", res.name, strings.TrimSpace(clean(res.err)))
+			fmt.Fprintf(b, "\n## %s did not end well\n\n```\n%s\n```\n", res.name, strings.TrimSpace(r.clean(res.err)))
 		}
 	}
 }
@@ -106,7 +106,7 @@ func (r *report) list(b *strings.Builder, title, action, none string) {
 		fmt.Fprintln(b, none)
 	}
 	for _, name := range slices.Sorted(maps.Keys(where)) {
-		fmt.Fprintf(b, "- `%s` (%s): %s\n", name, r.places(where[name]), clean(why[name]))
+		fmt.Fprintf(b, "- `%s` (%s): %s\n", name, r.places(where[name]), r.clean(why[name]))
 	}
 }
 
@@ -127,8 +127,11 @@ func (r *report) places(names []string) string {
 
 // clean keeps a line of a test within the report: no control characters, no
 // paths of this machine, not endless.
-func clean(s string) string {
+func (r *report) clean(s string) string {
 	const most = 300
+	if r.stage.root != "" {
+		s = strings.ReplaceAll(s, r.stage.root+"/", "")
+	}
 	s = strings.Map(func(c rune) rune {
 		if c < ' ' && c != '\n' {
 			return -1
@@ -192,6 +195,6 @@ func (r *report) left(b *strings.Builder) {
 		b.WriteString("No mount, link, cgroup or process was there after the tests of a package that was not there before.\n")
 	}
 	for _, what := range slices.Sorted(maps.Keys(where)) {
-		fmt.Fprintf(b, "- `%s` (%s)\n", clean(what), r.places(where[what]))
+		fmt.Fprintf(b, "- `%s` (%s)\n", r.clean(what), r.places(where[what]))
 	}
 }
