@@ -234,7 +234,8 @@ func TestWhy(t *testing.T) {
 		return names, last
 	}
 	names, last := chain("backend")
-	want := "container.network-detached container.process-released container.exited container.started " +
+	// The endpoint goes beside the rest of the run: both are because of the exit.
+	want := "container.process-released container.exited container.started " +
 		"container.network-attached container.start-wanted job.accepted"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("an exit of its own:\n%s\nwant\n%s", got, want)
