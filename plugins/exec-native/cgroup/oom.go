@@ -2,7 +2,6 @@ package cgroup
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unsafe"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
@@ -156,14 +154,19 @@ func (g *Group) eventV1(d dir, file string) (int, error) {
 }
 
 // eventV2 makes an inotify that tells of each change of the file (cgroup-v2.rst,
-// "memory.events"). The path is that of the descriptor: no name is resolved.
+// "memory.events"), and of groups removed beside it: the file itself goes
+// without a word. The path is that of the descriptor: no name is resolved.
 func (g *Group) eventV2(d dir, file string) (int, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return -1, os.NewSyscallError("inotify_init1", err)
 	}
-	path := fmt.Sprintf("/proc/self/fd/%d/%s/%s", d.f.Fd(), g.name, file)
-	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_MODIFY|unix.IN_DELETE_SELF); err != nil {
+	parent := fmt.Sprintf("/proc/self/fd/%d/", d.f.Fd())
+	_, err = unix.InotifyAddWatch(fd, parent+g.name+"/"+file, unix.IN_MODIFY)
+	if err == nil {
+		_, err = unix.InotifyAddWatch(fd, parent, unix.IN_DELETE|unix.IN_ONLYDIR)
+	}
+	if err != nil {
 		unix.Close(fd)
 		return -1, os.NewSyscallError("inotify_add_watch", err)
 	}
@@ -183,14 +186,14 @@ func (w *OOMWatch) Wait(ctx context.Context) (kills uint64, gone bool, err error
 	defer stop()
 	var buf [4096]byte
 	for {
-		n, err := w.file.Read(buf[:])
+		_, err := w.file.Read(buf[:]) // what it was is seen below
 		if ctx.Err() != nil {
 			return w.seen, false, ctx.Err()
 		}
 		if err != nil {
 			return w.seen, false, fmt.Errorf("wait for memory of cgroup %s: %w", w.g.full(), err)
 		}
-		if w.d.Unified && deleted(buf[:n]) || !isThere(int(w.d.f.Fd()), w.g.name) {
+		if !isThere(int(w.d.f.Fd()), w.g.name) {
 			return w.seen, true, nil
 		}
 		for end := time.Now().Add(settle); ; time.Sleep(time.Millisecond) {
@@ -210,19 +213,6 @@ func (w *OOMWatch) Wait(ctx context.Context) (kills uint64, gone bool, err error
 			return w.seen, false, nil
 		}
 	}
-}
-
-// deleted looks for the end of the watched file among inotify's events.
-func deleted(events []byte) bool {
-	for len(events) >= unix.SizeofInotifyEvent {
-		mask := binary.NativeEndian.Uint32(events[unsafe.Offsetof(unix.InotifyEvent{}.Mask):])
-		if mask&(unix.IN_DELETE_SELF|unix.IN_IGNORED) != 0 {
-			return true
-		}
-		size := binary.NativeEndian.Uint32(events[unsafe.Offsetof(unix.InotifyEvent{}.Len):])
-		events = events[min(unix.SizeofInotifyEvent+int(size), len(events)):]
-	}
-	return false
 }
 
 // disabled reports whether version 1's killer is switched off for the group.

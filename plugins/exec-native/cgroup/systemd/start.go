@@ -216,8 +216,15 @@ func hold() (pid int, release func(), err error) {
 			return
 		}
 		pid = p.Pid
-		begun <- nil
-		<-end
+		// exec is over before the process stops: see it stopped.
+		var status syscall.WaitStatus
+		_, err = syscall.Wait4(pid, &status, 0, nil)
+		for errors.Is(err, syscall.EINTR) {
+			_, err = syscall.Wait4(pid, &status, 0, nil)
+		}
+		if begun <- err; err == nil {
+			<-end
+		}
 		_ = p.Kill() // it may have been killed with its group
 		_, _ = p.Wait()
 	}()
