@@ -33,7 +33,7 @@ func every() *Plan {
 	a := Attr{Set: 1, Clear: 2, Propagation: 4, Recursive: true}
 	p.Add(StageMonitor, Monitor{Flags: 7, GateMilli: 1, DrainMs: 2, Run: 1 << 40}, ShimCgroup{0, true},
 		ShimCgroup{1, false}, Lock{2}, Record{3}, Listen{4}, Log{5, "log", 1 << 20, 5, 1 << 33}, OOMCounter{6},
-		Deadline{7}, LogPolicy{true, 1 << 20, 60})
+		Deadline{7}, LogPolicy{true, 1 << 20, 60}, Owner{1, 2})
 	p.Add(StageJoin, Join{7, unix.CLONE_NEWUSER}, Unshare{unix.CLONE_NEWTIME}, ProcWrite{"timens_offsets", "boottime 1 0"})
 	p.Add(StageClone, Clone{allNamespaces, 8})
 	p.Add(StageParent, ProcWrite{"uid_map", "0 1 2"})

@@ -17,6 +17,7 @@ const (
 	KindLeave      Kind = 8
 	KindDeadline   Kind = 9
 	KindLogPolicy  Kind = 10
+	KindOwner      Kind = 11
 
 	KindJoin    Kind = 16
 	KindUnshare Kind = 17
@@ -106,7 +107,7 @@ var kindNames = [...]struct {
 	{KindUser, "user"}, {KindCapSet, "cap-set"}, {KindNoNewPrivs, "no-new-privs"},
 	{KindSeccomp, "seccomp"}, {KindUmask, "umask"}, {KindChdir, "chdir"},
 	{KindPersonality, "personality"}, {KindSweep, "sweep"}, {KindExec, "exec"},
-	{KindLeave, "leave"}, {KindDeadline, "deadline"}, {KindLogPolicy, "log-policy"},
+	{KindLeave, "leave"}, {KindDeadline, "deadline"}, {KindLogPolicy, "log-policy"}, {KindOwner, "owner"},
 	{KindAffinity, "affinity"}, {KindScheduler, "scheduler"}, {KindIOPriority, "io-priority"},
 	{KindMemoryPolicy, "memory-policy"}, {KindKeyring, "keyring"}, {KindMoveRoot, "move-root"},
 	{KindPty, "pty"}, {KindStartGate, "start-gate"}, {KindHook, "hook"}, {KindLabel, "label"},

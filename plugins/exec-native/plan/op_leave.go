@@ -21,6 +21,11 @@ type LogPolicy struct {
 	MaxAge      uint32 // seconds after which a file that has records is rotated; 0: never
 }
 
+// Owner gives the program's pipes to a user, in ids of the host, so that
+// /dev/stdout can be opened by its name: an init in a user namespace cannot, the
+// pipes being the monitor's. Stage 0.
+type Owner struct{ UID, GID uint32 }
+
 // StartGate holds the init until somebody connects to the listening
 // SOCK_SEQPACKET socket (ListenGate) and says Continue (OpenGate); from then on
 // the reports go there. Nothing of the plan's files is open meanwhile but what
@@ -100,6 +105,9 @@ func (Deadline) Kind() Kind { return KindDeadline }
 func (LogPolicy) Kind() Kind { return KindLogPolicy }
 
 // Kind implements Op.
+func (Owner) Kind() Kind { return KindOwner }
+
+// Kind implements Op.
 func (StartGate) Kind() Kind { return KindStartGate }
 
 // Kind implements Op.
@@ -147,6 +155,7 @@ func (o Leave) put(w *writer) {
 }
 
 func (o Deadline) put(w *writer) { w.u32(o.Milli) }
+func (o Owner) put(w *writer)    { w.u32(o.UID); w.u32(o.GID) }
 
 func (o LogPolicy) put(w *writer) {
 	if o.NonBlocking && (o.BufferBytes < minRing || o.BufferBytes > maxRing) {

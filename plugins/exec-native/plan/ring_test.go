@@ -66,8 +66,9 @@ func TestStalledDisk(t *testing.T) {
 	}
 	s := newShim(t, Monitor{}, 64<<20)
 	disk := stalled(t, s)
-	s.host("/bin/sh", "-c", script).start().until(ReportRunning)
-	time.Sleep(300 * time.Millisecond)
+	// The disk may stand still before the exec was told.
+	s.host("/bin/sh", "-c", script).start().until(ReportInit)
+	time.Sleep(500 * time.Millisecond)
 	if ended(s)() {
 		t.Error("a blocking log did not hold its program up")
 	}

@@ -246,3 +246,49 @@ func TestStdinOnce(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 }
+
+// TestSweepUnderFilter: a filter that refuses close_range leaves nothing of the
+// host's open all the same: not for the program, and not for the path it is
+// named by.
+func TestSweepUnderFilter(t *testing.T) {
+	for _, program := range []string{"/bin/sh", "/proc/self/fd/4/bin/sh", "/proc/self/fd/5/bin/sh", "/proc/self/fd/6/bin/sh", "/proc/self/fd/7/bin/sh"} {
+		s, out := newLeaving(t)
+		s.contain(box(t), allNamespaces)
+		s.Add(StageMounts, Attach{FD: s.add(tree(t, t.TempDir())), Target: "/a", Create: CreateDir}, Pivot{})
+		s.Add(StageCover, Mask{Path: "/proc/acpi", Null: NoFD})
+		s.Add(StageIdentity, Seccomp{Filter: deny(unix.SYS_CLOSE_RANGE)})
+		s.Add(StageExec, Sweep{}, Exec{Paths: []string{program}, Args: []string{"sh", "-c", "ls /proc/self/fd | wc -l"}, Env: []string{"PATH=/bin"}})
+		s.leave()
+		if program != "/bin/sh" {
+			if r := s.failure(); r.Op != KindExec {
+				t.Errorf("%s: %+v", program, r)
+			}
+			s.wait()
+			continue
+		}
+		s.until(ReportRunning)
+		if text, _ := io.ReadAll(out); string(text) != "4\n" {
+			t.Errorf("%q", text)
+		}
+		s.wait()
+	}
+}
+
+// TestOwner: the pipes belong to whom they were given, also in a user namespace.
+func TestOwner(t *testing.T) {
+	s := newShim(t, Monitor{}, 1<<20)
+	s.Add(StageMonitor, Owner{100000, 200000})
+	dir := box(t)
+	os.Chown(dir, 100000, 200000)
+	root, null := s.add(tree(t, dir)), s.add(tree(t, "/dev/null"))
+	s.Add(StageClone, Clone{Flags: allNamespaces | unix.CLONE_NEWUSER, Cgroup: NoFD})
+	s.Add(StageParent, ProcWrite{"uid_map", "0 100000 65536\n"}, ProcWrite{"gid_map", "0 200000 65536\n"})
+	s.Add(StageChild, User{})
+	s.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: root},
+		Filesystem{Type: "proc", Target: "/proc", Create: CreateDir, Attrs: noExec},
+		Filesystem{Type: "tmpfs", Target: "/dev", Create: CreateDir},
+		Attach{FD: null, Target: "/dev/null", Create: CreateFile}, Pivot{})
+	if got := s.sh("echo by name > /proc/self/fd/1").output(); got != "by name\n" {
+		t.Errorf("%q", got)
+	}
+}

@@ -42,6 +42,11 @@ static int apply(const struct op *op, const int *files)
 		return 0;
 	case OP_LOG_POLICY:
 		return log_policy(op);
+	case OP_OWNER:
+		M.owned = 1;
+		M.owner[0] = op->owner.uid;
+		M.owner[1] = op->owner.gid;
+		return 0;
 	case OP_OOM_COUNTER:
 		M.oom = files[op->fd];
 		M.oom_before = oom_count();
@@ -87,6 +92,9 @@ static int make_streams(struct init *in)
 		r = make_pipe(&M.stdin_fd, &in->std[0], 1);
 	for (int i = 0; i < 2 && r >= 0; i++)
 		r = make_pipe(&M.out[i].fd, &in->std[i + 1], 0);
+	for (int i = 0; i < 3 && M.owned && r >= 0; i++)
+		if (in->std[i] >= 0)
+			r = (int)SYS3(__NR_fchown, in->std[i], M.owner[0], M.owner[1]);
 	return r;
 }
 

@@ -116,6 +116,8 @@ struct monitor {
 	int slave;     /* keeps the terminal while the program lives */
 	int pid;
 	enum phase phase;
+	int owned; /* the pipes go to owner: uid and gid */
+	uint32_t owner[2];
 	uint32_t limit_ms; /* how long the program may run; 0 for ever */
 	int hook_status; /* of a hook that failed */
 	int final;     /* the init said that it is about to execute */

@@ -111,15 +111,31 @@ static int with_listener(struct init *in, const struct op *op, const struct sock
 	return 0;
 }
 
+/* The filter may not let close_range through, which the sweep asks for. What no
+ * operation names any more goes now; the rest, all of it the program's or ours,
+ * is marked to be closed by the exec. */
+static void sweep_ahead(struct init *in)
+{
+	close_files_of(in, STAGE_CHILD, STAGE_IDENTITY);
+	path_forget(in);
+	in->root = -1; /* one of them, or a way to "/" */
+	if (in->mask_dir >= 0)
+		sys_close(in->mask_dir);
+	if (in->proc >= 0 && !in->labels)
+		sys_close(in->proc);
+	in->mask_dir = -1;
+	in->proc = in->labels ? in->proc : -1;
+	in->closing = SYS3(__NR_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC) == 0;
+}
+
 static int seccomp(struct init *in, const struct op *op)
 {
 	/* The kernel reads the instructions at any alignment. */
 	struct sock_fprog prog = { .len = (uint16_t)(op->seccomp.filter.n / 8),
 				   .filter = (void *)(uintptr_t)op->seccomp.filter.p };
 
-	/* The filter may not know close_range, which the sweep asks for. */
 	if (op->stage == STAGE_IDENTITY)
-		in->closing = SYS3(__NR_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC) == 0;
+		sweep_ahead(in);
 	if (op->seccomp.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
 		return with_listener(in, op, &prog);
 	return (int)SYS3(__NR_seccomp, SECCOMP_SET_FILTER, op->seccomp.flags, &prog);

@@ -190,6 +190,10 @@ static void get_monitor_op(struct cur *c, struct op *op)
 	case OP_DEADLINE:
 		op->number = get32(c);
 		break;
+	case OP_OWNER:
+		op->owner.uid = get32(c);
+		op->owner.gid = get32(c);
+		break;
 	case OP_LOG_POLICY:
 		op->policy.non_blocking = get32(c);
 		op->policy.buffer = get32(c);
@@ -403,7 +407,7 @@ static void get_process_op(struct cur *c, struct op *op)
 static void get_payload(struct cur *c, struct op *op)
 {
 	switch (op->kind) {
-	case OP_MONITOR ... OP_LOG_POLICY:
+	case OP_MONITOR ... OP_OWNER:
 		get_monitor_op(c, op);
 		break;
 	case OP_PROPAGATION ... OP_SET_ATTR:

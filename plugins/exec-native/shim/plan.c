@@ -14,7 +14,7 @@
 static unsigned stages_of(uint16_t kind)
 {
 	switch (kind) {
-	case OP_MONITOR ... OP_LOG_POLICY:
+	case OP_MONITOR ... OP_OWNER:
 		return AT(STAGE_MONITOR);
 	case OP_JOIN:
 	case OP_UNSHARE:

@@ -64,6 +64,7 @@ enum kind {
 	OP_LEAVE = 8,
 	OP_DEADLINE = 9,
 	OP_LOG_POLICY = 10,
+	OP_OWNER = 11,
 	OP_JOIN = 16,
 	OP_UNSHARE = 17,
 	OP_CLONE = 24,
@@ -161,6 +162,9 @@ struct op {
 		struct {
 			uint32_t non_blocking, buffer, max_age;
 		} policy;
+		struct {
+			uint32_t uid, gid;
+		} owner;
 		struct {
 			uint32_t files;
 			uint64_t bytes, offset;
