@@ -172,7 +172,7 @@ func (e *logged) whyAlive() string {
 		if hand, _ := e.fields["by_hand"].(bool); hand {
 			return "another run was to follow"
 		}
-		return e.sprint("its restart policy planned run again after a wait of %s", "delay_ns") + e.restartCount()
+		return e.sprint("its restart policy planned another run after a wait of %s", "delay_ns") + e.restartCount()
 	case "container.restart-due":
 		return "the wait before its next run was over"
 	case "container.health-changed":
