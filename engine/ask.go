@@ -27,7 +27,7 @@ const answerWithin = 10 * time.Second
 // asker asks for one engine process.
 type asker struct {
 	to    Asker
-	epoch uint64
+	epoch atomic.Uint64 // of the engine; 0 before it has started
 	last  atomic.Uint64 // makes ids
 }
 
@@ -36,12 +36,13 @@ func (a *asker) ask(ctx context.Context, t target, verb string, in, out any) err
 	if a.to == nil {
 		return errclass.Errorf(errdefs.ErrUnavailable, "this engine has no drivers to ask")
 	}
+	epoch := a.epoch.Load()
 	body, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", verb, err)
 	}
 	return a.to.Ask(ctx, bus.Ask{
-		Epoch: a.epoch, ID: fmt.Sprintf("ask/%d/%d", a.epoch, a.last.Add(1)), Kind: t.kind, Driver: t.name, Path: t.path,
+		Epoch: epoch, ID: fmt.Sprintf("ask/%d/%d", epoch, a.last.Add(1)), Kind: t.kind, Driver: t.name, Path: t.path,
 		Verb: verb, Body: body,
 	}, out)
 }

@@ -107,8 +107,8 @@ type Engine struct {
 	head *core.State
 	// asked is when finished jobs were last looked through.
 	asked time.Time
-	// opening is set until Open returns: nothing is handed out before.
-	opening bool
+	// opening is set until Start returns: nothing is handed out before.
+	opening atomic.Bool
 
 	// mu guards durable, what queries see. Turn alone changes it, and never
 	// holds mu across a write.
@@ -122,9 +122,21 @@ type Engine struct {
 	turning  atomic.Bool // Turn is at work
 }
 
-// Open folds the log, records that an engine has started and finds out what is
-// owed. Nothing is handed out before the first Turn.
+// Open is Load and Start.
 func Open(o Options) (*Engine, error) {
+	e, err := Load(o)
+	if err == nil {
+		err = e.Start()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Load folds the log. The engine answers queries from now on, as of the log's last
+// event, and queues what is sent; it decides on nothing before Start.
+func Load(o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -138,24 +150,40 @@ func Open(o Options) (*Engine, error) {
 	e := &Engine{
 		o: o, log: o.Logger, began: o.Now(),
 		queue: newQueue(o.Limits.Commands, o.Limits.Reports),
-		vault: newVault(o.Keys, o.Random), opening: true,
+		vault: newVault(o.Keys, o.Random), dispatch: newDispatch(o.Limits.PerDriver),
+		asks: &asker{to: o.Asker}, meter: newMeter(),
 	}
-	durable, err := Fold(o.Log)
-	if err != nil {
-		return nil, err
+	e.opening.Store(true)
+	var err error
+	e.durable, err = Fold(o.Log)
+	return e, err
+}
+
+// Start records that an engine has started and finds out what is owed. Nothing is
+// handed out before the first Turn. What has come into the log since Load (the
+// stream may have given back what it had lost) is folded, too.
+func (e *Engine) Start() error {
+	if e.o.Log.Head().Seq != e.durable.Seq {
+		durable, err := Fold(e.o.Log)
+		if err != nil {
+			return err
+		}
+		e.mu.Lock()
+		e.durable = durable
+		e.mu.Unlock()
 	}
-	e.durable, e.head = durable, durable.Clone()
-	e.dispatch = newDispatch(o.Limits.PerDriver)
+	e.head = e.durable.Clone()
 	if err := e.start(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := e.vault.sweep(e.durable); err != nil {
 		e.log.Warn("keys of containers that are gone could not be destroyed", "error", err)
 	}
 	e.dispatch.epoch = e.durable.Engine.Epoch
-	e.asks, e.meter = &asker{to: o.Asker, epoch: e.dispatch.epoch}, newMeter()
-	e.pending, e.opening = e.durable.Nouns(), false
-	return e, nil
+	e.asks.epoch.Store(e.dispatch.epoch)
+	e.pending = e.durable.Nouns()
+	e.opening.Store(false)
+	return nil
 }
 
 // start decides on core.StartEngine, the first command of every engine process.

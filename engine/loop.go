@@ -346,7 +346,7 @@ func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
 	if e.o.Committed != nil && len(records) > 0 {
 		e.o.Committed(records)
 	}
-	if !e.opening {
+	if !e.opening.Load() {
 		e.handOut(e.durable, e.take(), now)
 	}
 	e.need(enabled)

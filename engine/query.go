@@ -115,6 +115,7 @@ func (e *Engine) hash(s *core.State) query.Hash {
 
 func (e *Engine) info(s *core.State) query.Info {
 	i := e.o.Machine
+	i.Opening = e.opening.Load()
 	i.Seq, i.Engine, i.Started = s.Seq, s.Engine, e.began
 	i.Containers, i.Images, i.Strays = len(s.Containers), len(s.Images), s.Strays
 	for _, c := range s.Containers {

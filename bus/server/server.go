@@ -64,7 +64,7 @@ type Server struct {
 	closers []func()
 	closed  bool
 	stream  string  // name of the current stream
-	journal Journal // nil until OpenStream
+	journal Journal // nil until Show or OpenStream
 
 	eventsAddr net.Addr // nil unless stock clients are let in
 }
@@ -114,10 +114,6 @@ func Start(cfg Config) (*Server, error) {
 	if !ns.ReadyForConnections(startWithin) {
 		ns.Shutdown()
 		return nil, errclass.Errorf(errdefs.ErrUnavailable, "start the bus: not ready after %s", startWithin)
-	}
-	if err := s.enableStream(); err != nil {
-		ns.Shutdown()
-		return nil, fmt.Errorf("start the bus: %w", err)
 	}
 	return s, nil
 }

@@ -43,8 +43,19 @@ func (s *Server) enableStream() error {
 	return s.registry.accounts[accountStream].EnableJetStream(nil, nil)
 }
 
-// openJetStream connects to the account STREAM.
+// Show has old events answered from the journal, before the stream is open.
+func (s *Server) Show(journal Journal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.journal = journal
+}
+
+// openJetStream connects to the account STREAM. With many events that takes a
+// while: JetStream reads all of its messages again.
 func (s *Server) openJetStream(ctx context.Context) (jetStream, error) {
+	if err := s.enableStream(); err != nil {
+		return jetStream{}, err
+	}
 	nc, err := s.splicer.dial(peer{role: bus.RoleEngine, account: accountStream, actor: ownActor()})
 	if err != nil {
 		return jetStream{}, err

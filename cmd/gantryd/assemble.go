@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/bus/server"
@@ -36,6 +38,9 @@ type daemon struct {
 	host      *driverhost.Host
 	closers   []func()   // the last one first
 	lost      chan error // what this process cannot go on without
+
+	begun   chan struct{} // closed when the engine has started, with all its parts
+	tellers sync.Once     // says that the engine answers
 }
 
 func (d *daemon) onClose(f func()) { d.closers = append(d.closers, f) }
@@ -52,9 +57,37 @@ func (d *daemon) root(parts ...string) string {
 	return filepath.Join(append([]string{d.o.root}, parts...)...)
 }
 
+// answerAfter is how long the start may take before queries are answered without
+// waiting for its end. It is that long only when there are very many events.
+const answerAfter = 250 * time.Millisecond
+
 // build makes everything; nothing takes turns yet. ctx ends what carries steps.
+// The stream of events is compared with the log before anything is decided: it may
+// have what the log has lost. With very many events that takes a while, in which
+// queries are answered and commands wait.
 func (d *daemon) build(ctx context.Context) error {
-	for _, act := range []func(context.Context) error{d.directories, d.openLog, d.openBus, d.openEngine, d.openHost} {
+	if err := inOrder(ctx, d.directories, d.openLog, d.openBus); err != nil {
+		return err
+	}
+	if d.o.events != "" || d.journal.Head().Seq == 0 { // readers of the stream need it; of a new log there is nothing to tell
+		return inOrder(ctx, d.openStream, d.loadEngine, d.startEngine, d.openHost)
+	}
+	if err := d.loadEngine(ctx); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- inOrder(ctx, d.openStream, d.startEngine, d.openHost) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(answerAfter):
+	}
+	d.ready()
+	return <-done
+}
+
+func inOrder(ctx context.Context, acts ...func(context.Context) error) error {
+	for _, act := range acts {
 		if err := act(ctx); err != nil {
 			return err
 		}
@@ -111,9 +144,8 @@ func (d *daemon) openLog(context.Context) error {
 	return nil
 }
 
-// openBus starts the bus under the engine's id, and lets the stream give back
-// what the log may have lost.
-func (d *daemon) openBus(ctx context.Context) error {
+// openBus starts the bus under the engine's id.
+func (d *daemon) openBus(context.Context) error {
 	id, err := engine.Identity(d.journal)
 	if err == nil && id == "" {
 		id, err = engine.NewUUID(rand.Reader)
@@ -129,6 +161,12 @@ func (d *daemon) openBus(ctx context.Context) error {
 		return err
 	}
 	d.onClose(d.bus.Close)
+	d.bus.Show(engine.NewJournal(d.journal))
+	return nil
+}
+
+// openStream lets the stream give back what the log may have lost.
+func (d *daemon) openStream(ctx context.Context) error {
 	publisher, found, err := d.bus.OpenStream(ctx, engine.NewJournal(d.journal))
 	if err != nil {
 		return err
@@ -141,7 +179,9 @@ func (d *daemon) openBus(ctx context.Context) error {
 	return nil
 }
 
-func (d *daemon) openEngine(ctx context.Context) error {
+// loadEngine folds the log and opens the sockets: queries are answered, everything
+// else is queued or waits.
+func (d *daemon) loadEngine(ctx context.Context) error {
 	keys, err := engine.DirKeys(d.root("keys"))
 	if err != nil {
 		return err
@@ -158,7 +198,7 @@ func (d *daemon) openEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.engine, err = engine.Open(engine.Options{
+	d.engine, err = engine.Load(engine.Options{
 		Log: d.journal, Keys: keys, Begin: begin, Logging: d.o.logging, Version: version, BootID: strings.TrimSpace(string(boot)),
 		Hosts: engine.BusHosts(ctx, client, func() engine.Sendings { return d.engine }),
 		Asker: client, Machine: machine(d.o), Security: security(), Logger: d.log,
@@ -172,16 +212,21 @@ func (d *daemon) openEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.engine.ID() != d.bus.Subjects().Node {
-		return errors.New("the log was taken back from the stream and is of another engine: start again")
-	}
-	if err := d.engine.SweepUploads(ctx, d.root("spool")); err != nil { // before new ones come
-		return err
-	}
 	if err := d.bus.Serve(d.handlers()); err != nil {
 		return err
 	}
 	return d.bus.ServeStreams(d.streams())
+}
+
+// startEngine has the engine decide.
+func (d *daemon) startEngine(ctx context.Context) error {
+	if err := d.engine.Start(); err != nil {
+		return err
+	}
+	if d.engine.ID() != d.bus.Subjects().Node {
+		return errors.New("the log was taken back from the stream and is of another engine: start again")
+	}
+	return d.engine.SweepUploads(ctx, d.root("spool")) // before new ones come
 }
 
 // dial connects a part of this process to the bus. Without that connection
@@ -244,6 +289,9 @@ func (d *daemon) openHost(ctx context.Context) error {
 			Cgroup: d.o.cgroup(), Log: d.log,
 		},
 	})
+	if err == nil {
+		close(d.begun)
+	}
 	return err
 }
 

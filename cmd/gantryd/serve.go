@@ -28,7 +28,7 @@ const settleAfter = 2 * time.Second
 
 // serve runs the engine until a signal comes or the log cannot be written.
 func serve(o options) error {
-	d := &daemon{o: o, log: o.logger(), lost: make(chan error, 2)}
+	d := &daemon{o: o, log: o.logger(), lost: make(chan error, 2), begun: make(chan struct{})}
 	defer d.close()
 	if err := raiseFiles(); err != nil {
 		d.log.Warn("raise the limit of open files", "error", err)
@@ -149,10 +149,12 @@ func (d *daemon) verify(ctx context.Context) {
 	d.log.Debug("verified the older part of the event log", "summary", fmt.Sprintf("%+v", sum))
 }
 
-// ready says that the engine answers.
+// ready says that the engine answers, once.
 func (d *daemon) ready() {
-	fmt.Printf("gantryd: ready on unix://%s\n", d.bus.ControlSocket())
-	notify("READY=1")
+	d.tellers.Do(func() {
+		fmt.Printf("gantryd: ready on unix://%s\n", d.bus.ControlSocket())
+		notify("READY=1")
+	})
 }
 
 // notify tells the service manager (sd_notify(3)); nobody listens without one.

@@ -18,15 +18,27 @@ import (
 // streams are the operations of the stream sockets.
 func (d *daemon) streams() map[string]server.StreamHandler {
 	return map[string]server.StreamHandler{
-		bus.OpUpload:   server.Spool(d.root("spool"), uploadLimit),
-		query.OpAttach: control(d.attach),
-		query.OpLogs:   control(d.logs),
-		query.OpTop:    control(d.top),
-		query.OpStats:  control(d.stats),
-		query.OpDiff:   control(d.diff),
+		bus.OpUpload:    d.afterStart(server.Spool(d.root("spool"), uploadLimit)),
+		query.OpAttach:  d.afterStart(control(d.attach)),
+		query.OpLogs:    d.afterStart(control(d.logs)),
+		query.OpTop:     d.afterStart(control(d.top)),
+		query.OpStats:   d.afterStart(control(d.stats)),
+		query.OpDiff:    d.afterStart(control(d.diff)),
+		query.OpCopyOut: d.afterStart(control(d.copying(true))),
+		query.OpCopyIn:  d.afterStart(control(d.copying(false))),
+	}
+}
 
-		query.OpCopyOut: control(d.copying(true)),
-		query.OpCopyIn:  control(d.copying(false)),
+// afterStart has a stream wait until the engine has started: there are no drivers
+// before.
+func (d *daemon) afterStart(f server.StreamHandler) server.StreamHandler {
+	return func(ctx context.Context, call *server.StreamCall) error {
+		select {
+		case <-d.begun:
+			return f(ctx, call)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

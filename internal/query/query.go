@@ -80,6 +80,9 @@ type Info struct {
 	Engine  core.Engine `json:"engine"`
 	PID     int         `json:"pid"`
 	Started time.Time   `json:"started"` // the process
+	// Opening says that the engine answers as of its last end, and takes commands,
+	// but decides on nothing yet: the log is being compared with its replica.
+	Opening bool `json:"opening,omitempty"`
 	Root    string      `json:"root,omitempty"`
 	Run     string      `json:"run,omitempty"`
 

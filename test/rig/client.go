@@ -126,7 +126,7 @@ func (c *Client) Settle(ctx context.Context) error {
 		if err := c.Query(ctx, query.EngineInfo, nil, &i); err != nil {
 			return err
 		}
-		if len(s.Steps) == 0 && i.Owed == 0 && i.InFlight == 0 && i.OpenJobs == 0 {
+		if !i.Opening && len(s.Steps) == 0 && i.Owed == 0 && i.InFlight == 0 && i.OpenJobs == 0 {
 			return nil
 		}
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
