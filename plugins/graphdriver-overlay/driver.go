@@ -65,7 +65,7 @@ func (d *Driver) Close() error {
 
 // Info introduces the driver.
 func (d *Driver) Info(context.Context) (driver.Info, error) {
-	return driver.Info{Name: "overlay", Version: version, Abilities: []string{"diff"}, Warnings: slices.Clone(d.warnings)}, nil
+	return driver.Info{Name: "overlay", Version: version, Abilities: []string{graphdriver.AbilityDiff, graphdriver.AbilityChanges}, Warnings: slices.Clone(d.warnings)}, nil
 }
 
 // ApplyLayer unpacks a layer on top of its parent.
@@ -399,8 +399,47 @@ func (d *Driver) Diff(ctx context.Context, container string, w io.Writer) error 
 	if err != nil {
 		return err
 	}
+	return layertar.WriteOverlayDiff(ctx, w, upper, diffOptions(r, skip))
+}
+
+// diffOptions leave out what is ours.
+func diffOptions(r layerstore.Rootfs, skip func(string) bool) layertar.DiffOptions {
 	ours := func(path string, size int64) bool { return size == 0 && slices.Contains(r.Made, path) }
-	return layertar.WriteOverlayDiff(ctx, w, upper, layertar.DiffOptions{IDMap: r.IDMap, SkipWhiteout: skip, SkipNew: ours})
+	return layertar.DiffOptions{IDMap: r.IDMap, SkipWhiteout: skip, SkipNew: ours}
+}
+
+// Changes lists the paths that the container has changed.
+func (d *Driver) Changes(ctx context.Context, container string) ([]graphdriver.Change, error) {
+	r, ok := d.store.Rootfs(container)
+	if !ok {
+		return nil, driver.Errorf(errdefs.ErrNotFound, "root filesystem of %s is not there", container)
+	}
+	skip, err := d.skeletonOnly(r)
+	if err != nil {
+		return nil, err
+	}
+	lowers, err := d.lowers(r.Layer)
+	if err != nil {
+		return nil, err
+	}
+	var layers []*os.File
+	for _, dir := range append([]string{filepath.Join(d.store.RootfsDir(container), "upper")}, lowers...) {
+		f, err := os.Open(dir)
+		if err != nil {
+			return nil, fmt.Errorf("open layer: %w", err)
+		}
+		defer f.Close()
+		layers = append(layers, f)
+	}
+	list, err := layertar.OverlayChanges(ctx, layers[0], layers[1:], diffOptions(r, skip))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]graphdriver.Change, 0, len(list))
+	for _, c := range list {
+		out = append(out, graphdriver.Change{Kind: c.Kind, Path: c.Path})
+	}
+	return out, nil
 }
 
 // skeletonOnly returns a function that reports whether a path is in the

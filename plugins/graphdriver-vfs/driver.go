@@ -63,7 +63,7 @@ func (d *Driver) Close() error { return d.store.Close() }
 
 // Info introduces the driver.
 func (d *Driver) Info(context.Context) (driver.Info, error) {
-	return driver.Info{Name: "vfs", Version: version, Abilities: []string{"diff"}}, nil
+	return driver.Info{Name: "vfs", Version: version, Abilities: []string{graphdriver.AbilityDiff, graphdriver.AbilityChanges}}, nil
 }
 
 // ApplyLayer copies the parent and unpacks a layer over it.
@@ -275,6 +275,26 @@ func (d *Driver) List(context.Context) ([]driver.Item, error) { return d.store.L
 // Diff compares the container's copy with its layer and writes what differs
 // as a layer tar.
 func (d *Driver) Diff(ctx context.Context, container string, w io.Writer) error {
+	return d.compare(container, func(lower, upper *os.File, o layertar.DiffOptions) error {
+		return layertar.WriteDiff(ctx, w, lower, upper, o)
+	})
+}
+
+// Changes lists the paths that the container has changed.
+func (d *Driver) Changes(ctx context.Context, container string) ([]graphdriver.Change, error) {
+	var out []graphdriver.Change
+	err := d.compare(container, func(lower, upper *os.File, o layertar.DiffOptions) error {
+		list, err := layertar.TreeChanges(ctx, lower, upper, o)
+		for _, c := range list {
+			out = append(out, graphdriver.Change{Kind: c.Kind, Path: c.Path})
+		}
+		return err
+	})
+	return out, err
+}
+
+// compare opens a container's copy and its layer, which is nil for none.
+func (d *Driver) compare(container string, f func(lower, upper *os.File, o layertar.DiffOptions) error) error {
 	r, ok := d.store.Rootfs(container)
 	if !ok {
 		return driver.Errorf(errdefs.ErrNotFound, "root filesystem of %s is not there", container)
@@ -296,5 +316,5 @@ func (d *Driver) Diff(ctx context.Context, container string, w io.Writer) error 
 		ours[path] = true
 	}
 	skip := func(path string, size int64) bool { return ours[path] && size == 0 }
-	return layertar.WriteDiff(ctx, w, lower, upper, layertar.DiffOptions{IDMap: r.IDMap, SkipNew: skip})
+	return f(lower, upper, layertar.DiffOptions{IDMap: r.IDMap, SkipNew: skip})
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,7 +68,7 @@ func (d *reference) dir(id string) string {
 }
 
 func (d *reference) Info(context.Context) (driver.Info, error) {
-	return driver.Info{Name: "reference", Version: "1", Abilities: []string{graphdriver.AbilityDiff}}, nil
+	return driver.Info{Name: "reference", Version: "1", Abilities: []string{graphdriver.AbilityDiff, graphdriver.AbilityChanges}}, nil
 }
 
 func (d *reference) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, _ driver.Progress) (graphdriver.Layer, error) {
@@ -222,6 +223,49 @@ func (d *reference) Diff(_ context.Context, container string, w io.Writer) error
 		return err
 	}
 	return t.Close()
+}
+
+// Changes compares as Diff does, and tells the directories above what differs.
+func (d *reference) Changes(_ context.Context, container string) ([]graphdriver.Change, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	layer, ok := d.rootfs[container]
+	if !ok {
+		return nil, driver.Errorf(errdefs.ErrNotFound, "container %s has no root filesystem", container)
+	}
+	before, now, kinds := map[string]string{}, map[string]string{}, map[string]string{}
+	err := walk(d.dir(layer), func(name, line string) error { before[name] = line; return nil })
+	if err == nil {
+		err = walk(d.dir(container), func(name, line string) error { now[name] = line; return nil })
+	}
+	for name, line := range now {
+		isTarget := slices.ContainsFunc(d.targets[container], func(t driver.Target) bool {
+			return t.Path == "/"+name || strings.HasPrefix(t.Path, "/"+name+"/")
+		})
+		if old, was := before[name]; !was && !isTarget {
+			kinds[name] = "A"
+		} else if was && old != line {
+			kinds[name] = "C"
+		}
+	}
+	for name := range before {
+		_, is := now[name]
+		if _, parent := now[filepath.Dir(name)]; !is && (parent || filepath.Dir(name) == ".") {
+			kinds[name] = "D"
+		}
+	}
+	for name := range maps.Clone(kinds) {
+		for dir := filepath.Dir(name); dir != "."; dir = filepath.Dir(dir) {
+			if _, was := before[dir]; was && kinds[dir] == "" {
+				kinds[dir] = "C"
+			}
+		}
+	}
+	var out []graphdriver.Change
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
+		out = append(out, graphdriver.Change{Kind: kinds[name], Path: "/" + name})
+	}
+	return out, err
 }
 
 func (d *reference) diff(t *tar.Writer, below, above string, skip []driver.Target) error {

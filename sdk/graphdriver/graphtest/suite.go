@@ -52,6 +52,7 @@ func Suite() conform.Suite[graphdriver.Driver] {
 	s.Checks = append(s.Checks, rootfsChecks()...)
 	s.Checks = append(s.Checks, crashChecks()...)
 	s.Checks = append(s.Checks, diffChecks()...)
+	s.Checks = append(s.Checks, changesChecks()...)
 	return s
 }
 

@@ -27,6 +27,14 @@ type altered struct {
 	prepare func(context.Context, graphdriver.PrepareRootfs) ([]driver.Mount, error)
 	release func(context.Context, string) error
 	diff    func(context.Context, string, io.Writer) error
+	changes func(context.Context, string) ([]graphdriver.Change, error)
+}
+
+func (a *altered) Changes(ctx context.Context, id string) ([]graphdriver.Change, error) {
+	if a.changes != nil {
+		return a.changes(ctx, id)
+	}
+	return a.reference.Changes(ctx, id)
 }
 
 func (a *altered) Info(ctx context.Context) (driver.Info, error) {
@@ -337,6 +345,12 @@ func writtenFlaws() []conform.Flaw[graphdriver.Driver] {
 				}
 				_, err := io.WriteString(w, all.String()[:all.Len()/2])
 				return err
+			}
+		}),
+		flaw("changes", "leaves out the directories above", func(a *altered) {
+			a.changes = func(ctx context.Context, id string) ([]graphdriver.Change, error) {
+				all, err := a.reference.Changes(ctx, id)
+				return slices.DeleteFunc(all, func(c graphdriver.Change) bool { return c.Kind == "C" && c.Path == "/etc" }), err
 			}
 		}),
 		flaw("diff-of-nothing", "is empty for what is not held", func(a *altered) {
