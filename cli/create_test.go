@@ -27,6 +27,23 @@ func specOf(t *testing.T, args ...string) (core.Spec, error) {
 	return f.spec(a, c, c.Flags().Args())
 }
 
+// flagTest is a command line, and what it asks for.
+type flagTest struct {
+	args string
+	want core.Spec
+}
+
+func checkFlags(t *testing.T, tests []flagTest) {
+	t.Helper()
+	for _, test := range tests {
+		got, err := specOf(t, strings.Fields(test.args)...)
+		got.Process.Cmd = nil
+		if err != nil || !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s:\n got %+v (%v)\nwant %+v", test.args, got, err, test.want)
+		}
+	}
+}
+
 // TestCreateFlags: each flag says what it is to say.
 func TestCreateFlags(t *testing.T) {
 	dir := t.TempDir()
@@ -37,14 +54,9 @@ func TestCreateFlags(t *testing.T) {
 		}
 		return path
 	}
-	profile := file("profile.json", "{ \"defaultAction\":\n \"SCMP_ACT_ALLOW\" }\n")
 	envs := file("env", "\ufeff# comment\n\n  A=b c\r\nMINE\nNOBODYS\nE=\n")
 	labels := file("labels", "one=1\ntwo\n")
-	swappiness := int64(7)
-	for _, test := range []struct {
-		args string
-		want core.Spec
-	}{
+	checkFlags(t, []flagTest{
 		{"-it -w /w -u 1:2 --group-add 5 --group-add audio --init", core.Spec{Process: core.Process{
 			OpenStdin: true, TTY: true, Cwd: "/w", User: "1:2", Groups: []string{"5", "audio"}, Init: true,
 		}}},
@@ -57,42 +69,6 @@ func TestCreateFlags(t *testing.T) {
 		{"--label-file " + labels + " -l two=2", core.Spec{Labels: map[string]string{"one": "1", "two": "2"}}},
 		{"--read-only --shm-size 1g", core.Spec{Rootfs: core.Rootfs{ReadOnly: true, ShmBytes: 1 << 30}}},
 		{"-h name --domainname dom --network none", core.Spec{Network: core.NetworkSpec{Hostname: "name", Domain: "dom", Network: "none"}}},
-		{"-m 64m --memory-swap -1 --memory-reservation 32m --memory-swappiness 7 --oom-kill-disable", core.Spec{Resources: core.Resources{
-			MemoryBytes: 64 << 20, MemorySwapBytes: -1, MemoryReservationBytes: 32 << 20, MemorySwappiness: &swappiness, OOMKillDisable: true,
-		}}},
-		{"--cpus 1.5 -c 512 --cpuset-cpus 0-1 --cpuset-mems 0", core.Spec{Resources: core.Resources{
-			NanoCPUs: 1.5e9, CPUShares: 512, CpusetCPUs: "0-1", CpusetMems: "0",
-		}}},
-		{"--cpu-period 1000 --cpu-quota 500 --cpu-rt-period 9 --cpu-rt-runtime 8 --pids-limit -1 --cgroup-parent /x", core.Spec{Resources: core.Resources{
-			CPUPeriod: 1000, CPUQuota: 500, CPURealtimePeriod: 9, CPURealtimeRuntime: 8, PidsLimit: -1, CgroupParent: "/x",
-		}}},
-		{"--blkio-weight 20 --blkio-weight-device /dev/sda:30 --device-read-bps /dev/sda:1mb --device-write-bps /dev/sdb:5 --device-read-iops /dev/sda:6 --device-write-iops /dev/sda:7",
-			core.Spec{Resources: core.Resources{
-				BlkioWeight: 20, BlkioWeightDevices: []core.DeviceWeight{{Path: "/dev/sda", Weight: 30}},
-				BlkioReadBps: []core.DeviceRate{{Path: "/dev/sda", Rate: 1 << 20}}, BlkioWriteBps: []core.DeviceRate{{Path: "/dev/sdb", Rate: 5}},
-				BlkioReadIOps: []core.DeviceRate{{Path: "/dev/sda", Rate: 6}}, BlkioWriteIOps: []core.DeviceRate{{Path: "/dev/sda", Rate: 7}},
-			}}},
-		{"--ulimit nofile=5:6 --ulimit core=-1 --ulimit nproc=3", core.Spec{Resources: core.Resources{Ulimits: []core.Ulimit{
-			{Name: "nofile", Soft: 5, Hard: 6}, {Name: "core", Soft: -1, Hard: -1}, {Name: "nproc", Soft: 3, Hard: 3},
-		}}}},
-		{"--cap-add net_admin --cap-drop ALL --privileged --oom-score-adj -5", core.Spec{Security: core.Security{
-			CapAdd: []string{"CAP_NET_ADMIN"}, CapDrop: []string{"ALL"}, Privileged: true, OOMScoreAdj: -5,
-		}}},
-		{"--security-opt no-new-privileges:true --security-opt seccomp=" + profile + " --security-opt apparmor=p --security-opt label:type:t --security-opt label=disable --security-opt systempaths=unconfined",
-			core.Spec{Security: core.Security{
-				NoNewPrivileges: true, Seccomp: `{"defaultAction":"SCMP_ACT_ALLOW"}`, AppArmor: "p", SELinux: []string{"type:t", "disable"}, OpenPaths: true,
-			}}},
-		{"--security-opt seccomp=unconfined --security-opt no-new-privileges", core.Spec{Security: core.Security{Seccomp: "unconfined", NoNewPrivileges: true}}},
-		{"--device /dev/fuse --device /dev/a:/dev/b:r --device /dev/c:rw", core.Spec{Security: core.Security{Devices: []core.Device{
-			{Host: "/dev/fuse", Container: "/dev/fuse"}, {Host: "/dev/a", Container: "/dev/b", Permissions: "r"},
-			{Host: "/dev/c", Container: "/dev/c", Permissions: "rw"},
-		}}}},
-		{"--sysctl net.a=1 --userns private --pid host --ipc shareable --uts host --cgroupns host", core.Spec{Security: core.Security{
-			Sysctls: map[string]string{"net.a": "1"}, UserNS: "private", PID: "host", IPC: "shareable", UTS: "host", CgroupNS: "host",
-		}}},
-		{"--pid container:x --ipc container:y --network container:z", core.Spec{
-			Security: core.Security{PID: "container:x", IPC: "container:y"}, Network: core.NetworkSpec{Network: "container:z"},
-		}},
 		{"-v /a:/b -v /c/:/d:ro,rslave --tmpfs /t --tmpfs /u:size=1m,mode=700", core.Spec{Mounts: []core.MountSpec{
 			{Type: "bind", Source: "/a", Target: "/b", Options: []string{"rbind"}},
 			{Type: "bind", Source: "/c", Target: "/d", Options: []string{"rbind", "ro", "rslave"}},
@@ -117,13 +93,60 @@ func TestCreateFlags(t *testing.T) {
 			core.Spec{Logging: core.Logging{
 				Driver: "local", MaxBytes: 1 << 20, MaxFiles: 2, MaxAge: time.Hour, NonBlocking: true, MaxBufferBytes: 2 << 20,
 			}}},
-	} {
-		got, err := specOf(t, strings.Fields(test.args)...)
-		got.Process.Cmd = nil
-		if err != nil || !reflect.DeepEqual(got, test.want) {
-			t.Errorf("%s:\n got %+v (%v)\nwant %+v", test.args, got, err, test.want)
-		}
+	})
+}
+
+// TestLimitFlags: the same for limits.
+func TestLimitFlags(t *testing.T) {
+	swappiness := int64(7)
+	checkFlags(t, []flagTest{
+		{"-m 64m --memory-swap -1 --memory-reservation 32m --memory-swappiness 7 --oom-kill-disable", core.Spec{Resources: core.Resources{
+			MemoryBytes: 64 << 20, MemorySwapBytes: -1, MemoryReservationBytes: 32 << 20, MemorySwappiness: &swappiness, OOMKillDisable: true,
+		}}},
+		{"--cpus 1.5 -c 512 --cpuset-cpus 0-1 --cpuset-mems 0", core.Spec{Resources: core.Resources{
+			NanoCPUs: 1.5e9, CPUShares: 512, CpusetCPUs: "0-1", CpusetMems: "0",
+		}}},
+		{"--cpu-period 1000 --cpu-quota 500 --cpu-rt-period 9 --cpu-rt-runtime 8 --pids-limit -1 --cgroup-parent /x", core.Spec{Resources: core.Resources{
+			CPUPeriod: 1000, CPUQuota: 500, CPURealtimePeriod: 9, CPURealtimeRuntime: 8, PidsLimit: -1, CgroupParent: "/x",
+		}}},
+		{"--blkio-weight 20 --blkio-weight-device /dev/sda:30 --device-read-bps /dev/sda:1mb --device-write-bps /dev/sdb:5 --device-read-iops /dev/sda:6 --device-write-iops /dev/sda:7",
+			core.Spec{Resources: core.Resources{
+				BlkioWeight: 20, BlkioWeightDevices: []core.DeviceWeight{{Path: "/dev/sda", Weight: 30}},
+				BlkioReadBps: []core.DeviceRate{{Path: "/dev/sda", Rate: 1 << 20}}, BlkioWriteBps: []core.DeviceRate{{Path: "/dev/sdb", Rate: 5}},
+				BlkioReadIOps: []core.DeviceRate{{Path: "/dev/sda", Rate: 6}}, BlkioWriteIOps: []core.DeviceRate{{Path: "/dev/sda", Rate: 7}},
+			}}},
+		{"--ulimit nofile=5:6 --ulimit core=-1 --ulimit nproc=3", core.Spec{Resources: core.Resources{Ulimits: []core.Ulimit{
+			{Name: "nofile", Soft: 5, Hard: 6}, {Name: "core", Soft: -1, Hard: -1}, {Name: "nproc", Soft: 3, Hard: 3},
+		}}}},
+	})
+}
+
+// TestSecurityFlags: the same for what the process may do.
+func TestSecurityFlags(t *testing.T) {
+	profile := filepath.Join(t.TempDir(), "profile.json")
+	if err := os.WriteFile(profile, []byte("{ \"defaultAction\":\n \"SCMP_ACT_ALLOW\" }\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	checkFlags(t, []flagTest{
+		{"--cap-add net_admin --cap-drop ALL --privileged --oom-score-adj -5", core.Spec{Security: core.Security{
+			CapAdd: []string{"CAP_NET_ADMIN"}, CapDrop: []string{"ALL"}, Privileged: true, OOMScoreAdj: -5,
+		}}},
+		{"--security-opt no-new-privileges:true --security-opt seccomp=" + profile + " --security-opt apparmor=p --security-opt label:type:t --security-opt label=disable --security-opt systempaths=unconfined",
+			core.Spec{Security: core.Security{
+				NoNewPrivileges: true, Seccomp: `{"defaultAction":"SCMP_ACT_ALLOW"}`, AppArmor: "p", SELinux: []string{"type:t", "disable"}, OpenPaths: true,
+			}}},
+		{"--security-opt seccomp=unconfined --security-opt no-new-privileges", core.Spec{Security: core.Security{Seccomp: "unconfined", NoNewPrivileges: true}}},
+		{"--device /dev/fuse --device /dev/a:/dev/b:r --device /dev/c:rw", core.Spec{Security: core.Security{Devices: []core.Device{
+			{Host: "/dev/fuse", Container: "/dev/fuse"}, {Host: "/dev/a", Container: "/dev/b", Permissions: "r"},
+			{Host: "/dev/c", Container: "/dev/c", Permissions: "rw"},
+		}}}},
+		{"--sysctl net.a=1 --userns private --pid host --ipc shareable --uts host --cgroupns host", core.Spec{Security: core.Security{
+			Sysctls: map[string]string{"net.a": "1"}, UserNS: "private", PID: "host", IPC: "shareable", UTS: "host", CgroupNS: "host",
+		}}},
+		{"--pid container:x --ipc container:y --network container:z", core.Spec{
+			Security: core.Security{PID: "container:x", IPC: "container:y"}, Network: core.NetworkSpec{Network: "container:z"},
+		}},
+	})
 }
 
 // TestCreateRefused: what cannot be is refused with a sentence that names it.
