@@ -18,7 +18,8 @@ type leaver struct {
 	known  bool        // the init's pid was told
 	early  []Report    // came before the pid
 	final  bool        // the init has announced its exec
-	over   bool        // Running or Error was told
+	failed bool        // an Error came
+	ended  bool        // so has the socket's end
 }
 
 // Leave sends a plan that begins with Leave, as Start does. The init is a child
@@ -46,48 +47,45 @@ func (c *Conn) ordered() (Report, error) {
 		return c.read()
 	}
 	for {
-		if len(l.early) > 0 && (l.known || l.over) {
+		if len(l.early) > 0 && (l.known || l.ended) {
 			r := l.early[0]
 			l.early = l.early[1:]
 			return r, nil
 		}
+		if l.ended {
+			return Report{}, io.EOF
+		}
 		r, err := c.read()
 		switch {
 		case errors.Is(err, io.EOF):
-			if err := l.end(); err != nil {
-				return Report{}, err
-			}
-			continue
+			l.end()
 		case err != nil:
 			return Report{}, err
 		case r.Kind == reportFinal:
 			l.final = true
-			continue
 		case r.Kind == ReportInit:
 			l.known = true
 			return r, nil
+		default:
+			l.failed = l.failed || r.Kind == ReportError
+			l.early = append(l.early, r)
 		}
-		if r.Kind == ReportError {
-			l.final, l.over = false, true
-		}
-		l.early = append(l.early, r)
 	}
 }
 
-// end says what the end of the socket means: once it may be the exec, or a
-// death before it; then it is the end.
-func (l *leaver) end() error {
+// end says what the end of the socket means when nothing else was said: the
+// exec, or a death before it.
+func (l *leaver) end() {
 	l.reap()
-	if l.over {
-		return io.EOF
+	l.ended = true
+	switch {
+	case l.failed:
+	case l.final:
+		l.early = append(l.early, Report{Kind: ReportRunning, Time: time.Now()})
+	default:
+		l.early = append(l.early, Report{Kind: ReportError, Stage: StageChild, Errno: unix.ESRCH,
+			Flags: FlagFailed, Code: startFailed, Time: time.Now()})
 	}
-	l.over = true
-	r := Report{Kind: ReportRunning, Time: time.Now()}
-	if !l.final {
-		r = Report{Kind: ReportError, Stage: StageChild, Errno: unix.ESRCH, Flags: FlagFailed, Code: startFailed, Time: r.Time}
-	}
-	l.early = append(l.early, r)
-	return nil
 }
 
 // startFailed is the exit code of a container that was never one.
@@ -104,7 +102,7 @@ func (l *leaver) reap() {
 // only a frozen one may stay.
 func (c *Conn) letGo() {
 	if l := c.leaver; l != nil && l.helper != nil {
-		if l.known || l.over {
+		if l.known || l.failed || l.ended {
 			l.reap()
 			return
 		}
