@@ -81,8 +81,11 @@ func (o Opener) bind(m specs.Mount, opts options) (linux.Detached, error) {
 	switch {
 	case !filepath.IsAbs(m.Source):
 		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "bind source %q: not an absolute path", m.Source)
-	case len(opts.data)+len(opts.super) > 0:
-		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "mount option %q is not known for a bind mount", append(opts.data, opts.super...)[0])
+	}
+	for _, word := range append(opts.data, opts.super...) {
+		if !ofTmpfs(word) {
+			return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "mount option %q is not known for a bind mount", word)
+		}
 	}
 	d, err := linux.CloneMount(m.Source, opts.tree)
 	if err != nil {
@@ -99,6 +102,18 @@ func (o Opener) bind(m specs.Mount, opts options) (linux.Detached, error) {
 		return linux.Detached{}, err
 	}
 	return d, nil
+}
+
+// ofTmpfs reports options of a tmpfs, which generators of specifications leave
+// behind when they turn one into a bind mount. mount(2) takes no notice of them
+// there.
+func ofTmpfs(word string) bool {
+	key, _, _ := strings.Cut(word, "=")
+	switch key {
+	case "mode", "size", "uid", "gid", "nr_inodes", "nr_blocks":
+		return true
+	}
+	return false
 }
 
 // finish gives a detached mount its flags, its map and its propagation. Without

@@ -159,7 +159,7 @@ func (c *creation) make(ctx context.Context) (err error) {
 		spawned = goSpawn(nil)
 	}
 	defer c.files.Close()
-	err = c.prepare()
+	err = c.prepare(ctx)
 	if early && err == nil {
 		spawned = goSpawn(c.born)
 		c.h.CgroupDir = plan.NoFD
@@ -326,6 +326,10 @@ func (c *creation) release() {
 	if c.pidfd != nil {
 		c.pidfd.Close()
 		c.pidfd = nil
+	}
+	if c.unheld != nil {
+		c.unheld()
+		c.unheld = nil
 	}
 }
 

@@ -52,15 +52,14 @@ func (c *container) giveUp(context.Context) {
 	}
 }
 
-// remove deletes a container that has stopped. One that was created and not
-// started is killed: nothing of it has run.
+// remove deletes a container that has stopped; with force any.
 func (c *container) remove(ctx context.Context, g *globals, force bool) error {
 	status, _ := c.status()
 	if _, err := os.Lstat(c.dir + "/" + gateName); err == nil && status == specs.StateCreating {
 		status = specs.StateCreated // the lock that makes it look so is ours
 	}
 	switch {
-	case status == specs.StateStopped, force, status == specs.StateCreated:
+	case status == specs.StateStopped, force:
 	case status == specs.StateCreating && c.Init.PID == 0: // a creation that broke off: the lock is ours
 	default:
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot delete container %s that is not stopped: %s", c.ID, status)

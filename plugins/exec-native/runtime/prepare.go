@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,7 @@ type creation struct {
 	born   *os.File // the version 2 cgroup in which the shim must be born already
 	master *os.File // of the pty, if there is no console socket
 	pidfd  *os.File // of the init
+	unheld func()   // lets go of a unit that was held open for the init; nil for none
 }
 
 // groupFiles are a container's cgroups, opened.
@@ -41,17 +43,17 @@ type groupFiles struct {
 }
 
 // makeGroups makes the cgroups beside the mounts: both take as long.
-func (c *creation) makeGroups() <-chan groupFiles {
+func (c *creation) makeGroups(ctx context.Context) <-chan groupFiles {
 	out := make(chan groupFiles, 1)
 	go func() {
 		var f groupFiles
-		f.err = c.openGroups(&f)
+		f.err = c.openGroups(ctx, &f)
 		out <- f
 	}()
 	return out
 }
 
-func (c *creation) openGroups(f *groupFiles) (err error) {
+func (c *creation) openGroups(ctx context.Context, f *groupFiles) (err error) {
 	if f.tree, err = cgroup.ReadTree(); err != nil {
 		return err
 	}
@@ -62,7 +64,7 @@ func (c *creation) openGroups(f *groupFiles) (err error) {
 	resources.Devices = deviceRules(resources.Devices, c.b.spec.Linux.Devices)
 	var group *cgroup.Group
 	if c.g.systemd {
-		f.place, group, err = c.unitGroup(f.tree, resources)
+		f.place, group, err = c.unitGroup(ctx, f.tree, resources)
 	} else if f.place, err = f.tree.Place(c.b.spec.Linux.CgroupsPath, c.ID); err == nil {
 		group, err = f.tree.Make(f.place, resources)
 	}
@@ -124,10 +126,10 @@ func deviceRules(rules []specs.LinuxDeviceCgroup, devices []specs.LinuxDevice) [
 func unset(n *int64) bool { return n == nil || *n < 0 }
 
 // prepare opens everything that the plan names.
-func (c *creation) prepare() (err error) {
+func (c *creation) prepare(ctx context.Context) (err error) {
 	s := c.b.spec
 	c.h = oci.Handles{Network: plan.NoFD, CgroupDir: plan.NoFD, NoPivot: c.o.noPivot, Joins: map[specs.LinuxNamespaceType]plan.FD{}}
-	groups := c.makeGroups()
+	groups := c.makeGroups(ctx)
 	err = c.openRoot()
 	if err == nil {
 		err = c.openNamespaces()

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup/systemd"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +42,7 @@ type state struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Init        process           `json:"init"`
 	Cgroup      cgroup.Place      `json:"cgroup,omitempty"`
-	Unit        string            `json:"unit,omitempty"` // of systemd
+	Unit        *systemd.Unit     `json:"unit,omitempty"` // that has the cgroup
 	OwnPIDs     bool              `json:"ownPids"`        // it has a PID namespace of its own
 	Joins       uint64            `json:"joins"`          // CLONE_NEW… of what another program of it joins
 	Keyring     bool              `json:"keyring"`        // it has a session keyring of its own

@@ -2,21 +2,39 @@ package runtime
 
 import (
 	"context"
-	"os"
 
-	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup/systemd"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// unitGroup has systemd make the cgroup, as a transient unit.
-func (c *creation) unitGroup(cgroup.Tree, *specs.LinuxResources) (cgroup.Place, *cgroup.Group, error) {
-	if _, err := os.Lstat("/run/systemd/system"); err != nil { // sd_booted(3)
-		return nil, nil, errclass.Errorf(errdefs.ErrNotImplemented, "systemd-cgroup: systemd is not running as system manager")
+// unitGroup has systemd make the cgroup, as a transient scope.
+func (c *creation) unitGroup(ctx context.Context, tree cgroup.Tree, r *specs.LinuxResources) (cgroup.Place, *cgroup.Group, error) {
+	unit, err := systemd.Parse(c.b.spec.Linux.CgroupsPath, c.ID)
+	if err != nil {
+		return nil, nil, err
 	}
-	return nil, nil, errclass.Errorf(errdefs.ErrNotImplemented, "systemd-cgroup: not served")
+	group, err := unit.Start(ctx, tree, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Unit, c.unheld = &unit, group.Release
+	return group.Place, group.Group, nil
 }
 
-// stopUnit ends the transient unit, if there is one.
-func (c *container) stopUnit(context.Context) error { return nil }
+// stopUnit ends the scope, if there is one.
+func (c *container) stopUnit(ctx context.Context) error {
+	if c.Unit == nil {
+		return nil
+	}
+	return c.Unit.Stop(ctx)
+}
+
+// limit changes the limits of a running container: by systemd where that has
+// made its group, since it sets them anew whenever it reloads.
+func (c *container) limit(ctx context.Context, group *cgroup.Group, r *specs.LinuxResources) error {
+	if c.Unit == nil {
+		return group.Update(r)
+	}
+	return c.Unit.Update(ctx, group, r)
+}

@@ -15,7 +15,7 @@ import (
 )
 
 // runUpdate is the command update: limits by flags, or as JSON from a file.
-func runUpdate(_ context.Context, g *globals, args []string) (int, error) {
+func runUpdate(ctx context.Context, g *globals, args []string) (int, error) {
 	fs := newFlags("update")
 	var file string
 	both(fs, "resources", "r", func(n string) { fs.StringVar(&file, n, "", "file with linux.resources as JSON; - is standard input") })
@@ -45,7 +45,7 @@ func runUpdate(_ context.Context, g *globals, args []string) (int, error) {
 		return exitFailed, err
 	}
 	defer group.Close()
-	return 0, group.Update(r)
+	return 0, c.limit(ctx, group, r)
 }
 
 // readResources reads limits from a file.
