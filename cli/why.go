@@ -181,6 +181,46 @@ func (e *logged) whyAlive() string {
 		return e.sprint("the kernel killed in it for want of memory, %s times so far", "kills")
 	case "container.updated":
 		return "its limits or its restart policy were changed"
+	case "container.update-wanted":
+		return "its limits were wanted changed"
+	case "container.pause-failed", "container.update-failed", "container.prepare-failed", "container.health-watch-failed", "container.exec-failed":
+		return failedActs()[e.Name] + ": " + e.fault()
+	}
+	return e.whyHeld()
+}
+
+// failedActs are what could not be done, by the event that says so.
+func failedActs() map[string]string {
+	return map[string]string{
+		"container.pause-failed": "it could not be paused", "container.update-failed": "its limits could not be changed",
+		"container.prepare-failed":      "its root filesystem could not be made ready",
+		"container.health-watch-failed": "its health could not be watched",
+		"container.exec-failed":         "a further program could not be started in it",
+	}
+}
+
+// whyHeld is the same for what is held for a container and for its execs.
+func (e *logged) whyHeld() string {
+	switch e.Name {
+	case "container.prepare-wanted":
+		return "its root filesystem was wanted"
+	case "container.rootfs-released":
+		return "its root filesystem was given back"
+	case "container.rootfs-lost", "container.network-lost", "container.userns-lost":
+		what := strings.TrimSuffix(strings.TrimPrefix(e.Name, "container."), "-lost")
+		return map[string]string{"rootfs": "its root filesystem", "network": "its network", "userns": "its user namespace"}[what] + " was found gone"
+	case "container.log-removed":
+		return "its log was removed"
+	case "container.removed":
+		return "it was removed"
+	case "container.health-watched":
+		return "its health was watched"
+	case "container.health-unwatched":
+		return "its health was watched no more"
+	case "container.exec-started":
+		return e.sprint("a further program was started in it, pid %s", "pid")
+	case "container.exec-released":
+		return "what that program held was given back"
 	case "container.userns-held":
 		return "its user namespace was made"
 	case "container.userns-released":
