@@ -19,6 +19,9 @@ import (
 type Opener struct {
 	Spec *specs.Spec
 	Root *os.File // of the container: what tmpcopyup copies from
+	// AnySource takes a source for a shared mount that is on none: nothing will
+	// travel. The specification allows it; to a person it would be a surprise.
+	AnySource bool
 }
 
 // Outside reports whether a mount is made on this side: what is the host's, and
@@ -53,11 +56,16 @@ func OpenMount(kind, source string, words []string) (linux.Detached, error) {
 // OpenMounts makes the detached mounts of those of the specification's mounts
 // that are made on this side; the places of others are empty.
 func OpenMounts(s *specs.Spec, root *os.File) ([]linux.Detached, error) {
-	out := make([]linux.Detached, len(s.Mounts))
-	for i, m := range s.Mounts {
+	return Opener{Spec: s, Root: root}.OpenAll()
+}
+
+// OpenAll is OpenMounts.
+func (o Opener) OpenAll() ([]linux.Detached, error) {
+	out := make([]linux.Detached, len(o.Spec.Mounts))
+	for i, m := range o.Spec.Mounts {
 		var err error
 		if Outside(m) {
-			out[i], err = Opener{s, root}.Open(m)
+			out[i], err = o.Open(m)
 		}
 		if err != nil {
 			CloseAll(out)
@@ -91,7 +99,7 @@ func (o Opener) bind(m specs.Mount, opts options) (linux.Detached, error) {
 	if err != nil {
 		return d, Classify(err)
 	}
-	if opts.propagation == unix.MS_SHARED {
+	if opts.propagation == unix.MS_SHARED && !o.AnySource {
 		if err := CheckPropagation(m.Source, opts.propagation); err != nil {
 			d.Close()
 			return linux.Detached{}, err

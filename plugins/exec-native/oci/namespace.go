@@ -47,6 +47,34 @@ func HasNamespace(s *specs.Spec, t specs.LinuxNamespaceType) (has, joined bool) 
 	return false, false
 }
 
+// CloneFlags are those of the clone that makes a container's init, of which its
+// namespaces alone decide. fits: nothing is joined or left before the clone, so
+// that the init may be made before the plan is (plan.Warm.Early).
+func CloneFlags(all []specs.LinuxNamespace) (flags uint64, fits bool) {
+	made, user := uint64(0), false
+	fits = true
+	for _, ns := range all {
+		flag, err := NamespaceFlag(ns.Type)
+		user = user || ns.Type == specs.UserNamespace
+		switch {
+		case err != nil || ns.Type == specs.TimeNamespace:
+			fits = false
+		case ns.Path == "" && ns.Type != specs.CgroupNamespace:
+			made |= flag
+		case ns.Path != "" && !slices.Contains(joinedLate(), ns.Type):
+			fits = false
+		}
+	}
+	joins := slices.ContainsFunc(all, func(ns specs.LinuxNamespace) bool { return ns.Path != "" })
+	return made, fits && !(user && joins)
+}
+
+// joinedLate are the namespaces that the init itself may join, of the host's
+// user namespace.
+func joinedLate() []specs.LinuxNamespaceType {
+	return []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.CgroupNamespace}
+}
+
 // namespaces says which ones are made and which are joined, and when.
 type namespaces struct {
 	made       []specs.LinuxNamespaceType
@@ -76,9 +104,7 @@ func namespacesOf(s *specs.Spec, h Handles) (namespaces, error) {
 			out.made = append(out.made, ns.Type)
 		case h.joined(ns.Type) == plan.NoFD:
 			return out, errclass.Errorf(errdefs.ErrNotImplemented, "linux.namespaces: %s %s is not open to be joined", ns.Type, ns.Path)
-		case !hasUser && slices.Contains([]specs.LinuxNamespaceType{
-			specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.CgroupNamespace,
-		}, ns.Type):
+		case !hasUser && slices.Contains(joinedLate(), ns.Type):
 			out.late = append(out.late, ns.Type)
 		default:
 			out.early = append(out.early, ns.Type)

@@ -185,7 +185,7 @@ func (c *creation) openRoot() error {
 	if dir, err := root.IsDir(); err != nil || !dir {
 		return errclass.Errorf(errdefs.ErrInvalidArgument, "root.path %s is not a directory", s.Root.Path)
 	}
-	mounts, err := oci.OpenMounts(s, root.File)
+	mounts, err := oci.Opener{Spec: s, Root: root.File, AnySource: true}.OpenAll()
 	if err != nil {
 		return err
 	}

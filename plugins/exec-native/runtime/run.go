@@ -53,9 +53,18 @@ func catchSignals(detached bool) chan os.Signal {
 		return nil
 	}
 	signals := make(chan os.Signal, 128)
-	signal.Notify(signals)
+	signal.Notify(signals, passedSignals()...)
 	signal.Ignore(syscall.SIGPIPE) // the program's output is not ours
 	return signals
+}
+
+// passedSignals are those that somebody may mean for the program. Each costs two
+// system calls, so that all 65 would be felt.
+func passedSignals() []os.Signal {
+	return []os.Signal{
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGALRM, syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPWR, syscall.SIGIO,
+	}
 }
 
 // attend stays with a child until it has ended: passes signals on, relays its
@@ -87,14 +96,9 @@ func attend(pidfd *os.File, pid int, master *os.File, signals chan os.Signal) (i
 	return status.ExitStatus(), nil
 }
 
-// passSignals hands on what is not about this process itself: its children, its
-// terminal's size, and the runtime's own preemption.
+// passSignals hands signals on.
 func passSignals(pidfd *os.File, signals chan os.Signal) {
 	for s := range signals {
-		switch s {
-		case syscall.SIGCHLD, syscall.SIGWINCH, syscall.SIGURG, syscall.SIGPIPE:
-			continue
-		}
 		if sig, ok := s.(syscall.Signal); ok {
 			_, _ = sendSignal(pidfd, sig)
 		}
