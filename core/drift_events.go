@@ -37,7 +37,10 @@ type RootfsLost struct{ Header }
 func (*RootfsLost) name() string { return "container.rootfs-lost" }
 
 func (e *RootfsLost) apply(s *State) []Noun {
-	return s.fold(&e.Header, func(c *Container) { c.Rootfs.State, c.Rootfs.Mounts = Absent, nil })
+	return s.fold(&e.Header, func(c *Container) {
+		c.Rootfs.State, c.Rootfs.Mounts = Absent, nil
+		c.Prepared = false // whoever had asked for it has had it
+	})
 }
 
 // NetworkLost says that a container's endpoint is gone; it is owed again if the

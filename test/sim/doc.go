@@ -32,6 +32,9 @@
 //   - The disk is full, a write fails, an fsync fails. The wall clock jumps while
 //     no engine runs.
 //   - Somebody takes away what drivers hold, or puts something there.
+//   - Containers end by themselves, fall ill, are killed for want of memory, and are
+//     started again by their policies; execs run in them, they are paused, updated
+//     and restarted, share namespaces and have user namespaces of their own.
 //
 // # What must hold
 //
@@ -44,8 +47,9 @@
 // After every crash: what was acknowledged is in the log, record for record.
 //
 // At rest: both folds and the log's are the same state; no job is open; the world
-// holds what the log says, and no more; every end of a process is known, with its
-// code. In the end everything can be removed, nothing is left, and the log
+// holds what the log says, and no more; every end of a process and of an exec is
+// known, with its code; health and kills for want of memory are what was told last; no
+// end has brought two restarts; no two containers have the same ids. In the end everything can be removed, nothing is left, and the log
 // verifies.
 //
 // Over all seeds: every event, step, class of failure, fault of the wire and of the
