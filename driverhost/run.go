@@ -91,10 +91,9 @@ func (d *hosted) carryOut(ctx context.Context, r *running, st core.Step) {
 	log := d.log.With("step", step.ID)
 	log.Debug("step starts")
 	begun := time.Now()
-	quiet := make(chan struct{})
-	go d.beat(r, quiet)
+	quiet := d.beat(r)
 	result, instance, err := d.run(ctx, step, st)
-	close(quiet)
+	quiet()
 	log.Debug("step ends", "took", time.Since(begun), "error", err)
 
 	d.mu.Lock()
@@ -112,15 +111,22 @@ func (d *hosted) carryOut(ctx context.Context, r *running, st core.Step) {
 	}
 }
 
-// beat tells that a step still runs.
-func (d *hosted) beat(r *running, quiet chan struct{}) {
-	t := time.NewTicker(d.host.patience.heartbeat)
-	defer t.Stop()
-	for {
+// beat tells, until quiet, that a step still runs. Most steps have ended before the
+// first time: nothing but a timer waits for it.
+func (d *hosted) beat(r *running) (quiet func()) {
+	over := make(chan struct{})
+	ended := func() bool {
 		select {
-		case <-quiet:
+		case <-over:
+			return true
+		default:
+			return false
+		}
+	}
+	var t *time.Timer
+	t = time.AfterFunc(time.Hour, func() {
+		if ended() {
 			return
-		case <-t.C:
 		}
 		d.mu.Lock()
 		s := r.step
@@ -129,6 +135,14 @@ func (d *hosted) beat(r *running, quiet chan struct{}) {
 		_, _ = d.host.o.Bus.Finish(d.host.ctx, bus.Finish{
 			Epoch: s.Epoch, Kind: d.kind, Driver: d.name, Step: s.ID, Try: s.Try, Heartbeat: true,
 		})
+		if !ended() {
+			t.Reset(d.host.patience.heartbeat)
+		}
+	})
+	t.Reset(d.host.patience.heartbeat) // not before t is set, which the function reads
+	return func() {
+		close(over)
+		t.Stop()
 	}
 }
 

@@ -106,7 +106,11 @@ func sweep(root string) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range append(left, filepath.Join(root, "ingest")) {
+	archives, err := filepath.Glob(filepath.Join(root, "ingest", "*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range append(left, archives...) {
 		err = errors.Join(err, os.RemoveAll(path))
 	}
 	return err
