@@ -72,6 +72,34 @@ func TestInventoryOfWhatTheLogNeverKnew(t *testing.T) {
 	}
 }
 
+// TestInventoryOfStraysBesideARun gives back what an exec driver holds of a container
+// that does not have it: an exec, a user namespace. Those that it has stay.
+func TestInventoryOfStraysBesideARun(t *testing.T) {
+	l := newLives(t, nil)
+	e := newEngine(t)
+	e.s, e.held = l.s, l.w.held
+	id := ctrID("c1")
+	l.job(&CreateContainer{
+		ID: id, Name: "c1", Image: "docker.io/library/a:latest", Want: Running,
+		Spec: Spec{Process: Process{Cmd: []string{"true"}}, Network: NetworkSpec{Network: "none"}, Security: Security{UserNS: "private"}},
+	})
+	l.job(&ExecContainer{ID: id, Exec: execID("e1"), Spec: ExecSpec{Args: []string{"true"}}})
+	e.jobs, e.clock = l.n+100, l.clock
+	before := fmt.Sprint(keys(e.held))
+	e.inventory("exec/native")
+	e.settle()
+	if now := fmt.Sprint(keys(e.held)); now != before {
+		t.Fatalf("what the container has changed from\n%s to\n%s", before, now)
+	}
+	e.held[execKey(id, 1, execID("e2"))] = true
+	e.held["userns "+string(ctrID("x"))] = true
+	e.inventory("exec/native")
+	e.settle()
+	if now := fmt.Sprint(keys(e.held)); now != before {
+		t.Fatalf("strays: held\n%s want\n%s", now, before)
+	}
+}
+
 // TestDisabledDriverDoesNotStart refuses an instance that a cancelled step has
 // started: the end of the one before would otherwise be taken for its end, and its
 // results be refused ever after.
