@@ -24,6 +24,7 @@ func packages() [][2]string {
 		{"iputils-ping", "asking whether containers reach each other"},
 		{"e2fsprogs", "filesystems on loop images, for power cuts and full disks"},
 		{"procps", "looking at processes from outside"},
+		{"podman", "a caller of the OCI runtime that is not ours"},
 	}
 }
 
