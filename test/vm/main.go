@@ -22,6 +22,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -125,8 +126,9 @@ func run(ctx context.Context, o options) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	fast := accelerated(ctx, dir, o.accel, ks[0], guest)
-	st, err := stage(ctx, dir, o, fast)
+	nothing := slices.Contains(o.inits, "none") && !o.here
+	fast := !nothing && accelerated(ctx, dir, o.accel, ks[0], guest)
+	st, err := stage(ctx, dir, o, fast, nothing)
 	if err != nil {
 		return 0, fmt.Errorf("stage the tests: %w", err)
 	}

@@ -21,7 +21,7 @@ type report struct {
 func (r *report) finish(o options) (int, error) {
 	failed := len(r.stage.unbuilt)
 	for _, res := range r.results {
-		failed += res.count("fail")
+		failed += res.count("fail") + res.count("cut")
 		if res.err != "" {
 			failed++
 		}
@@ -40,9 +40,9 @@ func (r *report) markdown() string {
 	fmt.Fprintf(&b, "# Kernel tests on other kernels\n\nWritten by `make test-vm` on %s, in %v. Of which tree (and what was not committed then) each result is, its machine's line tells.\n",
 		r.begun.UTC().Format("2006-01-02 15:04 UTC"), time.Since(r.begun).Round(time.Second))
 	b.WriteString("Each line of the table is a machine of its own, booted by qemu with a kernel of Debian; \"this machine\" is the one that booted them.\n\n")
-	b.WriteString("| machine | passed | failed | skipped | took |\n|---|---|---|---|---|\n")
+	b.WriteString("| machine | passed | failed | cut off | skipped | took |\n|---|---|---|---|---|---|\n")
 	for _, res := range r.results {
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %v |\n", res.name, res.count("pass"), res.count("fail"), res.count("skip"), res.took.Round(time.Second))
+		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %v |\n", res.name, res.count("pass"), res.count("fail"), res.count("cut"), res.count("skip"), res.took.Round(time.Second))
 	}
 	var names []string
 	for _, p := range r.stage.manifest.Packages {
@@ -56,6 +56,7 @@ func (r *report) markdown() string {
 	r.machines(&b)
 	r.broken(&b)
 	r.list(&b, "Failed", "fail", "No test failed.")
+	r.list(&b, "Cut off", "cut", "Every test that began came to its end.")
 	r.list(&b, "Skipped", "skip", "No test was skipped.")
 	r.nowhere(&b)
 	r.left(&b)
@@ -94,7 +95,7 @@ func (r *report) list(b *strings.Builder, title, action, none string) {
 	why := map[string]string{}
 	for _, res := range r.results {
 		for _, o := range res.outcomes {
-			if o.action != action || action == "fail" && isParent(res.outcomes, o) {
+			if o.action != action || action != "skip" && isParent(res.outcomes, o) {
 				continue
 			}
 			where[o.name()] = append(where[o.name()], res.name)
@@ -113,7 +114,7 @@ func (r *report) list(b *strings.Builder, title, action, none string) {
 // isParent says whether a test failed only because one below it did.
 func isParent(all []outcome, o outcome) bool {
 	return slices.ContainsFunc(all, func(c outcome) bool {
-		return c.pkg == o.pkg && c.action == "fail" && strings.HasPrefix(c.test, o.test+"/")
+		return c.pkg == o.pkg && c.action == o.action && strings.HasPrefix(c.test, o.test+"/")
 	})
 }
 
@@ -151,7 +152,7 @@ func (r *report) nowhere(b *strings.Builder) {
 	for _, res := range r.results {
 		for _, o := range res.outcomes {
 			met[o.name()] = true
-			if o.action != "skip" {
+			if o.action == "pass" || o.action == "fail" {
 				ran[o.name()] = true
 			}
 		}

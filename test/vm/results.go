@@ -40,7 +40,7 @@ type program struct {
 
 // outcome is how a test ended.
 type outcome struct {
-	pkg, test, action string // action: pass, fail or skip
+	pkg, test, action string // action: pass, fail, skip, or cut: time was over
 	said              []string
 }
 
@@ -99,10 +99,10 @@ func (r *result) settle(p *program) {
 	p.settled = true
 	for _, o := range outcomes(p, events) {
 		r.outcomes = append(r.outcomes, o)
-		if o.action != "fail" {
+		if o.action != "fail" && o.action != "cut" {
 			continue
 		}
-		r.tell("  FAIL %s", o.name())
+		r.tell("  %s %s", strings.ToUpper(o.action), o.name())
 		if r.verbose && !r.quiet {
 			fmt.Print("     ", strings.Join(o.said, "     "))
 		}
@@ -161,10 +161,10 @@ func outcomes(p *program, events []event) []outcome {
 	}
 	for test := range running {
 		failed = true
-		all = append(all, outcome{pkg: p.path, test: test, action: "fail", said: append(said[test], "did not end: "+p.end()+"\n")})
+		all = append(all, outcome{pkg: p.path, test: test, action: p.unended(), said: append(said[test], "did not end: "+p.end()+"\n")})
 	}
 	if !failed && (p.code != 0 || !p.ended) {
-		all = append(all, outcome{pkg: p.path, test: "(program)", action: "fail",
+		all = append(all, outcome{pkg: p.path, test: "(program)", action: p.unended(),
 			said: append(said[""], fmt.Sprintf("exit code %d %s\n", p.code, p.problem))})
 	}
 	slices.SortStableFunc(all, func(a, b outcome) int { return strings.Compare(a.test, b.test) })
@@ -182,6 +182,15 @@ func (p *program) end() string {
 	return fmt.Sprintf("exit code %d %s", p.code, p.problem)
 }
 
+// unended is what became of a test that has no end: whoever broke it off, or
+// itself. It is not passed either way.
+func (p *program) unended() string {
+	if !p.ended || bytes.Contains(p.said.Bytes(), []byte("panic: test timed out")) {
+		return "cut"
+	}
+	return "fail"
+}
+
 // count says how many tests ended so.
 func (r *result) count(action string) int {
 	n := 0
@@ -195,7 +204,7 @@ func (r *result) count(action string) int {
 
 // line sums a machine up.
 func (r *result) line() string {
-	s := fmt.Sprintf("%s: %d passed, %d failed, %d skipped, %v", r.name, r.count("pass"), r.count("fail"), r.count("skip"),
+	s := fmt.Sprintf("%s: %d passed, %d failed, %d cut off, %d skipped, %v", r.name, r.count("pass"), r.count("fail"), r.count("cut"), r.count("skip"),
 		r.took.Round(time.Second))
 	if r.err != "" {
 		first, _, _ := strings.Cut(r.err, "\n")

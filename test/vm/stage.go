@@ -68,8 +68,9 @@ func buildGuest(ctx context.Context, dir string) (string, error) {
 	return path, compile(ctx, "build", "-trimpath", "-o", path, "./test/vm/guest")
 }
 
-// stage compiles the tests and puts them and the tree on a disk.
-func stage(ctx context.Context, dir string, o options, fast bool) (*staged, error) {
+// stage compiles the tests and puts them and the tree on a disk; where nothing
+// is to be run it only finds their names.
+func stage(ctx context.Context, dir string, o options, fast, nothing bool) (*staged, error) {
 	root, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return nil, err
@@ -86,8 +87,11 @@ func stage(ctx context.Context, dir string, o options, fast bool) (*staged, erro
 	if err != nil {
 		return nil, err
 	}
-	progress("compiling the tests of %d packages", len(pkgs))
 	st.manifest = wire.Manifest{Root: st.root, Run: o.run, Skip: o.skip, Each: o.each}
+	if nothing {
+		return st, st.nameAll(pkgs)
+	}
+	progress("compiling the tests of %d packages", len(pkgs))
 	for _, p := range pkgs {
 		if err := st.add(ctx, tests, p); err != nil {
 			st.unbuilt[strings.TrimPrefix(p.ImportPath, module)] = err.Error()
@@ -98,6 +102,20 @@ func stage(ctx context.Context, dir string, o options, fast bool) (*staged, erro
 		return nil, errors.New("no tests")
 	}
 	return st, st.makeDisk(ctx, dir)
+}
+
+// nameAll notes packages and tests without compiling them.
+func (st *staged) nameAll(pkgs []listed) error {
+	for _, p := range pkgs {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		names, err := testNames(p)
+		if err != nil {
+			return err
+		}
+		st.tests[name] = names
+		st.manifest.Packages = append(st.manifest.Packages, wire.Package{Path: name})
+	}
+	return nil
 }
 
 // add compiles the tests of a package into a directory and notes them.

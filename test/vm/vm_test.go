@@ -41,7 +41,7 @@ func TestOutcomes(t *testing.T) {
 	rep := &report{stage: &staged{tests: map[string][]string{"p": {"TestA", "TestB", "TestC", "TestNeverMet"}}}, results: []*result{r}}
 	text = rep.markdown()
 	for _, want := range []string{
-		"| m | 1 | 1 | 1 |",
+		"| m | 1 | 1 | 0 | 1 |",
 		"- `p TestC` (m): c_test.go:9: wrong",
 		"- `p TestB` (m): b_test.go:3: no such hierarchy",
 		"## Ran nowhere\n\n- `p TestB`\n- `p TestNeverMet`\n",
@@ -52,16 +52,20 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// TestEndsThatAreNoEnd: what a machine or a program does not come to is failed.
+// TestEndsThatAreNoEnd: what a machine or a program does not come to is not passed.
 func TestEndsThatAreNoEnd(t *testing.T) {
 	begun := said("=== RUN   TestA", "--- PASS: TestA (0.00s)", "=== RUN   TestB")
-	if r := follower(begun, nil); r.count("fail") != 1 || r.count("pass") != 1 {
+	if r := follower(begun, nil); r.count("cut") != 1 || r.count("pass") != 1 {
 		t.Errorf("a machine that ends in a test: %+v", r.outcomes)
+	}
+	crashed := begun + "panic: boom\n"
+	if r := follower(crashed, &wire.Message{Kind: wire.End, Code: 2}); r.count("fail") != 1 || r.count("pass") != 1 {
+		t.Errorf("a test that ends its program: %+v", r.outcomes)
 	}
 	if r := follower("prepare: no compiler\n", &wire.Message{Kind: wire.End, Code: 1}); r.count("fail") != 1 {
 		t.Errorf("a program that fails before its tests: %+v", r.outcomes)
 	}
-	if r := follower(said("PASS"), nil); r.count("fail") != 1 {
+	if r := follower(said("PASS"), nil); r.count("cut") != 1 {
 		t.Errorf("a machine that ends before its program: %+v", r.outcomes)
 	}
 }
