@@ -37,7 +37,7 @@ func runExec(ctx context.Context, d execdriver.Driver, st core.Step) (core.Resul
 		case "process":
 			return core.Result{}, d.Release(ctx, keyOf(core.ContainerID(st.Item.Key), st.Item.Run, core.ExecID(st.Item.Exec)))
 		case "userns":
-			return core.Result{}, withAbility(d, st, func(d execdriver.UserNamespacer) error { return d.ReleaseUserNS(ctx, st.Item.Key) })
+			return core.Result{}, released(withAbility(d, st, func(d execdriver.UserNamespacer) error { return d.ReleaseUserNS(ctx, st.Item.Key) }))
 		}
 	}
 	return runLive(ctx, d, st)
@@ -57,7 +57,7 @@ func runLive(ctx context.Context, d execdriver.Driver, st core.Step) (core.Resul
 	case *core.Freeze:
 		err = withAbility(d, st, func(d execdriver.Freezer) error { return d.Freeze(ctx, keyOf(st.Container, st.Run, "")) })
 	case *core.Thaw:
-		err = withAbility(d, st, func(d execdriver.Freezer) error { return d.Thaw(ctx, keyOf(st.Container, st.Run, "")) })
+		err = released(withAbility(d, st, func(d execdriver.Freezer) error { return d.Thaw(ctx, keyOf(st.Container, st.Run, "")) }))
 	case *core.UpdateResources:
 		err = withAbility(d, st, func(d execdriver.Updater) error {
 			return d.Update(ctx, keyOf(st.Container, st.Run, ""), limitsOf(&st.Resources))
@@ -70,11 +70,20 @@ func runLive(ctx context.Context, d execdriver.Driver, st core.Step) (core.Resul
 			return err
 		})
 	case *core.ReleaseUserNS:
-		err = withAbility(d, st, func(d execdriver.UserNamespacer) error { return d.ReleaseUserNS(ctx, string(st.Container)) })
+		err = released(withAbility(d, st, func(d execdriver.UserNamespacer) error { return d.ReleaseUserNS(ctx, string(st.Container)) }))
 	default:
 		err = noRunner(st)
 	}
 	return r, err
+}
+
+// released is the end of a release: a driver that lacks the ability holds nothing
+// that there would be to give back.
+func released(err error) error {
+	if errdefs.IsNotImplemented(err) {
+		return nil
+	}
+	return err
 }
 
 // withAbility calls f with the driver, if it has the ability A.

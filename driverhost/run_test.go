@@ -77,6 +77,22 @@ func TestEveryStepHasARunner(t *testing.T) {
 	}
 }
 
+// A driver that lacks an ability refuses what needs it, and has nothing to give
+// back: what is owed for ever otherwise.
+func TestADriverWithoutAbilities(t *testing.T) {
+	plain := struct{ execdriver.Driver }{}
+	for _, st := range []core.Step{&core.StartExec{}, &core.Freeze{}, &core.UpdateResources{}, &core.HoldUserNS{}} {
+		if _, err := runExec(t.Context(), plain, st); !errdefs.IsNotImplemented(err) {
+			t.Errorf("%s: %v", core.StepName(st), err)
+		}
+	}
+	for _, st := range []core.Step{&core.Thaw{}, &core.ReleaseUserNS{}, &core.GiveBack{Item: core.Item{Kind: "userns", Key: "c"}}} {
+		if _, err := runExec(t.Context(), plain, st); err != nil {
+			t.Errorf("%s: %v", core.StepName(st), err)
+		}
+	}
+}
+
 func TestSignalNumber(t *testing.T) {
 	for s, want := range map[string]int{
 		"SIGTERM": 15, "term": 15, "15": 15, "SIGRTMIN+3": 0, "": 0, "nonsense": 0, "99": 0, "-1": 0, "64": 64, "1\n": 0,
