@@ -93,8 +93,8 @@ func (d *native) enter(one *run) (*host, error) {
 	if err == nil {
 		h.root, err = os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
-	// The pid was its own if it lives still.
-	if gone := unix.PidfdSendSignal(int(pidfd.Fd()), 0, nil, 0); gone != nil {
+	// The pid was its own if it lives still. One that is just ending has no root.
+	if gone := unix.PidfdSendSignal(int(pidfd.Fd()), 0, nil, 0); gone != nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		err = dead(k)
 	}
 	if err != nil {
@@ -130,7 +130,7 @@ func (d *native) launchExec(ctx context.Context, one *run, e joiner, listen func
 	if err != nil {
 		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "encode plan: %w", err)
 	}
-	shim, err := d.startShim(ctx, encoded, b.All)
+	shim, err := d.startShim(ctx, nil, encoded, b.All)
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}

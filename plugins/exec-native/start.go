@@ -138,19 +138,21 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 	}
 	b := &oci.Files{}
 	defer b.Close()
-	spec, h, err := d.prepare(one, r, b)
-	if err != nil {
-		return nil, oci.Exhausted(err)
+	w := d.takeWarm()
+	spec, h, p, err := d.planned(one, r, b, w)
+	var encoded []byte
+	if err == nil {
+		if encoded, err = p.Encode(len(b.All)); err != nil {
+			err = driver.Errorf(errdefs.ErrInvalidArgument, "encode plan: %w", err)
+		}
 	}
-	p, err := planOf(spec, h)
 	if err != nil {
+		if w != nil {
+			w.Close() // an init may be waiting for a plan that there will not be
+		}
 		return nil, err
 	}
-	encoded, err := p.Encode(len(b.All))
-	if err != nil {
-		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "encode plan: %w", err)
-	}
-	shim, err := d.startShim(ctx, encoded, b.All)
+	shim, err := d.startShim(ctx, w, encoded, b.All)
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
@@ -159,6 +161,17 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 		return nil, oci.StartError(err, spec, p, b.All[h.Root])
 	}
 	return shim, nil
+}
+
+// planned prepares a start and makes its plan; w, if there is one, begins with the
+// init meanwhile.
+func (d *native) planned(one *run, r execdriver.Start, b *oci.Files, w *plan.Warm) (*specs.Spec, handles, *plan.Plan, error) {
+	spec, h, err := d.prepare(one, r, b, w)
+	if err != nil {
+		return nil, h, nil, oci.Exhausted(err)
+	}
+	p, err := planOf(spec, h)
+	return spec, h, p, err
 }
 
 // await follows a start until its program runs.
@@ -203,7 +216,7 @@ func (d *native) abort(ctx context.Context, shim *plan.Conn) error {
 }
 
 // prepare opens everything that the plan names, and states the specification.
-func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spec, handles, error) {
+func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files, w *plan.Warm) (*specs.Spec, handles, error) {
 	h := handles{UID: uint32(os.Getuid()), Run: r.Run, BootID: d.bootID, Handles: oci.Handles{OOMScore: d.facts.OOMScoreAdj, Network: plan.NoFD}}
 	h.Flags = stdioFlags(r.Stdio, r.Process.TTY)
 	log, err := logOf(r.Stdio.Log)
@@ -226,7 +239,7 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files) (*specs.Spe
 	}
 	userFD := b.Add(user)
 	root := goOpenRoot(r, user)
-	groups, err := d.prepareRunDir(one, r, resources, b, &h)
+	groups, err := d.prepareRunDir(one, r, resources, b, &h, w)
 	m := <-root // also after an error: it must be closed
 	h.Root = b.Add(m.root.File)
 	err = errors.Join(err, m.err)
@@ -293,14 +306,14 @@ func (d *native) lendShims(b *oci.Files, h *handles) {
 
 // prepareRunDir makes the run's directory. The cgroup is made beside it, as
 // soon as there is an intent to tell whose it is.
-func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxResources, b *oci.Files, h *handles) (<-chan groupFiles, error) {
+func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxResources, b *oci.Files, h *handles, w *plan.Warm) (<-chan groupFiles, error) {
 	in := intent{Container: r.Container, Run: r.Run, Set: one.set, Log: one.log, Time: time.Now(), BootID: fmt.Sprintf("%x", d.bootID)}
 	if err := makeIntent(one.dir, in); err != nil {
 		none := make(chan groupFiles, 1)
 		none <- groupFiles{}
 		return none, err
 	}
-	groups := d.prepareCgroups(one, res)
+	groups := d.prepareCgroups(one, r, res, w)
 	files, err := makeRunFiles(one.dir)
 	if err == nil {
 		err = writeHostname(filepath.Join(one.dir, hostnameFile), r.Hostname)
@@ -337,7 +350,7 @@ type groupFiles struct {
 
 // prepareCgroups makes the run's cgroup while the mounts are made: both take a
 // few hundred microseconds.
-func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources) <-chan groupFiles {
+func (d *native) prepareCgroups(one *run, r execdriver.Start, resources *specs.LinuxResources, w *plan.Warm) <-chan groupFiles {
 	out := make(chan groupFiles, 1)
 	go func() {
 		var g groupFiles
@@ -346,6 +359,7 @@ func (d *native) prepareCgroups(one *run, resources *specs.LinuxResources) <-cha
 			g.entry, g.err = group.Entry()
 		}
 		if g.err == nil {
+			d.early(w, r, g.entry.Dir)
 			g.oom, g.err = group.OOMCounter()
 		}
 		if g.err == nil {

@@ -7,7 +7,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/execdriver"
 )
 
 // warmShims is how many shims wait, executed, for a start: two for containers
@@ -74,10 +76,24 @@ func (d *native) coolDown() {
 	}
 }
 
-// startShim hands a plan to a shim. One that was killed while it waited is
-// replaced.
-func (d *native) startShim(ctx context.Context, encoded []byte, files []*os.File) (*plan.Conn, error) {
-	for w := d.takeWarm(); w != nil; w = d.takeWarm() {
+// early lets a waiting shim make the init of a start whose plan is still to be
+// made, since its namespaces are known: dir is its cgroup of version 2 or nil.
+// What goes wrong is seen when the plan is handed over.
+func (d *native) early(w *plan.Warm, r execdriver.Start, dir *os.File) {
+	flags, fits := oci.CloneFlags(namespacesOf(r))
+	if w == nil || !fits {
+		return
+	}
+	_ = w.Early(plan.Early{Clone: flags, ShimCgroup: d.shimEntry.Dir, Cgroup: dir})
+}
+
+// startShim hands a plan to a shim: to w or, where that is nil, to any. One that
+// was killed while it waited is replaced.
+func (d *native) startShim(ctx context.Context, w *plan.Warm, encoded []byte, files []*os.File) (*plan.Conn, error) {
+	if w == nil {
+		w = d.takeWarm()
+	}
+	for ; w != nil; w = d.takeWarm() {
 		c, err := w.Start(ctx, encoded, files)
 		if !errors.Is(err, plan.ErrLost) {
 			return c, err
