@@ -47,18 +47,23 @@ func newWorld(t *testing.T) *world {
 // open starts an engine over what there is, as after a crash.
 func (w *world) open() *Engine {
 	w.t.Helper()
-	e, err := Open(Options{
-		Log: w.log, Hosts: w.host, Asker: w.asks, Keys: w.keys, Version: "test", BootID: w.boot,
-		Begin:  Begin{Name: "test", Drivers: core.Choice{Graph: "overlay", Exec: "native", Image: "oci"}, Pool: w.pool, PoolBits: w.bits},
-		Now:    func() time.Time { return w.now },
-		Limits: w.limit,
-	})
+	e, err := Open(w.options())
 	if err != nil {
 		w.t.Fatalf("open the engine: %v", err)
 	}
 	w.e = e
 	w.host.restarted()
 	return e
+}
+
+// options are those of the world's engines.
+func (w *world) options() Options {
+	return Options{
+		Log: w.log, Hosts: w.host, Asker: w.asks, Keys: w.keys, Version: "test", BootID: w.boot,
+		Begin:  Begin{Name: "test", Drivers: core.Choice{Graph: "overlay", Exec: "native", Image: "oci"}, Pool: w.pool, PoolBits: w.bits},
+		Now:    func() time.Time { return w.now },
+		Limits: w.limit,
+	}
 }
 
 // outcome is what came back for a request.
