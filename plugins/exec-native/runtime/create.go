@@ -62,6 +62,27 @@ func create(ctx context.Context, g *globals, id string, o createOptions) (*creat
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
+	spawned := goSpawn(nil) // takes a millisecond, as all that is looked at meanwhile
+	c, err := newCreation(g, id, o)
+	if err != nil {
+		dismiss(spawned)
+		return nil, err
+	}
+	lock, err := c.claim()
+	if err != nil {
+		dismiss(spawned)
+		return nil, err
+	}
+	defer lock.Close()
+	if err := c.make(ctx, spawned); err != nil {
+		c.undo(ctx)
+		return nil, err
+	}
+	return c, nil
+}
+
+// newCreation reads the bundle and refuses what cannot be.
+func newCreation(g *globals, id string, o createOptions) (*creation, error) {
 	dir, err := filepath.Abs(o.bundle)
 	if err != nil {
 		return nil, err
@@ -83,15 +104,6 @@ func create(ctx context.Context, g *globals, id string, o createOptions) (*creat
 		Owner: os.Geteuid(), Annotations: b.spec.Annotations, Keyring: !o.noKeyring,
 	}
 	c.OwnPIDs, c.Joins = namespacesOf(b.spec)
-	lock, err := c.claim()
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close()
-	if err := c.make(ctx); err != nil {
-		c.undo(ctx)
-		return nil, err
-	}
 	return c, nil
 }
 
@@ -152,29 +164,30 @@ func (c *creation) early() bool {
 }
 
 // make prepares the container and has the shim make it.
-func (c *creation) make(ctx context.Context) (err error) {
-	var spawned <-chan warmShim
-	early := c.early()
-	if !early {
-		spawned = goSpawn(nil)
-	}
+func (c *creation) make(ctx context.Context, spawned <-chan warmShim) error {
 	defer c.files.Close()
-	err = c.prepare(ctx)
-	if early && err == nil {
+	err := c.prepare(ctx)
+	if err != nil {
+		dismiss(spawned)
+		return err
+	}
+	if c.early() {
+		dismiss(spawned)
 		spawned = goSpawn(c.born)
 		c.h.CgroupDir = plan.NoFD
 	}
-	var w warmShim
-	if spawned != nil {
-		w = <-spawned
-	}
-	if err = errors.Join(err, w.err); err != nil {
-		if w.warm != nil {
-			w.warm.Close()
-		}
-		return err
+	w := <-spawned
+	if w.err != nil {
+		return w.err
 	}
 	return c.launch(ctx, w.warm)
+}
+
+// dismiss lets a shim leave that is not needed.
+func dismiss(spawned <-chan warmShim) {
+	if w := <-spawned; w.warm != nil {
+		w.warm.Close()
+	}
 }
 
 // launch hands the plan to the shim and follows it.
@@ -272,8 +285,10 @@ func (c *creation) begun(pid int) (err error) {
 	if c.Init, err = identify(pid); err != nil {
 		return err
 	}
-	if c.pidfd = c.Init.open(); c.pidfd == nil {
-		return errclass.Errorf(errdefs.ErrUnavailable, "the container's init has ended")
+	// Our child: until we wait for it, which a short program is quick to make us,
+	// its pid is not another's.
+	if c.pidfd, err = openChild(pid); err != nil {
+		return err
 	}
 	return c.save()
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -93,33 +94,55 @@ type execution struct {
 	pid     int
 	pidfd   *os.File
 	master  *os.File
+	frozen  bool
 	group2  *os.File // the container's version 2 cgroup, in which the shim is to be born
 }
 
 // run starts the program and comes back when it runs.
 func (e *execution) run(ctx context.Context, args []string) error {
-	status, _ := e.status()
+	defer e.files.Close()
+	if err := e.openGroups(); err != nil {
+		return err
+	}
+	if err := e.running(); err != nil {
+		return err
+	}
+	spawned := goSpawn(e.group2)
+	b, err := e.config()
+	if err == nil {
+		err = e.fill(b, args)
+	}
+	if err == nil {
+		err = e.prepare(b)
+	}
+	if err != nil {
+		dismiss(spawned)
+		return err
+	}
+	w := <-spawned
+	if w.err != nil {
+		return w.err
+	}
+	return e.launch(ctx, b, w.warm)
+}
+
+// running refuses a container in which nothing more can be run.
+func (e *execution) running() error {
+	_, gate := os.Lstat(filepath.Join(e.dir, gateName))
 	switch {
-	case status == specs.StateStopped || status == specs.StateCreating:
-		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a %s container", status)
-	case status == statusPaused && !e.o.ignorePaused:
+	case e.Init.PID == 0:
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a container that is being created")
+	case !e.Init.alive():
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a stopped container")
+	case gate == nil: // created: its init has its namespaces, and waits
+	case e.frozen && !e.o.ignorePaused:
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a paused container (use --ignore-paused to override)")
 	}
-	b, err := e.config()
-	if err != nil {
-		return err
-	}
-	if err := e.fill(b, args); err != nil {
-		return err
-	}
-	defer e.files.Close()
-	if err := e.prepare(b); err != nil {
-		return err
-	}
-	warm, err := spawn(e.group2)
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+// launch hands the plan to the shim and follows it until the program runs.
+func (e *execution) launch(ctx context.Context, b *bundle, warm *plan.Warm) error {
 	p, err := oci.PlanExec(e.process, e.h)
 	var encoded []byte
 	if err == nil {
@@ -164,13 +187,10 @@ func (e *execution) failure(err error, p *plan.Plan) error {
 }
 
 // begun notes the program's pid.
-func (e *execution) begun(pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0) // our child: its pid is not another's before we wait for it
-	if err != nil {
-		return fmt.Errorf("open process %d: %w", pid, err)
-	}
-	e.pid, e.pidfd = pid, os.NewFile(uintptr(fd), "pidfd")
-	return nil
+func (e *execution) begun(pid int) (err error) {
+	e.pid = pid
+	e.pidfd, err = openChild(pid)
+	return err
 }
 
 // terminal takes the master of the program's pty.
@@ -239,6 +259,9 @@ func (e *execution) overrule(p *specs.Process, args []string) error {
 		}
 		more := func(set []string) []string { return append(slices.Clip(set), e.o.caps...) }
 		caps.Bounding, caps.Effective, caps.Permitted = more(caps.Bounding), more(caps.Effective), more(caps.Permitted)
+		if weak.Off(weak.NoInheritable) {
+			caps.Inheritable = more(caps.Inheritable)
+		}
 		p.Capabilities = &caps
 	}
 	if e.o.user != "" {
@@ -248,7 +271,7 @@ func (e *execution) overrule(p *specs.Process, args []string) error {
 			ids = append(ids, gid)
 		}
 		for i, id := range ids {
-			n, err := strconv.ParseUint(id, 10, 31)
+			n, err := strconv.ParseUint(id, 10, idBits())
 			if err != nil {
 				return errclass.Errorf(errdefs.ErrInvalidArgument, "user %q: want UID[:GID]", e.o.user)
 			}
@@ -267,16 +290,21 @@ func (e *execution) overrule(p *specs.Process, args []string) error {
 	return nil
 }
 
+// idBits is the size of ids that all tools understand.
+func idBits() int {
+	if weak.Off(weak.IDRange) {
+		return 64
+	}
+	return 31
+}
+
 // prepare opens what the plan names.
 func (e *execution) prepare(b *bundle) (err error) {
 	if e.init = e.Init.open(); e.init == nil {
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a stopped container")
 	}
-	e.h = oci.ExecHandles{CgroupDir: plan.NoFD, PIDFD: e.files.Add(e.init)}
+	e.h.CgroupDir, e.h.PIDFD = plan.NoFD, e.files.Add(e.init)
 	if e.h.Join, err = e.differing(); err != nil {
-		return err
-	}
-	if err := e.openGroups(); err != nil {
 		return err
 	}
 	if e.h.Filter, e.h.FilterFlags, err = b.filter(e.g); err != nil {
@@ -342,6 +370,9 @@ func (e *execution) openGroups() error {
 		return err
 	}
 	defer group.Close()
+	if e.frozen, err = group.Frozen(); err != nil {
+		e.frozen = false // no freezer: nothing is frozen
+	}
 	entry, err := group.Entry()
 	if err != nil {
 		return err

@@ -89,6 +89,15 @@ func (p process) open() *os.File {
 	return f
 }
 
+// openChild is a pidfd of a child of this process that nobody has waited for.
+func openChild(pid int) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
 // sendSignal sends one through a pidfd. It reports false for a process that has
 // ended.
 func sendSignal(pidfd *os.File, sig unix.Signal) (bool, error) {
