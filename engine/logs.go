@@ -7,6 +7,9 @@ import (
 	"io"
 	"time"
 
+	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
 	"github.com/gantryd/gantry/internal/stdio"
 )
@@ -24,6 +27,9 @@ func (e *Engine) Logs(ctx context.Context, p Paths, body []byte, open func(query
 	c, err := e.look(in.Ref)
 	if err != nil {
 		return err
+	}
+	if c.mute {
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "container %s keeps no log: its log driver is none", c.name)
 	}
 	if c.log == "" {
 		c.log = p.Log(c.id)

@@ -34,6 +34,7 @@ type running struct {
 	up     bool // it runs
 	soon   bool // it is wanted running and does not run yet
 	rootfs bool // its root filesystem is held
+	mute   bool // it keeps no log
 	fault  *core.Fault
 	log    string
 	exec   core.Exec // the one that was asked for; zero for none
@@ -42,7 +43,7 @@ type running struct {
 func runningOf(c *core.Container) running {
 	return running{
 		id: c.ID, name: c.Name, run: c.Run, up: c.Running(), soon: c.Want == core.Running && !c.Running(),
-		rootfs: c.Rootfs.State == core.Held, fault: c.Fault, log: c.LogPath,
+		rootfs: c.Rootfs.State == core.Held, mute: c.Spec.Logging.Driver == "none", fault: c.Fault, log: c.LogPath,
 	}
 }
 
