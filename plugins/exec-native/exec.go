@@ -198,6 +198,9 @@ func (d *native) prepareExec(one *run, e joiner, in *host, b *oci.Files) (*specs
 	if err != nil {
 		return nil, nil, err
 	}
+	if h.Owner, err = pipeOwner(in.set.IDMap, oci.User{UID: process.User.UID, GID: process.User.GID}); err != nil {
+		return nil, nil, err
+	}
 	eh.Front = h.monitorPart()
 	p, err := oci.PlanExec(process, eh)
 	return process, p, err

@@ -14,6 +14,7 @@ import (
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
+	"github.com/gantryd/gantry/sdk/layertar"
 	"github.com/gantryd/gantry/sdk/netdriver"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -132,6 +133,19 @@ func (d *native) shareShm(r execdriver.Start, spec *specs.Spec, b *oci.Files, h 
 		}
 	}
 	return nil
+}
+
+// pipeOwner is who owns the pipes of a program in a user namespace; nil in the
+// host's, where the program's user is given them.
+func pipeOwner(m driver.IDMap, u oci.User) (*plan.Owner, error) {
+	if m.IsZero() {
+		return nil, nil
+	}
+	uid, gid, err := layertar.MapOwner(m, int(u.UID), int(u.GID))
+	if err != nil {
+		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "user %d:%d: %w", u.UID, u.GID, err)
+	}
+	return &plan.Owner{UID: uint32(uid), GID: uint32(gid)}, nil
 }
 
 // mapDevices opens the host's nodes for a container with a user namespace of its

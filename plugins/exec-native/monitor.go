@@ -34,6 +34,7 @@ type handles struct {
 	Log         *plan.Log       // nil keeps nothing
 	LogPolicy   *plan.LogPolicy // or nil
 	OOMCounter  plan.FD         // or NoFD
+	Owner       *plan.Owner     // of the program's pipes, in a user namespace; else nil
 	Deadline    time.Duration   // after which the program is killed; 0 for never
 }
 
@@ -56,6 +57,9 @@ func (h *handles) monitorPart() []plan.Op {
 		ops = append(ops, plan.ShimCgroup{FD: fd})
 	}
 	ops = append(ops, plan.Lock{FD: h.Lock}, plan.Record{FD: h.Record}, plan.Listen{FD: h.Listen})
+	if h.Owner != nil {
+		ops = append(ops, *h.Owner)
+	}
 	if h.Deadline > 0 {
 		ops = append(ops, plan.Deadline{Milli: uint32(max(1, min(h.Deadline.Milliseconds(), math.MaxInt32)))})
 	}

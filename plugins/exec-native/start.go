@@ -17,6 +17,7 @@ import (
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // abortTimeout bounds how long a given-up start may take to be gone.
@@ -158,6 +159,9 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 	}
 	if err := d.await(ctx, one, shim); err != nil {
 		shim.Close()
+		if r.Security.Seccomp != "" && errors.Is(err, unix.ESRCH) {
+			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Security.Seccomp: the profile let the container's init be killed before its program ran")
+		}
 		return nil, oci.StartError(err, spec, p, b.All[h.Root])
 	}
 	return shim, nil
@@ -417,6 +421,9 @@ func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, 
 		return nil, err
 	}
 	if f.User, err = withGroups(f.User, r.Process.Groups, oci.View{Root: root.File, Mounts: spec.Mounts, Opened: mounts}.Read); err != nil {
+		return nil, err
+	}
+	if h.Owner, err = pipeOwner(r.IDMap, f.User); err != nil {
 		return nil, err
 	}
 	if spec.Process, err = processOf(r.Process, one.set, f); err != nil {

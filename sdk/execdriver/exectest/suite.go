@@ -57,6 +57,7 @@ func Suite(rootfs string) conform.Suite[execdriver.Driver] {
 	s.Checks = append(s.Checks, f.insideChecks()...)
 	s.Checks = append(s.Checks, f.limitChecks()...)
 	s.Checks = append(s.Checks, f.restartChecks()...)
+	s.Checks = append(s.Checks, f.liveChecks()...)
 	return s
 }
 
@@ -71,7 +72,13 @@ func sweep(ctx context.Context, d execdriver.Driver) error {
 	}
 	var errs []error
 	for _, i := range items {
-		k := execdriver.Key{Container: i.Key, Run: i.Run}
+		if i.Kind == "userns" {
+			if u, ok := d.(execdriver.UserNamespacer); ok {
+				errs = append(errs, u.ReleaseUserNS(ctx, i.Key))
+			}
+			continue
+		}
+		k := execdriver.Key{Container: i.Key, Run: i.Run, Exec: i.Exec}
 		if err := d.Release(ctx, k); err != nil {
 			errs = append(errs, fmt.Errorf("release %+v: %w", k, err))
 		}

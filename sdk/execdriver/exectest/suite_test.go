@@ -137,7 +137,7 @@ func TestSuite(t *testing.T) {
 	w := &world{}
 	good := conform.Value(func(c driver.Config) (execdriver.Driver, error) { return w.open(c), nil })
 	suite := Suite(BuildRootfs(conform.Testing(t), t.TempDir()))
-	conform.Prove(t, suite, good, slices.Concat(lifeFlaws(), releaseFlaws(), startFlaws(), restartFlaws()))
+	conform.Prove(t, suite, good, slices.Concat(lifeFlaws(), releaseFlaws(), startFlaws(), restartFlaws(), liveFlaws()))
 }
 
 func TestOverGRPC(t *testing.T) {
@@ -314,6 +314,22 @@ func startFlaws() flaws {
 		ignores("seccomp", "filters nothing", func(r *execdriver.Start) { r.Security.Seccomp = "unconfined" }),
 		ignores("seccomp", "always filters", func(r *execdriver.Start) { r.Security.Seccomp = "" }),
 	}
+}
+
+// liveFlaws are drivers that claim what they have not.
+func liveFlaws() flaws {
+	var out flaws
+	for check, ability := range map[string]string{
+		"exec": execdriver.AbilityExec, "probe": execdriver.AbilityExec, "freeze": execdriver.AbilityFreeze, "update": execdriver.AbilityUpdate,
+		"meter": execdriver.AbilityMeter, "copy": execdriver.AbilityCopy, "userns": execdriver.AbilityUserNS, "oom": execdriver.AbilityOOM,
+	} {
+		out = append(out, flaw(check, "claims the ability", func(a *altered) {
+			a.info = func() (driver.Info, error) {
+				return driver.Info{Name: "reference", Version: "1", Abilities: []string{ability}}, nil
+			}
+		}))
+	}
+	return out
 }
 
 func restartFlaws() flaws {
