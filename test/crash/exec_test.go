@@ -1,7 +1,10 @@
 package crash
 
 import (
+	"errors"
+	"io"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,7 +134,8 @@ type heard struct {
 }
 
 // follow attaches, again while there is no engine to pass the descriptor, and reads
-// to the end.
+// to the end. A shim that is killed with the driver that was starting it has said
+// nothing yet: the next one is attached to.
 func (w *world) follow(in query.AttachIn) <-chan heard {
 	out := make(chan heard, 1)
 	ctx := w.within()
@@ -147,7 +151,7 @@ func (w *world) follow(in query.AttachIn) <-chan heard {
 			conn, h.err = client.Attach(ctx, in)
 			_ = client.Close() // what is attached needs it no more
 			if h.err != nil {
-				if !lost(h.err) {
+				if !lost(h.err) && !broken(h.err) {
 					break
 				}
 				time.Sleep(time.Millisecond)
@@ -155,11 +159,18 @@ func (w *world) follow(in query.AttachIn) <-chan heard {
 			}
 			h.output, h.exit, h.err = rig.Output(conn)
 			_ = conn.Close() // it was only read
-			break
+			if h.output != "" || !broken(h.err) {
+				break
+			}
 		}
 		out <- h
 	}()
 	return out
+}
+
+// broken says that the other end of a connection has gone.
+func broken(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // TestAttach: whoever is attached to a container gets all of its output while the
