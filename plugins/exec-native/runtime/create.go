@@ -166,21 +166,20 @@ func (c *creation) early() bool {
 // make prepares the container and has the shim make it.
 func (c *creation) make(ctx context.Context, spawned <-chan warmShim) error {
 	defer c.files.Close()
-	err := c.prepare(ctx)
+	shim, err := c.prepare(ctx, spawned)
+	if shim.warm != nil && (err != nil || c.early()) {
+		shim.warm.Close()
+	}
 	if err != nil {
-		dismiss(spawned)
 		return err
 	}
 	if c.early() {
-		dismiss(spawned)
-		spawned = goSpawn(c.born)
+		if shim = <-goSpawn(c.born); shim.err != nil {
+			return shim.err
+		}
 		c.h.CgroupDir = plan.NoFD
 	}
-	w := <-spawned
-	if w.err != nil {
-		return w.err
-	}
-	return c.launch(ctx, w.warm)
+	return c.launch(ctx, shim.warm)
 }
 
 // dismiss lets a shim leave that is not needed.

@@ -40,14 +40,21 @@ type groupFiles struct {
 	mounts []*os.File
 	made   bool
 	err    error
+	shim   warmShim
 }
 
-// makeGroups makes the cgroups beside the mounts: both take as long.
-func (c *creation) makeGroups(ctx context.Context) <-chan groupFiles {
+// makeGroups makes the cgroups beside the mounts: both take as long. As soon as
+// they are there, the shim can clone the init, which takes as long again.
+func (c *creation) makeGroups(ctx context.Context, spawned <-chan warmShim) <-chan groupFiles {
 	out := make(chan groupFiles, 1)
 	go func() {
 		var f groupFiles
 		f.err = c.openGroups(ctx, &f)
+		f.shim = <-spawned
+		flags, fits := oci.CloneFlags(c.b.spec.Linux.Namespaces)
+		if fits && f.err == nil && f.shim.err == nil {
+			f.shim.err = f.shim.warm.Early(plan.Early{Clone: flags, Leave: true, Cgroup: f.entry.Dir})
+		}
 		out <- f
 	}()
 	return out
@@ -125,11 +132,12 @@ func deviceRules(rules []specs.LinuxDeviceCgroup, devices []specs.LinuxDevice) [
 
 func unset(n *int64) bool { return n == nil || *n < 0 }
 
-// prepare opens everything that the plan names.
-func (c *creation) prepare(ctx context.Context) (err error) {
+// prepare opens everything that the plan names. The shim is the caller's, after
+// an error too.
+func (c *creation) prepare(ctx context.Context, spawned <-chan warmShim) (shim warmShim, err error) {
 	s := c.b.spec
 	c.h = oci.Handles{Network: plan.NoFD, CgroupDir: plan.NoFD, NoPivot: c.o.noPivot, Joins: map[specs.LinuxNamespaceType]plan.FD{}}
-	groups := c.makeGroups(ctx)
+	groups := c.makeGroups(ctx, spawned)
 	err = c.openRoot()
 	if err == nil {
 		err = c.openNamespaces()
@@ -139,19 +147,19 @@ func (c *creation) prepare(ctx context.Context) (err error) {
 	}
 	f := <-groups // also after an error: what it has opened must be closed
 	c.takeGroups(f)
-	if err = errors.Join(f.err, err); err != nil {
-		return oci.Exhausted(err)
+	if err = errors.Join(f.err, f.shim.err, err); err != nil {
+		return f.shim, oci.Exhausted(err)
 	}
 	if !c.o.noKeyring {
 		c.h.Keyring = "_ses." + c.ID
 	}
 	if c.h.Filter, c.h.FilterFlags, err = c.b.filter(c.g); err != nil {
-		return err
+		return f.shim, err
 	}
 	if s.Process.OOMScoreAdj != nil {
 		c.h.OOMScore = ownScore()
 	}
-	return c.prepareHooks()
+	return f.shim, c.prepareHooks()
 }
 
 // takeGroups gives the opened cgroups their places in the plan.
