@@ -2,6 +2,7 @@ package execnative
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -156,6 +157,18 @@ func apparmorOf(s execdriver.Security, standard string) string {
 		return standard
 	}
 	return s.AppArmor
+}
+
+// checkAppArmor refuses a profile that was asked for where the kernel has no
+// AppArmor. It is read at each such start: few are.
+func checkAppArmor(profile string) error {
+	if profile == "" || profile == "unconfined" {
+		return nil
+	}
+	if text, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err != nil || !strings.HasPrefix(string(text), "Y") {
+		return driver.Errorf(errdefs.ErrNotImplemented, "Security.AppArmor %q: this kernel has no AppArmor in force", profile)
+	}
+	return nil
 }
 
 // checkSELinux refuses labels: the root filesystem would have to bear them too.

@@ -389,6 +389,9 @@ func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, 
 	var err error
 	f := d.facts
 	f.Hostname = filepath.Join(one.dir, hostnameFile)
+	if err := checkAppArmor(r.Security.AppArmor); err != nil {
+		return nil, err
+	}
 	if f.Init, err = d.initProgram(r); err != nil {
 		return nil, err
 	}

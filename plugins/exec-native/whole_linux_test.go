@@ -195,6 +195,13 @@ func TestTmpfsAndSeccomp(t *testing.T) {
 	r.Mounts = []driver.Mount{{Type: "tmpfs", Target: "/t", Options: []string{"size=64k", "mode=1770", "exec"}}}
 	r.Security.Seccomp = `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`
 	expect(t, b, r, "tmpfs /t tmpfs rw,nosuid,nodev,relatime,size=64k,mode=1770 0 0\n1\n1770")
+	if _, err := os.Stat("/sys/module/apparmor"); err != nil {
+		r = b.request("true")
+		r.Security.AppArmor = "some-profile"
+		if _, err := b.d.Start(context.Background(), r); !errors.Is(err, errdefs.ErrNotImplemented) || !strings.Contains(err.Error(), "AppArmor") {
+			t.Errorf("an AppArmor profile: %v", err)
+		}
+	}
 	r = b.request("true")
 	r.Security.SELinux = []string{"type:some_t"}
 	if _, err := b.d.Start(context.Background(), r); !errors.Is(err, errdefs.ErrNotImplemented) || !strings.Contains(err.Error(), "SELinux") {

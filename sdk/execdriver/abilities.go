@@ -33,8 +33,8 @@ type Execer interface {
 	Exec(ctx context.Context, r Exec) (Started, error)
 
 	// Probe runs a short process to its end and tells how it went. At its
-	// timeout the process and all it has started are killed. Nothing of it
-	// is left, no exit is reported and nothing is logged.
+	// timeout its process group is killed. Nothing of it is left, no exit is
+	// reported and nothing is logged.
 	// FailedPrecondition: the run is not running, or is frozen.
 	Probe(ctx context.Context, r Probe) (Probed, error)
 }

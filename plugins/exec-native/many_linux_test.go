@@ -1,0 +1,71 @@
+package execnative
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"github.com/gantryd/gantry/sdk/execdriver"
+)
+
+// ownFDs counts this process's descriptors.
+func ownFDs(t testing.TB) int {
+	t.Helper()
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(names)
+}
+
+// TestManyExecsInARow leave no descriptor, directory or entry behind.
+func TestManyExecsInARow(t *testing.T) {
+	b := newBench(t)
+	r, _ := b.idle(nil)
+	one := func() {
+		x := execRequest(r.Key, "")
+		x.Process.Args, x.Stdio.WaitAttach = []string{"/bin/true"}, false
+		if _, err := b.d.Exec(context.Background(), x); err != nil {
+			t.Fatal(err)
+		}
+		b.wait(x.Key)
+		if err := b.d.Release(context.Background(), x.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		one()
+	}
+	before := ownFDs(t)
+	for range 200 {
+		one()
+	}
+	if after := ownFDs(t); after > before+8 { // spare shims come and go
+		t.Errorf("%d descriptors after 200 execs, %d before", after, before)
+	}
+	if dirs, _ := os.ReadDir(b.cfg.Run); len(dirs) != 1 {
+		t.Errorf("run directories: %v", dirs)
+	}
+	if n := len(b.d.runs); n != 1 {
+		t.Errorf("%d runs are known", n)
+	}
+}
+
+// BenchmarkExec is an exec of true until its end is told.
+func BenchmarkExec(b *testing.B) {
+	n := newBench(b)
+	r, _ := n.idle(nil)
+	for b.Loop() {
+		x := execRequest(r.Key, "")
+		x.Process.Args, x.Stdio = []string{"/bin/true"}, execdriver.Stdio{Log: execdriver.LogConfig{Driver: "none"}}
+		if _, err := n.d.Exec(context.Background(), x); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		n.wait(x.Key)
+		if err := n.d.Release(context.Background(), x.Key); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
