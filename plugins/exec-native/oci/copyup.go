@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ func (o Opener) filledTmpfs(m specs.Mount, opts options) (linux.Detached, error)
 	if err != nil {
 		return d, Classify(err)
 	}
-	from, err := linux.OpenInRoot(o.Root, m.Destination, unix.O_RDONLY|unix.O_DIRECTORY)
+	from, err := openSource(o.Root, m.Destination)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 	case err == nil:
@@ -52,6 +53,15 @@ func (o Opener) filledTmpfs(m specs.Mount, opts options) (linux.Detached, error)
 		return linux.Detached{}, err
 	}
 	return d, nil
+}
+
+// openSource opens the directory of the image that a tmpfs is to cover.
+func openSource(root *os.File, name string) (*os.File, error) {
+	if weak.Off(weak.CopyUpInRoot) {
+		fd, err := unix.Openat(int(root.Fd()), "."+name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return os.NewFile(uintptr(fd), name), err
+	}
+	return linux.OpenInRoot(root, name, unix.O_RDONLY|unix.O_DIRECTORY)
 }
 
 // copyTree copies the content, mode and owner of a directory.

@@ -3,6 +3,7 @@ package oci
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -250,6 +252,15 @@ type View struct {
 // followed inside the first only, which is what the image's author sees too.
 func (v View) Read(name string, limit int64) ([]byte, error) {
 	root, rest := v.place(name)
+	if weak.Off(weak.UserFiles) {
+		fd, err := unix.Openat(int(root.Fd()), "."+rest, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		f := os.NewFile(uintptr(fd), name)
+		defer f.Close()
+		return io.ReadAll(f)
+	}
 	if rest == "" {
 		return linux.ReadOpened(root, name, limit)
 	}

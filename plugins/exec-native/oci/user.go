@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,6 +150,10 @@ func memberships(login string, group []byte) []uint32 {
 
 // parseID reads an id, within what all tools understand.
 func parseID(s string) (uint32, bool) {
+	if weak.Off(weak.IDRange) {
+		n, err := strconv.ParseUint(s, 10, 64)
+		return uint32(n), err == nil
+	}
 	n, err := strconv.ParseUint(s, 10, 32)
 	return uint32(n), err == nil && n <= maxUserID
 }

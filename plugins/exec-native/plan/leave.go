@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"golang.org/x/sys/unix"
 )
 
@@ -162,6 +163,9 @@ func OpenGate(ctx context.Context, dir, name string) (*Conn, error) {
 // atGate names the socket by the directory's descriptor: a path of a socket
 // holds 107 bytes at most.
 func atGate(dir, name string, do func(*unix.SockaddrUnix) error) error {
+	if weak.Off(weak.PathSocket) {
+		return do(&unix.SockaddrUnix{Name: "@" + dir + "/" + name})
+	}
 	d, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err

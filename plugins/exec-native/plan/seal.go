@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,11 +22,25 @@ const highFD = 16
 // detached read-only mount of the file. Start takes "/proc/self/fd/N" of it as
 // program.
 func Seal(program string) (*os.File, error) {
+	if weak.Off(weak.Seal) {
+		return openHigh(program)
+	}
 	f, err := sealCopy(program)
 	if errors.Is(err, unix.EACCES) {
 		return sealMount(program)
 	}
 	return f, err
+}
+
+// openHigh is the program's own file: what a container must never get hold of.
+func openHigh(program string) (*os.File, error) {
+	f, err := os.Open(program)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, highFD)
+	return os.NewFile(uintptr(fd), program), err
 }
 
 // sealMount is the program's own file, on a mount that no table shows.

@@ -16,6 +16,9 @@ static int enter(const char *path)
 	r = SYS2(__NR_getcwd, where, sizeof where);
 	if (r < 0)
 		return (int)r;
+#ifdef WEAKEN_CWD /* test/escape */
+	return 0;
+#endif
 	return where[0] == '/' ? 0 : -EXDEV;
 }
 
@@ -109,6 +112,9 @@ static int close_rest(int sync, int first)
 {
 	long r = 0;
 
+#ifdef WEAKEN_SWEEP /* test/escape */
+	return 0;
+#endif
 	if (sync > first)
 		r = SYS3(__NR_close_range, first, sync - 1, 0);
 	if (r == 0)

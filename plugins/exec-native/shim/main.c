@@ -162,7 +162,9 @@ int shim_main(void)
 	long pid;
 
 	/* Whatever the driver's starter had left open is nobody's here. */
+#ifndef WEAKEN_SWEEP /* test/escape */
 	SYS3(__NR_close_range, CONTROL_FD + 1, ~0u, 0);
+#endif
 	reset_signals();
 	sys_prctl(PR_SET_DUMPABLE, 0, 0, 0);
 	sys_prctl(PR_SET_NAME, (unsigned long)"gantry-shim", 0, 0);

@@ -62,6 +62,9 @@ static int null_mount(struct init *in, const struct op *op)
 				   in->files[op->fd];
 	long r;
 
+#ifdef WEAKEN_NULL /* test/escape */
+	return clone_mount(path_open(init_root(in), "/dev/null", 0), 0);
+#endif
 	if (fd < 0)
 		return fd == -ENOENT ? -ENODEV : fd;
 	r = SYS5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st);

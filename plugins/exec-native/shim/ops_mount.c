@@ -72,6 +72,11 @@ static int attach_at(struct init *in, int fd, const char *path, uint32_t create)
 
 	if (target < 0)
 		return target;
+	test_pause(in->root, path);
+#ifdef WEAKEN_TARGET /* test/escape */
+	sys_close(target);
+	target = open_anywhere(in->root, path, O_PATH);
+#endif
 	r = attach_mount(fd, target);
 	sys_close(target);
 	return r;
@@ -101,6 +106,35 @@ static int attach(struct init *in, const struct op *op)
 	return r < 0 ? r : attach_at(in, fd, op->attach.target.s, op->attach.create);
 }
 
+/* Whether masks and read-only paths will lie on it. */
+static int is_covered_later(const struct str *type)
+{
+#ifdef WEAKEN_PROC_LINK /* test/escape */
+	return type->n == 0;
+#endif
+	return (type->n == 4 && memcmp(type->s, "proc", 4) == 0) ||
+	       (type->n == 5 && memcmp(type->s, "sysfs", 5) == 0);
+}
+
+/* No part of the way to a procfs or sysfs may be a link: another container with
+ * a volume in common could turn it elsewhere before the masks come, which would
+ * then cover something else. */
+static int attach_plain(struct init *in, int fd, const char *path)
+{
+	int target = (int)sys_openat2(init_root(in), path, O_PATH | O_DIRECTORY | O_CLOEXEC,
+				      RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+	int r;
+
+	if (target == -ENOENT)
+		return attach_at(in, fd, path, CREATE_DIR);
+	if (target < 0)
+		return target;
+	path_forget(in);
+	r = attach_mount(fd, target);
+	sys_close(target);
+	return r;
+}
+
 static int filesystem(struct init *in, const struct op *op)
 {
 	struct blob params = op->fs.params;
@@ -109,7 +143,10 @@ static int filesystem(struct init *in, const struct op *op)
 
 	if (fd < 0)
 		return fd;
-	r = attach_at(in, fd, op->fs.target.s, op->fs.create);
+	if (is_covered_later(&op->fs.type) && op->fs.create == CREATE_DIR)
+		r = attach_plain(in, fd, op->fs.target.s);
+	else
+		r = attach_at(in, fd, op->fs.target.s, op->fs.create);
 	sys_close(fd);
 	return r;
 }
@@ -206,8 +243,15 @@ static int console(struct init *in, const struct op *op)
 
 	if (err < 0)
 		return err;
+	test_pause(in->root, "/dev/console.open");
+#ifdef WEAKEN_CONSOLE /* test/escape */
+	mount = path_open(in->root, "/dev/pts/0", 0);
+	mount = (int)SYS3(__NR_open_tree, mount, "",
+			  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+#else
 	mount = (int)SYS3(__NR_open_tree, in->console, "",
 			  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+#endif
 	if (mount < 0)
 		return mount;
 	err = attach_at(in, mount, "/dev/console", CREATE_FILE);

@@ -181,6 +181,17 @@ int path_make(struct init *in, const char *path, uint32_t create);
 int path_parent(struct init *in, const char *path, const char **name);
 void path_forget(struct init *in);
 
+/* Of the builds of test/escape: where others would lose a race, the loser waits
+ * until somebody opens and closes the FIFO PATH.pause. */
+#ifdef TEST_PAUSES
+void test_pause(int root, const char *path);
+#else
+static inline void test_pause(int root, const char *path) { (void)root, (void)path; }
+#endif
+#if defined(WEAKEN_IN_ROOT) || defined(WEAKEN_TARGET)
+int open_anywhere(int root, const char *path, uint64_t flags);
+#endif
+
 /* hook.c: a program's words are filled into an array. */
 int op_hook(struct init *in, const struct op *op);
 const char **fill(const char **to, struct blob list);

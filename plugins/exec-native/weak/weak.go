@@ -9,3 +9,21 @@ package weak
 
 // Protection is one that can be turned off.
 type Protection string
+
+// The protections that can be turned off.
+const (
+	// Seal: the shim runs from a sealed copy of its file.
+	Seal Protection = "seal"
+	// PathSocket: the gate's socket is a path in a directory of ours.
+	PathSocket Protection = "path-socket"
+	// NoInheritable: capabilities added to an exec are not inheritable.
+	NoInheritable Protection = "no-inheritable"
+	// IDRange: ids of users are no larger than what all tools understand.
+	IDRange Protection = "id-range"
+	// CopyUpInRoot: what a tmpfs is filled with is found below the image's root.
+	CopyUpInRoot Protection = "copy-up-in-root"
+	// UserFiles: files of users are read below the root, regular and bounded.
+	UserFiles Protection = "user-files"
+	// CopyInside: files are copied from within the container's mount namespace.
+	CopyInside Protection = "copy-inside"
+)
