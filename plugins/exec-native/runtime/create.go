@@ -284,6 +284,7 @@ func (c *creation) begun(pid int) (err error) {
 	if c.Init, err = identify(pid); err != nil {
 		return err
 	}
+	c.g.log.note("container %s: its first process is %d", c.ID, pid)
 	// Our child: until we wait for it, which a short program is quick to make us,
 	// its pid is not another's.
 	if c.pidfd, err = openChild(pid); err != nil {

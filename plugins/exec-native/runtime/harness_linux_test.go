@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -208,20 +207,6 @@ func (b *box) state() shown {
 		b.t.Fatal(err)
 	}
 	return s
-}
-
-// await waits until a file holds a text.
-func (b *box) await(path, want string) string {
-	b.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		text, _ := os.ReadFile(path)
-		if bytes.Contains(text, []byte(want)) {
-			return string(text)
-		}
-		if time.Now().After(end) {
-			b.t.Fatalf("%s never says %q, but %q", path, want, text)
-		}
-	}
 }
 
 // awaitStatus waits for a status.
