@@ -174,7 +174,7 @@ func TestFailedCreationLeavesNothing(t *testing.T) {
 		"rlimit": {func(s *specs.Spec) {
 			s.Process.Rlimits[0] = specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: 1 << 40, Hard: 1 << 40}
 		}, "RLIMIT_NOFILE"},
-		"hook":  {func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} }, "createRuntime[0]"},
+		"hook": {func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} }, "createRuntime[0]"},
 		//lint:ignore SA1019 a deprecated limit is refused by its name
 		"limit": {func(s *specs.Spec) { s.Linux.Resources.Memory = &specs.LinuxMemory{Kernel: ptr(int64(1 << 20))} }, "memory.kernel"},
 		"rdt":   {func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, "linux.intelRdt"},
