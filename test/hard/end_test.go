@@ -1,0 +1,351 @@
+package hard
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/query"
+)
+
+// TestIgnoresTerm: who does not listen to SIGTERM is killed when the time is over,
+// not before.
+func TestIgnoresTerm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.gantry("run", "-d", "--name", "plain", "busybox", "sleep", "1000") // pid 1 without a handler: ignored by the kernel
+	w.gantry("run", "-d", "--name", "deaf", helper(), "busybox", "/helper/ill", "ignorant", "/bin/sh", "-c", "sleep 1000 & while true; do sleep 1000; done")
+	for _, name := range []string{"plain", "deaf"} {
+		s := w.call("stop", "-t", "1", name)
+		if s.code != 0 || s.took < time.Second || s.took > 8*time.Second {
+			t.Errorf("stop -t 1 %s: code %d after %v: %s", name, s.code, s.took, s.stderr)
+		}
+		if e := w.ended(name); e.Code != 137 || e.Lost {
+			t.Errorf("%s ended as %+v, want 137", name, e)
+		}
+	}
+	w.over()
+}
+
+// TestStopOfPaused: a paused container is stopped and removed without being
+// unpaused first; without force its removal is refused.
+func TestStopOfPaused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	const polite = "trap 'exit 5' TERM; while true; do sleep 0.05; done"
+	for _, c := range []struct {
+		name string
+		act  []string
+		code int
+	}{
+		{"stopped", []string{"stop", "-t", "10"}, 5},
+		{"hurried", []string{"stop", "-t", "0"}, 137},
+		{"killed", []string{"kill"}, 137},
+		{"removed", []string{"rm", "-f"}, -1},
+	} {
+		w.gantry("run", "-d", "--name", c.name, "busybox", "sh", "-c", "echo ready; "+polite)
+		w.until(c.name+" is ready", func() bool { return w.gantry("logs", c.name) == "ready" })
+		w.gantry("pause", c.name)
+		w.refused(1, "^gantry: .*"+c.name+".*(paused|running).*(stop|unpause|force|-f)", "rm", c.name)
+		w.refused(1, "^gantry: .*paused.*unpause", "exec", c.name, "true")
+		w.refused(1, "^gantry: .*already paused", "pause", c.name)
+		s := w.call(append(c.act, c.name)...)
+		if s.code != 0 || s.took > 8*time.Second {
+			t.Errorf("%v of a paused container: code %d after %v: %s", c.act, s.code, s.took, s.stderr)
+		}
+		if c.code < 0 {
+			continue
+		}
+		if e := w.ended(c.name); e.Code != c.code || e.Lost {
+			t.Errorf("%v of a paused container: it ended as %+v, want %d", c.act, e, c.code)
+		}
+	}
+	w.over()
+}
+
+// TestSharedPidNamespace: the end of the owner ends who shares its pid namespace;
+// who shares takes all of its own processes along, and nobody else's.
+func TestSharedPidNamespace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.gantry("run", "-d", "--name", "owner", "busybox", "sleep", "1000")
+	w.gantry("run", "-d", "--name", "guest", "--pid", "container:owner", "busybox", "sh", "-c", "sleep 2000 & sleep 1000")
+	w.gantry("run", "-d", "--name", "brief", "--pid", "container:owner", helper(), "busybox", "sh", "-c",
+		"/helper/ill ignorant /bin/sleep 3000 & sleep 0.3; exit 4")
+	if e := w.ended("brief"); e.Code != 4 || e.Lost {
+		t.Errorf("brief ended as %+v, want 4", e)
+	}
+	if ps := w.gantry("exec", "owner", "ps"); strings.Contains(ps, "sleep 3000") || !strings.Contains(ps, "sleep 2000") || !strings.Contains(ps, "1 root     sleep 1000") {
+		t.Errorf("after the end of one that shares these are there:\n%s", ps)
+	}
+	guest := w.container("guest")
+	if n := len(w.groupPids(&guest)); n < 2 {
+		t.Errorf("the guest has %d processes", n)
+	}
+	w.gantry("kill", "owner")
+	for _, name := range []string{"owner", "guest"} {
+		if e := w.ended(name); e.Code != 137 {
+			t.Errorf("%s ended as %+v, want 137", name, e)
+		}
+	}
+	w.until("the guest's cgroup is empty", func() bool { return len(w.groupPids(&guest)) == 0 })
+	w.refused(1, "^gantry: .*(owner|not running)", "start", "guest")
+	w.gantry("run", "--rm", "--pid", "host", helper(), "busybox", "sh", "-c", "/helper/ill ignorant /bin/sleep 4000 & exit 0")
+	w.until("no process is left of who shared the machine's", func() bool { return !w.anyArgs("sleep\x004000") })
+	w.over()
+}
+
+// anyArgs reports whether one of the engine's processes has these arguments.
+func (w *world) anyArgs(args string) bool {
+	for _, pid := range w.Pids() {
+		if line, _ := os.ReadFile(procFile(pid, "cmdline")); strings.Contains(string(line), args) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestDiskSleep: a process in D that nothing can wake (it writes to a filesystem
+// that is frozen) holds up nobody: stop and rm come back and say so, the rest
+// works, and when it wakes its container is gone as it was asked.
+func TestDiskSleep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	disk := mountDisk(t)
+	w.gantry("run", "-d", "--name", "stuck", "-v", disk+":/disk", "busybox", "sh", "-c", "while [ ! -e /go ]; do sleep 0.02; done; echo x > /disk/file")
+	w.gantry("run", "-d", "--name", "other", "busybox", "sleep", "1000")
+	thaw := freeze(t, disk)
+	w.gantry("exec", "stuck", "touch", "/go")
+	d := w.container("stuck")
+	w.until("its program sleeps in D", func() bool { return slices.ContainsFunc(w.groupPids(&d), inDiskSleep) })
+
+	for _, args := range [][]string{{"stop", "-t", "0", "stuck"}, {"rm", "-f", "stuck"}} {
+		cmd := w.CLI(w.within(), args...)
+		var complaint bytes.Buffer
+		cmd.Stderr = &complaint
+		w.must(cmd.Start())
+		gone := make(chan error, 1)
+		go func() { gone <- cmd.Wait() }()
+		select {
+		case err := <-gone:
+			t.Logf("gantry %s: %v: %s", strings.Join(args, " "), err, complaint.String())
+		case <-time.After(3 * time.Second):
+			t.Logf("gantry %s waits", strings.Join(args, " "))
+			_ = cmd.Process.Signal(syscall.SIGINT) // whoever waits may leave
+			<-gone
+		}
+	}
+	w.gantry("exec", "other", "true")
+	w.gantry("run", "--rm", "busybox", "true")
+	w.gantry("stop", "-t", "0", "other")
+	t.Logf("ps says: %s", w.gantry("ps", "-a"))
+	t.Logf("why says: %s", w.call("why", "stuck").out)
+	if !slices.ContainsFunc(w.groupPids(&d), inDiskSleep) {
+		t.Error("the program no longer sleeps in D: the test shows nothing")
+	}
+	thaw()
+	w.until("the stuck one is gone", func() bool {
+		list, err := w.client.Containers(w.within())
+		w.must(err)
+		return !slices.ContainsFunc(list, func(c query.Container) bool { return c.Name == "stuck" })
+	})
+	w.over()
+}
+
+// TestBorrowedMemory: a process that waits in D for its child is ended by what
+// ends all.
+func TestBorrowedMemory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for _, act := range [][]string{{"stop", "-t", "0"}, {"kill"}, {"pause"}} {
+		name := "borrower-" + act[0]
+		w.gantry("run", "-d", "--name", name, helper(), "busybox", "/helper/ill", "borrowed")
+		d := w.container(name)
+		w.until("its program sleeps in D", func() bool { return slices.ContainsFunc(w.groupPids(&d), inDiskSleep) })
+		s := w.call(append(act, name)...)
+		if act[0] == "pause" {
+			t.Logf("pause of one in D: code %d after %v: %s", s.code, s.took, s.stderr)
+			if s.took > 15*time.Second {
+				t.Error("a pause waits for ever")
+			}
+			s = w.call("stop", "-t", "0", name)
+		}
+		if s.code != 0 || s.took > 8*time.Second {
+			t.Errorf("%v: code %d after %v: %s", act, s.code, s.took, s.stderr)
+		}
+		if e := w.ended(name); e.Code != 137 || e.Lost {
+			t.Errorf("%v: it ended as %+v, want 137", act, e)
+		}
+	}
+	w.over()
+}
+
+func inDiskSleep(pid int) bool {
+	text, _ := os.ReadFile(procFile(pid, "stat")) // it may be gone
+	_, after, ok := strings.Cut(string(text), ") ")
+	return ok && strings.HasPrefix(after, "D")
+}
+
+// mountDisk mounts a filesystem of its own that can be frozen.
+func mountDisk(t *testing.T) string {
+	t.Helper()
+	image, dir := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "mounted")
+	for _, args := range [][]string{
+		{"truncate", "-s", "16M", image}, {"mkfs.ext4", "-q", "-F", "-O", "^has_journal", image},
+		{"mkdir", dir}, {"mount", "-o", "loop", image, dir},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount the disk: %v", err)
+			_ = unix.Unmount(dir, unix.MNT_DETACH) // second best
+		}
+	})
+	return dir
+}
+
+// freeze stops all writes to a filesystem until it is thawed.
+func freeze(t *testing.T, dir string) (thaw func()) {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const fiFreeze, fiThaw = 0xc0045877, 0xc0045878 // linux/fs.h
+	if err := unix.IoctlSetInt(int(f.Fd()), fiFreeze, 0); err != nil {
+		t.Fatalf("freeze %s: %v", dir, err)
+	}
+	thawed := false
+	thaw = func() {
+		if !thawed {
+			thawed = true
+			if err := unix.IoctlSetInt(int(f.Fd()), fiThaw, 0); err != nil {
+				t.Errorf("thaw %s: %v", dir, err)
+			}
+			_ = f.Close() // it was only asked
+		}
+	}
+	t.Cleanup(thaw)
+	return thaw
+}
+
+// TestShimKilled: a shim that is killed by force takes its whole container along,
+// whatever that has done to itself, and the cause is told.
+func TestShimKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for name, program := range map[string][]string{
+		"plain":  {"sh", "-c", "sleep 1001 & sleep 1000"},
+		"undead": {"/helper/ill", "undying", "/bin/sh", "-c", "/helper/ill ignorant /bin/sleep 1001 & while true; do sleep 1000; done"},
+	} {
+		for _, pid := range []string{"", "host"} {
+			full := name + pid
+			w.gantry(append([]string{"run", "-d", "--name", full, "--pid", pid, helper(), "busybox"}, program...)...)
+			d := w.container(full)
+			w.until("it has all its processes", func() bool { return len(w.groupPids(&d)) >= 2 })
+			shim := w.shimOf(&d)
+			w.must(syscall.Kill(shim, syscall.SIGKILL))
+			w.lost(full, 137, &d)
+		}
+	}
+	w.over()
+}
+
+// shimOf is the parent of a container's first process.
+func (w *world) shimOf(d *query.ContainerDetail) int {
+	w.t.Helper()
+	text, err := os.ReadFile(procFile(d.PID, "status"))
+	w.must(err)
+	_, after, _ := strings.Cut(string(text), "\nPPid:")
+	pid, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(after, "\n", 2)[0]))
+	w.must(err)
+	if !slices.Contains(w.ShimPids(), pid) {
+		w.t.Fatalf("the parent %d of %d is no shim: %v", pid, d.PID, w.ShimPids())
+	}
+	return pid
+}
+
+// lost waits for the end of a container whose shim is gone.
+func (w *world) lost(name string, code int, d *query.ContainerDetail) {
+	w.t.Helper()
+	e := w.ended(name)
+	if !e.Lost || e.Code != code || !strings.HasPrefix(e.Reason, "shim lost") {
+		w.t.Errorf("%s ended as %+v, want %d and shim lost", name, e, code)
+	}
+	w.until("nothing of it runs", func() bool { return len(w.groupPids(d)) == 0 })
+	if s := w.gantry("inspect", "-f", "{{.State.Error}}", name); !strings.Contains(s, "shim lost") {
+		w.t.Errorf("inspect of %s does not tell the cause: %q", name, s)
+	}
+	if s := w.gantry("log", "--container", name); !strings.Contains(s, "shim lost") {
+		w.t.Errorf("the log of %s does not tell the cause:\n%s", name, s)
+	}
+}
+
+// TestShimKilledWithoutDriver: the driver, or the engine with all drivers, is dead
+// when the shim is killed; whoever comes next finds it out.
+func TestShimKilledWithoutDriver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	run := func(name string) query.ContainerDetail {
+		w.gantry("run", "-d", "--name", name, helper(), "busybox", "/helper/ill", "undying", "/bin/sh", "-c",
+			"/helper/ill ignorant /bin/sleep 1001 & while true; do sleep 1000; done")
+		d := w.container(name)
+		w.until("it has all its processes", func() bool { return len(w.groupPids(&d)) >= 2 })
+		return d
+	}
+	d := run("driverless")
+	shim := w.shimOf(&d)
+	for _, pid := range w.DriverPids("exec-native") {
+		w.must(syscall.Kill(pid, syscall.SIGSTOP)) // so that it cannot see it
+	}
+	w.must(syscall.Kill(shim, syscall.SIGKILL))
+	for _, pid := range w.DriverPids("exec-native") {
+		w.must(syscall.Kill(pid, syscall.SIGKILL))
+	}
+	w.lost("driverless", 137, &d)
+
+	d = run("engineless")
+	shim = w.shimOf(&d)
+	w.pulse.end()
+	w.must(w.Kill())
+	for _, pid := range w.DriverPids("exec-native") {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have gone with its host
+	}
+	w.must(syscall.Kill(shim, syscall.SIGKILL))
+	w.must(w.Start())
+	w.connect()
+	w.pulse = watch(t, w.Engine)
+	w.lost("engineless", 137, &d)
+	w.over()
+}
+
+// TestTrueCode: the code of a program whose shim was killed before it could tell is
+// known by the pidfd that the driver holds.
+func TestTrueCode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.gantry("run", "-d", "--name", "honest", "busybox", "sh", "-c", "while [ ! -e /go ]; do sleep 0.02; done; exit 7")
+	d := w.container("honest")
+	shim := w.shimOf(&d)
+	w.must(syscall.Kill(shim, syscall.SIGSTOP)) // it will not tell
+	w.must(os.WriteFile(procFile(d.PID, "root/go"), nil, 0o600))
+	w.until("the program has ended", func() bool {
+		text, err := os.ReadFile(procFile(d.PID, "stat"))
+		return err != nil || strings.Contains(string(text), ") Z ")
+	})
+	w.must(syscall.Kill(shim, syscall.SIGKILL))
+	w.lost("honest", 7, &d)
+	w.over()
+}

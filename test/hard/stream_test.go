@@ -1,0 +1,136 @@
+package hard
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/query"
+	"github.com/gantryd/gantry/test/rig"
+)
+
+// TestFullLogDisk: what the disk cannot take is dropped and counted; the program
+// goes on and ends as it would, whoever is attached gets all, and with space again
+// the log goes on.
+func TestFullLogDisk(t *testing.T) {
+	t.Parallel()
+	const room = 2 << 20
+	w := newWorld(t, func(e *rig.Engine) {
+		// Elsewhere, so that it is no mount of the engine's.
+		dir := t.TempDir()
+		err := errors.Join(os.MkdirAll(filepath.Join(e.Root, "drivers"), 0o700), os.Symlink(dir, filepath.Join(e.Root, "drivers/exec-native")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", room)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }) // the test has what it wants
+	})
+	const parts = 100 // of 64 KiB: more than three times what there is room for
+	script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do cat /pattern; i=$((i+1)); done; echo the end; exit 6", parts)
+	s := w.call("run", "--name", "much", "busybox", "sh", "-c", script)
+	if want := string(bytes.Repeat(rig.Pattern(), parts)) + "the end\n"; s.code != 6 || s.out != want {
+		t.Errorf("with a full disk: code %d, %d bytes of %d, after %v: %s", s.code, len(s.out), len(want), s.took, s.stderr)
+	}
+	w.gantry("run", "-d", "--name", "more", "busybox", "sh", "-c", script) // with nobody attached
+	if e := w.ended("more"); e.Code != 6 || e.Lost {
+		t.Errorf("with a full disk and nobody attached it ended as %+v", e)
+	}
+	logs := w.call("logs", "much")
+	if logs.code != 0 || len(logs.out) < room/4 || len(logs.out) > room {
+		t.Errorf("of the log %d bytes are told, code %d: %s", len(logs.out), logs.code, logs.stderr)
+	}
+	if !strings.Contains(logs.stderr, "missing") || strings.Count(logs.stderr, "\n") > 3 {
+		t.Errorf("the log does not tell in a line that something is missing: %.600q", logs.stderr)
+	}
+
+	// Space comes back while a program writes.
+	w.gantry("run", "-d", "--name", "later", "busybox", "sh", "-c",
+		"while [ ! -e /go ]; do echo early; sleep 0.02; done; while [ ! -e /end ]; do echo late; sleep 0.02; done")
+	w.gantry("rm", "much", "more")
+	w.gantry("exec", "later", "touch", "/go")
+	w.until("the log goes on", func() bool { return strings.Contains(w.call("logs", "later").out, "late\n") })
+	w.gantry("exec", "later", "touch", "/end")
+	if e := w.ended("later"); e.Code != 0 {
+		t.Errorf("with space again it ended as %+v", e)
+	}
+	w.over()
+}
+
+// TestNeverReads: clients that are attached and do not read, or stand still, hold
+// up nobody but the program whose whole output they asked for.
+func TestNeverReads(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	const flood = "i=0; while [ $i -lt 200 ]; do cat /pattern; i=$((i+1)); done; echo x > /done; exit 8"
+	w.gantry("run", "-d", "--name", "free", "-i", "busybox", "sh", "-c", "read go; "+flood)
+
+	// A follower that stands still.
+	follower := w.CLI(w.within(), "attach", "free")
+	in, err := follower.StdinPipe()
+	w.must(err)
+	w.must(follower.Start())
+	time.Sleep(300 * time.Millisecond) // it is attached now, or comes too late and shows less
+	w.must(follower.Process.Signal(syscall.SIGSTOP))
+
+	// A client that wants all, and does not read.
+	w.gantry("run", "-d", "--name", "held", "busybox", "sh", "-c", "while [ ! -e /go ]; do sleep 0.02; done; "+flood)
+	conn, err := w.client.Attach(w.within(), query.AttachIn{Ref: "held"})
+	w.must(err)
+	w.gantry("exec", "held", "touch", "/go")
+	begin, err := w.client.Attach(w.within(), query.AttachIn{Ref: "free"})
+	w.must(err)
+	go func() { _, _, _ = rig.Output(begin) }() // a third, who reads
+	_, err = in.Write([]byte("go\n"))
+	w.must(err)
+	w.must(follower.Process.Signal(syscall.SIGCONT))
+	time.Sleep(100 * time.Millisecond)
+	w.must(follower.Process.Signal(syscall.SIGSTOP))
+
+	if e := w.ended("free"); e.Code != 8 {
+		t.Errorf("beside a client that stands still it ended as %+v", e)
+	}
+	if s := w.call("exec", "held", "sh", "-c", "[ -e /done ]"); s.code != 1 {
+		t.Errorf("the program with a client that wants all and does not read is at its end: %d %s", s.code, s.stderr)
+	}
+	w.gantry("run", "--rm", "busybox", "true")
+	w.must(conn.Close()) // the client vanishes
+	if e := w.ended("held"); e.Code != 8 {
+		t.Errorf("when its client had vanished it ended as %+v", e)
+	}
+	out, err := w.client.Logs(w.within(), "held")
+	if want := bytes.Repeat(rig.Pattern(), 200); err != nil || !bytes.Equal(out, want[max(0, len(want)-len(out)):]) || len(out) < len(want)/2 {
+		t.Errorf("the log has %d bytes of %d, or others: %v", len(out), len(want), err)
+	}
+	w.must(follower.Process.Kill())
+	_ = follower.Wait() // it was killed
+	_ = begin.Close()   // it is at its end
+	w.over()
+}
+
+// TestNobodyReadsLogs: a reader of a log that stands still holds up nobody.
+func TestNobodyReadsLogs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.gantry("run", "-d", "--name", "talker", "busybox", "sh", "-c", "i=0; while [ $i -lt 400 ]; do cat /pattern; i=$((i+1)); done; exit 9")
+	reader := w.CLI(w.within(), "logs", "-f", "talker")
+	out, err := reader.StdoutPipe()
+	w.must(err)
+	w.must(reader.Start())
+	if e := w.ended("talker"); e.Code != 9 {
+		t.Errorf("beside a reader of its log that does not read it ended as %+v", e)
+	}
+	w.gantry("rm", "talker")
+	w.must(out.Close())
+	_ = reader.Wait() // it has nobody to write to
+	w.over()
+}

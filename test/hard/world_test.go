@@ -1,0 +1,296 @@
+package hard
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/query"
+	"github.com/gantryd/gantry/test/rig"
+)
+
+// limit bounds a single wait: far more than anything needs.
+const limit = 30 * time.Second
+
+// world is an engine with an image, and a clock on how quickly it answers.
+type world struct {
+	t *testing.T
+	*rig.Engine
+	client *rig.Client
+	empty  rig.Inventory // with the image and the network, without containers
+	pulse  *pulse
+}
+
+// newWorld starts an engine that must end as it began: no container is left,
+// nothing of one, and the log is whole. prepare, if there is one, is done to its
+// directories before it starts.
+func newWorld(t *testing.T, prepare func(e *rig.Engine)) *world {
+	t.Helper()
+	e, err := rig.New(rig.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, Engine: e}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("gantryd said:\n%s", e.Said())
+		}
+		if err := e.Close(); err != nil {
+			t.Errorf("take the engine away: %v", err)
+		}
+	})
+	if prepare != nil {
+		prepare(e)
+	}
+	w.must(e.Start())
+	w.connect()
+	w.must(w.client.Load(w.within(), os.Getenv(archiveEnv)))
+	w.gantry("run", "--rm", "busybox", "true") // so that all is there that stays
+	w.must(w.client.Settle(w.within()))
+	w.takeStock()
+	w.pulse = watch(t, e)
+	return w
+}
+
+// takeStock waits until ports that were given back are deleted.
+func (w *world) takeStock() {
+	w.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		var err error
+		w.empty, err = w.Inventory()
+		w.must(err)
+		if !strings.Contains(strings.Join(w.empty, "\n"), "link gv") {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("ports are left:\n%s", strings.Join(w.empty, "\n"))
+		}
+	}
+}
+
+func (w *world) within() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	w.t.Cleanup(cancel)
+	return ctx
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) connect() {
+	w.t.Helper()
+	if w.client != nil {
+		_ = w.client.Close() // lost with the engine
+	}
+	var err error
+	w.client, err = w.Dial(w.within())
+	w.must(err)
+}
+
+// said is how a command ended.
+type said struct {
+	code   int
+	out    string
+	stderr string
+	took   time.Duration
+}
+
+// call runs gantry, whatever comes of it.
+func (w *world) call(args ...string) said {
+	w.t.Helper()
+	return w.finish(w.CLI(w.within(), args...))
+}
+
+// command runs another program, whatever comes of it.
+func (w *world) command(name string, args ...string) said {
+	w.t.Helper()
+	return w.finish(exec.CommandContext(w.within(), name, args...))
+}
+
+func (w *world) finish(cmd *exec.Cmd) said {
+	w.t.Helper()
+	var out, complaint strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	begun := time.Now()
+	err := cmd.Run()
+	s := said{out: out.String(), stderr: complaint.String(), took: time.Since(begun)}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() >= 0 {
+		s.code = exit.ExitCode()
+	} else if err != nil {
+		w.t.Fatalf("%s: %v: %s", strings.Join(cmd.Args, " "), err, s.stderr)
+	}
+	return s
+}
+
+// gantry runs a command that must succeed.
+func (w *world) gantry(args ...string) string {
+	w.t.Helper()
+	s := w.call(args...)
+	if s.code != 0 {
+		w.t.Fatalf("gantry %s: code %d: %s", strings.Join(args, " "), s.code, s.stderr)
+	}
+	return strings.TrimSpace(s.out)
+}
+
+// refused runs a command that must end with a code and say what fits a pattern.
+func (w *world) refused(code int, pattern string, args ...string) {
+	w.t.Helper()
+	s := w.call(args...)
+	if s.code != code || !regexp.MustCompile("(?m)"+pattern).MatchString(s.stderr) {
+		w.t.Errorf("gantry %s: code %d, want %d; it says %q, want %q", strings.Join(args, " "), s.code, code, s.stderr, pattern)
+	}
+}
+
+// until waits for something that takes a moment.
+func (w *world) until(what string, is func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(limit); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// container tells all about one.
+func (w *world) container(name string) query.ContainerDetail {
+	w.t.Helper()
+	d, err := w.client.Container(w.within(), name)
+	w.must(err)
+	return d
+}
+
+// ended waits for the end of a container's run.
+func (w *world) ended(name string) core.Exit {
+	w.t.Helper()
+	var exit *core.Exit
+	w.until(name+" ends", func() bool {
+		d := w.container(name)
+		exit = d.Exit
+		return !d.Running && exit != nil && exit.Run == d.Run
+	})
+	return *exit
+}
+
+// groupPids are the processes in the cgroup of a container's run.
+func (w *world) groupPids(d *query.ContainerDetail) []int {
+	var pids []int
+	for _, pid := range w.Pids() {
+		group, _ := os.ReadFile(procFile(pid, "cgroup")) // it may be gone
+		if strings.Contains(string(group), "/containers/"+string(d.ID)) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// over removes what is left, and checks that nothing is then, that the log is
+// whole, and that the engine answered all the while.
+func (w *world) over() {
+	w.t.Helper()
+	list, err := w.client.Containers(w.within())
+	w.must(err)
+	for _, c := range list {
+		w.must(w.client.Do(w.within(), &core.RemoveContainer{ID: c.ID, Force: true}))
+	}
+	w.must(w.client.Agrees(w.within(), w.Engine))
+	var diff string
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		have, err := w.Inventory()
+		w.must(err)
+		if diff = rig.Diff(w.empty, have); diff == "" {
+			break
+		}
+	}
+	if diff != "" {
+		w.t.Errorf("at the end this differs from the beginning:\n%s", diff)
+	}
+	w.pulse.end()
+	w.must(w.VerifyLive(w.within()))
+}
+
+// pulse asks for the list of containers again and again, as ps does.
+type pulse struct {
+	t      *testing.T
+	cancel context.CancelFunc
+	done   chan struct{}
+	took   []time.Duration
+	err    error
+}
+
+func watch(t *testing.T, e *rig.Engine) *pulse {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &pulse{t: t, cancel: cancel, done: make(chan struct{})}
+	c, err := e.Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		for ctx.Err() == nil {
+			begun := time.Now()
+			if _, err := c.Containers(ctx); err != nil {
+				if ctx.Err() == nil {
+					p.err = err
+				}
+				break
+			}
+			p.took = append(p.took, time.Since(begun))
+			time.Sleep(10 * time.Millisecond)
+		}
+		_ = c.Close() // it was only read
+	}()
+	t.Cleanup(p.stop)
+	return p
+}
+
+func (p *pulse) stop() {
+	p.cancel()
+	<-p.done
+}
+
+// slowest bounds the 95th of 100 answers. An idle machine needs less than 5 ms;
+// one that others use as well has slower moments, and a hanging engine is slower
+// than any.
+const slowest = 50 * time.Millisecond
+
+// end tells how quickly the engine answered, and holds it to that.
+func (p *pulse) end() {
+	p.t.Helper()
+	p.stop()
+	if p.err != nil {
+		p.t.Errorf("the list of containers: %v", p.err)
+	}
+	if len(p.took) == 0 {
+		p.t.Error("the list of containers never came")
+		return
+	}
+	slices.Sort(p.took)
+	n := len(p.took)
+	median, most := p.took[n/2], p.took[n*95/100]
+	p.t.Logf("%d lists of containers: median %v, p95 %v, most %v", n, median, most, p.took[n-1])
+	if most > slowest {
+		p.t.Errorf("of 100 lists of containers 5 took more than %v", most)
+	}
+}
+
+// helper binds the ill program into a container.
+func helper() string { return "--volume=" + os.Getenv(helperEnv) + ":/helper:ro" }
+
+func procFile(pid int, name string) string {
+	return filepath.Join("/proc", strconv.Itoa(pid), name)
+}
