@@ -18,7 +18,7 @@ type class struct {
 }
 
 func classes() []class {
-	return slices.Concat(processClasses())
+	return slices.Concat(processClasses(), mountClasses(), rightClasses())
 }
 
 // TestClasses makes each attack against a normal build, which holds, and against

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/gantryd/gantry/plugins/exec-native/weak"
@@ -25,6 +27,26 @@ func processClasses() []class {
 		{
 			name: "CVE-2019-16884", attack: "a volume over /proc takes what the runtime writes to protect the container",
 			shim: "WEAKEN_PROC", try: volumeOverProc,
+		},
+		{
+			name: "CVE-2023-28642", attack: "/proc of the image is a link to files that take what the runtime writes",
+			shim: "WEAKEN_PROC", try: linkForProc,
+		},
+		{
+			name: "CVE-2025-52881", attack: "a link in a made-up /proc leads what the runtime writes to another file of the real one",
+			shim: "WEAKEN_PROC", try: redirectWrite,
+		},
+		{
+			name: "CVE-2024-21626 descriptor", attack: "a directory of the host's that somebody left open is open in the program",
+			shim: "WEAKEN_SWEEP", try: leakedDescriptor,
+		},
+		{
+			name: "CVE-2024-21626 directory", attack: "the working directory is named by a descriptor of a directory of the host's",
+			shim: "WEAKEN_CWD", try: descriptorAsDirectory,
+		},
+		{
+			name: "containerd CVE-2020-15257", attack: "a container with the host's network opens another one's start gate, which is an abstract socket",
+			off: []weak.Protection{weak.PathSocket}, try: knock,
 		},
 	}
 }
@@ -126,4 +148,92 @@ func inNetworkOf(w *world, b *bundle) string {
 		w.t.Fatalf("nsenter: %v: %s", err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+func linkForProc(w *world) bool {
+	b := w.bundle("sleep", "300")
+	w.must(os.Remove(filepath.Join(b.root, "proc")))
+	w.must(os.Symlink("/fake", filepath.Join(b.root, "proc")))
+	w.write(filepath.Join(b.root, "fake/sys", portStart), "0\n")
+	b.drop("/proc")
+	b.Linux.MaskedPaths, b.Linux.ReadonlyPaths = nil, nil
+	b.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "2000"}
+	b.begin()
+	return inNetworkOf(w, b) != "2000"
+}
+
+func redirectWrite(w *world) bool {
+	b := w.bundle("sh", "-c", "echo \"<$(cat /real/sys/kernel/domainname)>\"")
+	b.drop("/proc")
+	b.mount(specs.Mount{Destination: "/real", Type: "proc", Source: "proc"})
+	link := filepath.Join(b.root, "proc/sys", portStart)
+	w.must(os.MkdirAll(filepath.Dir(link), 0o755))
+	w.must(os.Symlink("/real/sys/kernel/domainname", link))
+	b.Linux.MaskedPaths, b.Linux.ReadonlyPaths = nil, nil
+	b.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "2000"}
+	r := b.make("run")
+	if !strings.Contains(r.out, "<") {
+		w.t.Fatalf("the program did not run: %s", r.out)
+	}
+	return strings.Contains(r.out, "<2000>")
+}
+
+// open is a descriptor of the directory that stands for the host's, as the nth
+// from 3 on.
+func (w *world) open(nth int) []*os.File {
+	dir, err := os.Open(w.path("host"))
+	w.must(err)
+	null, err := os.Open("/dev/null")
+	w.must(err)
+	w.t.Cleanup(func() { dir.Close(); null.Close() })
+	var all []*os.File
+	for range nth {
+		all = append(all, null)
+	}
+	return append(all, dir)
+}
+
+func leakedDescriptor(w *world) bool {
+	const look = "for f in /proc/self/fd/* /proc/1/fd/*; do cat $f/mark; done"
+	b := w.bundle("sh", "-c", look)
+	b.save()
+	first := w.oci(w.open(4), b.args("run")...).out
+	c := w.bundle("sleep", "300").begin()
+	later := w.oci(w.open(4), "exec", c.id, "sh", "-c", look).out
+	got := strings.Contains(first, secret)
+	if got != strings.Contains(later, secret) {
+		w.t.Errorf("run and exec differ: %s\n%s", first, later)
+	}
+	return got || strings.Contains(later, secret)
+}
+
+func descriptorAsDirectory(w *world) bool {
+	c := w.bundle("sleep", "300").begin()
+	for fd := 0; fd < 40; fd++ {
+		at := "/proc/self/fd/" + strconv.Itoa(fd)
+		if strings.Contains(w.oci(w.open(0), "exec", "--preserve-fds", "1", "--cwd", at, c.id, "cat", "mark").out, secret) {
+			return true
+		}
+	}
+	return false
+}
+
+func knock(w *world) bool {
+	b := w.bundle("touch", "/started")
+	if r := b.make("create"); r.code != 0 {
+		w.t.Fatalf("create: %s", r.out)
+	}
+	a := w.bundle("/knock", b.id)
+	shop.command(w.t, "gcc", "-static", "-O2", "-Wall", "-o", filepath.Join(a.root, "knock"), "test/escape/testdata/knock.c")
+	a.Linux.Namespaces = slices.DeleteFunc(a.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+	a.drop("/sys")
+	r := a.make("run")
+	if !strings.Contains(r.out, "tried") {
+		w.t.Fatalf("the attacker did not get to try: %d: %s", r.code, r.out)
+	}
+	started := func() bool { _, err := os.Stat(filepath.Join(b.root, "started")); return err == nil }
+	if strings.Contains(r.out, "said go") {
+		w.await("the program has been started", started)
+	}
+	return started()
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/gantryd/gantry/plugins/exec-native/weak"
@@ -164,7 +165,7 @@ func OpenGate(ctx context.Context, dir, name string) (*Conn, error) {
 // holds 107 bytes at most.
 func atGate(dir, name string, do func(*unix.SockaddrUnix) error) error {
 	if weak.Off(weak.PathSocket) {
-		return do(&unix.SockaddrUnix{Name: "@" + dir + "/" + name})
+		return do(&unix.SockaddrUnix{Name: "@" + filepath.Base(dir) + "/" + name})
 	}
 	d, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
