@@ -1,8 +1,10 @@
 package execnative
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"unsafe"
 
@@ -48,8 +50,8 @@ const (
 	reapPause = 10 // milliseconds
 )
 
-// trueExit asks the kernel how a process ended that somebody else has reaped.
-// Kernels before 6.15 do not keep it.
+// trueExit asks the kernel how a process ended that somebody else has reaped, or
+// will some time. Kernels before 6.15 keep it only until it is reaped.
 func trueExit(pidfd *os.File) (code, signal int, ok bool) {
 	if pidfd == nil {
 		return 0, 0, false
@@ -64,12 +66,48 @@ func trueExit(pidfd *os.File) (code, signal int, ok bool) {
 			code, signal = decodeStatus(int(info.exitCode))
 			return code, signal, true
 		}
+		if status, dead := zombieStatus(pidfd); dead {
+			code, signal = decodeStatus(status)
+			return code, signal, true
+		}
 		if errno != 0 && errno != unix.ESRCH {
 			break // the kernel does not know the call
 		}
 		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd())}}, reapPause)
 	}
 	return 0, 0, false
+}
+
+// zombieStatus is the wait status of a process that has ended and that its new
+// parent has not reaped yet: the last field of /proc/PID/stat. The pid is this
+// process's as long as the pidfd says so afterwards.
+func zombieStatus(pidfd *os.File) (status int, dead bool) {
+	pid := pidOf(pidfd)
+	if pid <= 0 {
+		return 0, false
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil || pidOf(pidfd) != pid {
+		return 0, false
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // behind the program's name
+	if len(fields) == 0 || fields[0] != "Z" {
+		return 0, false
+	}
+	status, err = strconv.Atoi(fields[len(fields)-1])
+	return status, err == nil
+}
+
+// pidOf is the pid of a pidfd's process; -1 when it was reaped, 0 when it is not
+// known.
+func pidOf(pidfd *os.File) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd.Fd()))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(text), "\nPid:")
+	pid, _ := strconv.Atoi(append(strings.Fields(after), "0")[0]) // an old kernel has no such line
+	return pid
 }
 
 // decodeStatus reads a wait status as a shell shows it.

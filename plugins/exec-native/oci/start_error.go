@@ -42,7 +42,43 @@ func StartError(err error, s *specs.Spec, p *plan.Plan, root *os.File) error {
 		}
 		return errclass.Errorf(class, "chdir to %q: %w", s.Process.Cwd, failed.Report.Errno)
 	}
-	return errclass.Errorf(classOf(failed.Report.Errno), "start container: %s%w", subject(p, failed.Report), err)
+	act := "start container"
+	if s.Root == nil {
+		act = "exec" // a further program has only a process
+	}
+	switch {
+	case failed.Report.Op == plan.KindHook:
+		return hookError(p, failed.Report)
+	case failed.Report.Op == plan.KindClone && errors.Is(err, unix.EAGAIN):
+		return errclass.Errorf(errdefs.ErrResourceExhausted,
+			"%s: no further process can be made: the pids limit or the user's limit of processes is reached: end some, or raise --pids-limit or --ulimit nproc", act)
+	}
+	return errclass.Errorf(classOf(failed.Report.Errno), "%s: %s%w", act, subject(p, failed.Report), err)
+}
+
+// hookError names the hook and says how it has failed.
+func hookError(p *plan.Plan, r plan.Report) error {
+	kind := "createContainer"
+	if r.Stage > plan.StageMounts {
+		kind = "startContainer"
+	}
+	what := "hook " + kind
+	if r.Index >= 0 && r.Index < len(p.Steps) {
+		if h, ok := p.Steps[r.Index].Op.(plan.Hook); ok {
+			what += " " + h.Path
+		}
+	}
+	switch r.Errno {
+	case unix.ECHILD: // it has run; the report has its wait status
+		w := unix.WaitStatus(r.Signal)
+		if w.Signaled() {
+			return errclass.Errorf(errdefs.ErrFailedPrecondition, "%s: ended by signal %v", what, w.Signal())
+		}
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "%s: exit status %d", what, w.ExitStatus())
+	case unix.ETIMEDOUT:
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "%s: timed out: it was killed", what)
+	}
+	return errclass.Errorf(classOf(r.Errno), "%s: %w", what, r.Errno)
 }
 
 // subject names what the failed operation was about.
@@ -71,8 +107,6 @@ func subject(p *plan.Plan, r plan.Report) string {
 		return fmt.Sprintf("%s %d:%d: ", rlimitName(op.Resource), op.Soft, op.Hard)
 	case plan.ProcWrite:
 		return fmt.Sprintf("%s %q: ", op.Name, op.Data)
-	case plan.Hook:
-		return op.Path + ": "
 	case plan.Label:
 		return fmt.Sprintf("%s %q: ", op.Attr, op.Value)
 	case plan.Join:
