@@ -112,7 +112,7 @@ func execCode(f *core.Fault) int {
 	switch class := errclass.ByName(f.Class); {
 	case errdefs.IsNotFound(class):
 		return exitNoProgram
-	case errdefs.IsPermissionDenied(class), errdefs.IsInvalidArgument(class):
+	case errdefs.IsPermissionDenied(class), errdefs.IsInvalidArgument(class), errdefs.IsResourceExhausted(class):
 		return exitNoExec
 	}
 	return exitFailure

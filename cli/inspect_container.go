@@ -155,6 +155,9 @@ func stateView(d *query.ContainerDetail) dockerState {
 	}
 	if !d.Running {
 		s.ExitCode = exitCodeOf(&d.Container)
+		if d.Exit != nil {
+			s.Error = d.Exit.Reason
+		}
 	}
 	if d.Fault != nil {
 		s.Error = d.Fault.Message

@@ -66,8 +66,19 @@ func readLogFlags(in *query.LogsIn, tail, since, until string) error {
 func (a *app) showLogs(ctx context.Context, in query.LogsIn, details bool) error {
 	out := &stamper{w: a.Stdout, on: in.Timestamps, details: details, fresh: true}
 	errs := &stamper{w: a.Stderr, on: in.Timestamps, details: details, fresh: true}
+	var gap stdio.Lost // that was not told yet
+	tell := func() {
+		if gap.To > gap.From {
+			a.complain(fmt.Sprintf("%d bytes are missing here", gap.To-gap.From), "")
+		}
+		gap = stdio.Lost{}
+	}
+	defer tell()
 	return a.readOutput(ctx, in, func(f stdio.Frame) error {
 		var err error
+		if f.Type != stdio.FrameLost {
+			tell()
+		}
 		switch f.Type {
 		case stdio.FrameStdout:
 			err = out.write(f.Payload)
@@ -75,7 +86,14 @@ func (a *app) showLogs(ctx context.Context, in query.LogsIn, details bool) error
 			err = errs.write(f.Payload)
 		case stdio.FrameLost:
 			if l, bad := stdio.ParseLost(f.Payload); bad == nil {
-				a.complain(fmt.Sprintf("%d bytes are missing here", l.To-l.From), "")
+				if gap.Stream != l.Stream || gap.To != l.From { // else it is the next part of one gap
+					tell()
+					gap = l
+				}
+				gap.To = l.To
+			}
+			if in.Follow {
+				tell() // what comes next may be long in coming
 			}
 		}
 		if err != nil {
