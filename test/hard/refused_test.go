@@ -148,7 +148,7 @@ func TestNoProgram(t *testing.T) {
 	}{
 		{126, `/tmp.*(is a directory|permission denied)`, "/tmp"},
 		{126, `/plain.*permission denied`, "/plain"},
-		{126, `/etc/passwd/x.*not a directory`, "/etc/passwd/x"},
+		{127, `/etc/passwd/x.*not a directory`, "/etc/passwd/x"},
 		{127, `/nosuch.*(no such file|not found)`, "/nosuch"},
 		{127, `nosuch.*not found in \$PATH`, "nosuch"},
 	} {

@@ -43,7 +43,7 @@ static int borrowed(void)
 }
 
 /* bomb: as many processes as there can be. */
-static int bomb(void)
+_Noreturn static void bomb(void)
 {
 	for (;;) {
 		if (fork() < 0)
@@ -60,7 +60,7 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "borrowed"))
 		return borrowed();
 	if (argc == 2 && !strcmp(argv[1], "bomb"))
-		return bomb();
+		bomb();
 	fprintf(stderr, "usage: ill ignorant|undying PROGRAM ARG..., ill borrowed|bomb\n");
 	return 2;
 }
