@@ -46,6 +46,12 @@ type outcome struct {
 
 func (o outcome) name() string { return o.pkg + " " + o.test }
 
+// top is the name of the test that it is a part of.
+func (o outcome) top() string {
+	test, _, _ := strings.Cut(o.test, "/")
+	return o.pkg + " " + test
+}
+
 // take notes one message.
 func (r *result) take(m wire.Message) {
 	switch m.Kind {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gantryd/gantry/test/vm/guest/wire"
 )
@@ -67,6 +70,49 @@ func TestEndsThatAreNoEnd(t *testing.T) {
 	}
 	if r := follower(said("PASS"), nil); r.count("cut") != 1 {
 		t.Errorf("a machine that ends before its program: %+v", r.outcomes)
+	}
+}
+
+// TestRunsOfOneMachine: of each test what was said last counts, and no failure
+// is covered by an older pass.
+func TestRunsOfOneMachine(t *testing.T) {
+	cache := t.TempDir()
+	for i, text := range []string{
+		said("=== RUN   TestA", "--- FAIL: TestA (0.00s)", "=== RUN   TestB", "--- PASS: TestB (0.00s)", "=== RUN   TestC", "--- PASS: TestC (0.00s)", "FAIL"),
+		said("=== RUN   TestA", "--- PASS: TestA (0.00s)", "=== RUN   TestB", "--- FAIL: TestB (0.00s)", "FAIL"),
+		said("=== RUN   TestB"),
+	} {
+		res := &result{name: "m", quiet: true, facts: map[string]string{"tree": string(rune('a' + i))}}
+		for _, m := range []wire.Message{{Kind: wire.Begin, Package: "p"}, {Kind: wire.Output, Package: "p", Text: text}} {
+			res.take(m)
+			line, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.stream = append(res.stream, append(line, '\n')...)
+		}
+		rep := &report{begun: time.Unix(int64(i), 0), results: []*result{res}}
+		if err := rep.keep(cache); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rep := &report{}
+	if err := rep.addKept(cache); err != nil {
+		t.Fatal(err)
+	}
+	if len(rep.results) != 1 {
+		t.Fatalf("%d machines", len(rep.results))
+	}
+	got := map[string]string{}
+	for _, o := range rep.results[0].outcomes {
+		got[o.test] += o.action
+	}
+	want := map[string]string{"TestA": "pass", "TestB": "fail", "TestC": "pass"}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if tree := rep.results[0].facts["tree"]; tree != "c, and of an older run, tree b: 2 of p, and of an older run, tree a: 1 of p" {
+		t.Error(tree)
 	}
 }
 
