@@ -35,6 +35,7 @@ type native struct {
 	shimEntry  cgroup.Entry // into the shims' group, for all starts
 	shim       *os.File     // the shim's program, sealed
 	filters    *seccomp.Cache
+	apparmor   *confinement
 	warnings   []string
 
 	mu       sync.Mutex                // guards what follows, and in runs what says so
@@ -94,6 +95,7 @@ func open(cfg driver.Config) (*native, error) {
 		return nil, err
 	}
 	d.warnings = d.machineWarnings()
+	d.apparmor = confine(hasAppArmor(), func() (string, error) { return loadProfile(apparmorFS) })
 	if d.containers, err = d.tree.OpenParent(filepath.Join(cfg.Cgroup, "containers"), false); err != nil {
 		return nil, err
 	}
@@ -137,9 +139,12 @@ func (d *native) close() {
 }
 
 // Info implements execdriver.Driver.
-func (d *native) Info(context.Context) (driver.Info, error) {
+func (d *native) Info(ctx context.Context) (driver.Info, error) {
+	if err := d.apparmor.await(ctx); err != nil {
+		return driver.Info{}, err
+	}
 	return driver.Info{
-		Name: "native", Version: Version, Abilities: abilities(), Warnings: slices.Clone(d.warnings),
+		Name: "native", Version: Version, Abilities: abilities(), Warnings: slices.Concat(d.warnings, d.apparmor.warnings()),
 	}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
@@ -36,7 +37,6 @@ type facts struct {
 	User        oci.User
 	Hostname    string // host path of the file to be /etc/hostname; empty for none
 	Init        string // host path of gantry-init; empty where the container has none
-	AppArmor    string // profile for those who name none; empty where the kernel has no AppArmor
 }
 
 // specOf states a start request as an OCI runtime specification, with Docker's
@@ -165,6 +165,9 @@ func processOf(p execdriver.Process, set setting, f facts) (*specs.Process, erro
 	if f.User.UID != 0 { // as the kernel would at the change of ids
 		sets.Effective, sets.Permitted = nil, nil
 	}
+	if weak.Off(weak.NoInheritable) { // which only permitted ones can be made
+		sets.Inheritable, sets.Permitted = names, names
+	}
 	cwd := "/"
 	if p.Cwd != "" {
 		cwd = path.Clean(p.Cwd)
@@ -183,7 +186,7 @@ func processOf(p execdriver.Process, set setting, f facts) (*specs.Process, erro
 		NoNewPrivileges: set.Security.NoNewPrivileges,
 		OOMScoreAdj:     &score,
 		Terminal:        p.TTY,
-		ApparmorProfile: apparmorOf(set.Security, f.AppArmor),
+		ApparmorProfile: apparmorOf(set.Security),
 	}
 	if p.TTY && (p.Rows > 0 || p.Columns > 0) {
 		out.ConsoleSize = &specs.Box{Height: uint(p.Rows), Width: uint(p.Columns)}

@@ -2,7 +2,6 @@ package execnative
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -146,29 +145,6 @@ func mappingsOf(m []driver.IDMapping) []specs.LinuxIDMapping {
 		out = append(out, specs.LinuxIDMapping{ContainerID: e.Container, HostID: e.Host, Size: e.Size})
 	}
 	return out
-}
-
-// apparmorOf names the profile of a process; empty for none.
-func apparmorOf(s execdriver.Security, standard string) string {
-	switch {
-	case s.AppArmor == "unconfined", s.AppArmor == "" && s.Privileged:
-		return ""
-	case s.AppArmor == "":
-		return standard
-	}
-	return s.AppArmor
-}
-
-// checkAppArmor refuses a profile that was asked for where the kernel has no
-// AppArmor. It is read at each such start: few are.
-func checkAppArmor(profile string) error {
-	if profile == "" || profile == "unconfined" {
-		return nil
-	}
-	if text, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err != nil || !strings.HasPrefix(string(text), "Y") {
-		return driver.Errorf(errdefs.ErrNotImplemented, "Security.AppArmor %q: this kernel has no AppArmor in force", profile)
-	}
-	return nil
 }
 
 // checkSELinux refuses labels: the root filesystem would have to bear them too.

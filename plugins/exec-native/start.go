@@ -28,6 +28,11 @@ func (d *native) Start(ctx context.Context, r execdriver.Start) (execdriver.Star
 	if err := checkRequest(r); err != nil {
 		return execdriver.Started{}, err
 	}
+	profile, err := d.apparmor.choose(ctx, r.Security)
+	if err != nil {
+		return execdriver.Started{}, err
+	}
+	r.Security.AppArmor = profile
 	return d.startOnce(ctx, r.Key, func(ctx context.Context, one *run) (*plan.Conn, error) {
 		one.set = settingOf(r)
 		return d.launch(ctx, one, r)
@@ -389,9 +394,6 @@ func (d *native) prepareRoot(one *run, r execdriver.Start, root linux.Detached, 
 	var err error
 	f := d.facts
 	f.Hostname = filepath.Join(one.dir, hostnameFile)
-	if err := checkAppArmor(r.Security.AppArmor); err != nil {
-		return nil, err
-	}
 	if f.Init, err = d.initProgram(r); err != nil {
 		return nil, err
 	}
