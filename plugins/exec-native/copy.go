@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/tartree"
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/layertar"
@@ -49,6 +51,9 @@ func (d *native) CopyOut(ctx context.Context, c execdriver.Copy) error {
 		defer conn.Close()
 		defer context.AfterFunc(ctx, func() { conn.Close() })()
 		owner := func(uid, gid int) (int, int, error) { return inside(c.IDMap, uid, gid) }
+		if weak.Off(weak.OwnCode) {
+			_ = exec.CommandContext(ctx, "/bin/tar").Run()
+		}
 		if err := tartree.Write(ctx, conn, dir, name, as, owner); err != nil {
 			return fmt.Errorf("copy %s: %w", c.Path, errors.Join(ctx.Err(), err))
 		}
@@ -92,6 +97,9 @@ func (d *native) CopyIn(ctx context.Context, c execdriver.Copy) error {
 
 // checkTarget makes sure that files can be put into a directory.
 func checkTarget(root *os.File, name string) error {
+	if weak.Off(weak.CopyInside) {
+		return nil
+	}
 	f, err := linux.OpenInRoot(root, name, unix.O_PATH|unix.O_DIRECTORY)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
@@ -229,6 +237,9 @@ func (d *native) inContainer(c execdriver.Copy, f func(root *os.File) error) err
 		return err
 	}
 	defer pidfd.Close()
+	if weak.Off(weak.CopyInside) {
+		return fromOutside(pid, f)
+	}
 	err = linux.InMountNamespaceOf(pid, func() error {
 		if unix.PidfdSendSignal(int(pidfd.Fd()), 0, nil, 0) != nil { // the pid was its own if it lives still
 			return dead(k)
@@ -239,6 +250,16 @@ func (d *native) inContainer(c execdriver.Copy, f func(root *os.File) error) err
 		return dead(k) // it has ended just now
 	}
 	return err
+}
+
+// fromOutside runs f where the root is the host's, as one must not.
+func fromOutside(pid int, f func(root *os.File) error) error {
+	root, err := os.Open(fmt.Sprintf("/proc/%d/root", pid))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return f(root)
 }
 
 // inRootfs runs f with the root filesystem of a container that does not run,

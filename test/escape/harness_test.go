@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -36,7 +35,6 @@ const secret = "only-the-host-knows"
 type works struct {
 	dir    string
 	module string
-	mu     sync.Mutex
 	built  map[string]string // directory of a variant
 }
 
@@ -75,36 +73,93 @@ func (s *works) command(t *testing.T, name string, args ...string) {
 // weakened is the build of gantry-oci that has switches.
 func (s *works) variant(t *testing.T, weakened bool, defines ...string) string {
 	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	return s.once(t, fmt.Sprint("oci ", weakened, defines), func(bin, dir string) {
+		s.program(t, weakened, "gantry-oci", bin, dir)
+		s.shim(t, bin, dir, defines)
+	})
+}
+
+// engine is the same with all that an engine needs. What is off is told its
+// drivers by a file.
+func (s *works) engine(t *testing.T, off []weak.Protection, defines ...string) string {
+	t.Helper()
+	return s.once(t, fmt.Sprint("engine ", off, defines), func(bin, dir string) {
+		all, err := os.ReadDir(bin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			name := f.Name()
+			switch {
+			case !strings.HasPrefix(name, "gantry") || name == "gantry-shim" || name == "gantry-drivers":
+			case f.Type()&os.ModeSymlink != 0:
+				err = os.Symlink("gantry-drivers", filepath.Join(dir, name))
+			default:
+				copyFile(t, filepath.Join(bin, name), filepath.Join(dir, name))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.program(t, len(off) > 0, "gantry-drivers", bin, dir)
+		s.shim(t, bin, dir, defines)
+		if len(off) > 0 {
+			if err := os.WriteFile(filepath.Join(dir, "weaken"), []byte(list(off)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func list(off []weak.Protection) string {
+	var names []string
+	for _, p := range off {
+		names = append(names, string(p))
+	}
+	return strings.Join(names, ",")
+}
+
+// once makes the directory of a variant.
+func (s *works) once(t *testing.T, key string, fill func(bin, dir string)) string {
+	t.Helper()
 	bin, err := rig.Bin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := fmt.Sprint(weakened, defines)
 	if dir := s.built[key]; dir != "" {
 		return dir
 	}
-	dir := filepath.Join(s.dir, strconv.Itoa(len(s.built)))
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir, err := os.MkdirTemp(s.dir, "")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if weakened {
-		if s.built["weakened"] == "" {
-			s.built["weakened"] = filepath.Join(s.dir, "gantry-oci")
-			s.command(t, "go", "build", "-tags", "weakened", "-o", s.built["weakened"], "./cmd/gantry-oci")
-		}
-		copyFile(t, s.built["weakened"], filepath.Join(dir, "gantry-oci"))
-	} else {
-		copyFile(t, filepath.Join(bin, "gantry-oci"), filepath.Join(dir, "gantry-oci"))
-	}
-	if len(defines) == 0 {
-		copyFile(t, filepath.Join(bin, "gantry-shim"), filepath.Join(dir, "gantry-shim"))
-	} else {
-		s.command(t, "make", "-s", "BIN="+dir, "SHIM_EXTRA=-D"+strings.Join(defines, " -D"), dir+"/gantry-shim")
-	}
+	fill(bin, dir)
 	s.built[key] = dir
 	return dir
+}
+
+// program puts a program into a directory, as it is or with switches.
+func (s *works) program(t *testing.T, weakened bool, name, bin, dir string) {
+	t.Helper()
+	from := filepath.Join(bin, name)
+	if weakened {
+		from = filepath.Join(s.dir, name)
+		if s.built[name] == "" {
+			s.command(t, "go", "build", "-tags", "weakened", "-o", from, "./cmd/"+name)
+			s.built[name] = from
+		}
+	}
+	copyFile(t, from, filepath.Join(dir, name))
+}
+
+// shim puts the shim into a directory, as it is or compiled with switches.
+func (s *works) shim(t *testing.T, bin, dir string, defines []string) {
+	t.Helper()
+	if len(defines) == 0 {
+		copyFile(t, filepath.Join(bin, "gantry-shim"), filepath.Join(dir, "gantry-shim"))
+		return
+	}
+	s.command(t, "make", "-s", "BIN="+dir, "SHIM_EXTRA=-D"+strings.Join(defines, " -D"), dir+"/gantry-shim")
 }
 
 func copyFile(t *testing.T, from, to string) {
@@ -126,17 +181,14 @@ type world struct {
 	off  string // GANTRY_WEAKEN
 	mark string // a file of the host's, which only root may read
 	ids  int
+	// engine is what some attacks are made against; nil for gantry-oci.
+	engine *rig.Engine
 }
 
 // newWorld makes one for a build.
 func newWorld(t *testing.T, bin string, off ...weak.Protection) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), bin: bin}
-	var names []string
-	for _, p := range off {
-		names = append(names, string(p))
-	}
-	w.off = strings.Join(names, ",")
+	w := &world{t: t, dir: t.TempDir(), bin: bin, off: list(off)}
 	w.mark = filepath.Join(w.path("host"), "mark")
 	w.write(w.mark, secret)
 	return w
@@ -365,6 +417,12 @@ func (b *bundle) exec(script string) result {
 // sane makes sure that the build still runs containers.
 func (w *world) sane() {
 	w.t.Helper()
+	if w.engine != nil {
+		if out := w.gantry("run", "--rm", "busybox", "echo", "fine"); !strings.Contains(out, "fine") {
+			w.t.Errorf("an ordinary container afterwards: %s", out)
+		}
+		return
+	}
 	b := w.bundle("sh", "-c", "echo fine; cat /proc/self/status | head -1")
 	if r := b.make("run"); r.code != 0 || !strings.Contains(r.out, "fine") {
 		w.t.Errorf("an ordinary container afterwards: %d: %s", r.code, r.out)

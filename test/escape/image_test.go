@@ -40,12 +40,12 @@ func rightClasses() []class {
 	}
 }
 
-// readAnything is the file attribute that turns an inheritable
-// CAP_DAC_READ_SEARCH into an effective one (struct vfs_cap_data, revision 2).
-func readAnything() []byte {
-	const revision2, effective, dacReadSearch = 0x02000000, 1, 1 << 2
+// inheritable is the file attribute that turns an inheritable capability into an
+// effective one (struct vfs_cap_data, revision 2).
+func inheritable(bit int) []byte {
+	const revision2, effective = 0x02000000, 1
 	var b []byte
-	for _, word := range []uint32{revision2 | effective, 0, dacReadSearch, 0, 0} {
+	for _, word := range []uint32{revision2 | effective, 0, 1 << bit, 0, 0} {
 		b = binary.LittleEndian.AppendUint32(b, word)
 	}
 	return b
@@ -57,7 +57,7 @@ func inherit(w *world) bool {
 	dir := filepath.Join(b.root, "reader")
 	w.must(os.Mkdir(dir, 0o755))
 	copyFile(w.t, "/bin/busybox", filepath.Join(dir, "cat"))
-	w.must(unix.Setxattr(filepath.Join(dir, "cat"), "security.capability", readAnything(), 0))
+	w.must(unix.Setxattr(filepath.Join(dir, "cat"), "security.capability", inheritable(unix.CAP_DAC_READ_SEARCH), 0))
 	b.begin()
 	r := w.oci(nil, "exec", "--user", "1000:1000", "--cap", "CAP_DAC_READ_SEARCH", b.id, "/reader/cat", "/mark")
 	if !strings.Contains(r.out, secret) && !strings.Contains(r.out, "Permission denied") {

@@ -197,5 +197,6 @@ func copyUpLink(w *world) bool {
 	b := w.bundle("cat", "/data/mark")
 	w.must(os.Symlink(w.path("host"), filepath.Join(b.root, "data")))
 	b.mount(specs.Mount{Destination: "/data", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+	w.must(os.MkdirAll(filepath.Join(b.root, w.path("host")), 0o755)) // where the link leads inside
 	return strings.Contains(b.make("run").out, secret)
 }

@@ -131,7 +131,7 @@ func (x *extractor) entry(h *tar.Header, r io.Reader) error {
 
 // parent opens a directory, and makes what is missing on the way.
 func (x *extractor) parent(dir string) (*os.File, error) {
-	f, err := linux.OpenInRoot(x.root, dir, unix.O_PATH|unix.O_DIRECTORY)
+	f, err := openIn(x.root, dir, unix.O_PATH|unix.O_DIRECTORY)
 	if err == nil || !errors.Is(err, unix.ENOENT) || dir == "/" || dir == x.dest {
 		return f, classify(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +25,7 @@ func Find(root *os.File, name string) (dir *os.File, base string, st unix.Stat_t
 	if name == "/" {
 		base = "."
 	}
-	dir, err = linux.OpenInRoot(root, path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
+	dir, err = openIn(root, path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, "", st, missing(name, err)
 	}
@@ -33,6 +34,15 @@ func Find(root *os.File, name string) (dir *os.File, base string, st unix.Stat_t
 		return nil, "", st, missing(name, err)
 	}
 	return dir, base, st, nil
+}
+
+// openIn opens a path below root, whatever links say.
+func openIn(root *os.File, name string, flags int) (*os.File, error) {
+	if weak.Off(weak.CopyInside) {
+		fd, err := unix.Openat(int(root.Fd()), "."+name, flags|unix.O_CLOEXEC, 0)
+		return os.NewFile(uintptr(fd), name), err
+	}
+	return linux.OpenInRoot(root, name, flags)
 }
 
 // missing gives an error about a path its class.

@@ -26,4 +26,6 @@ const (
 	UserFiles Protection = "user-files"
 	// CopyInside: files are copied from within the container's mount namespace.
 	CopyInside Protection = "copy-inside"
+	// OwnCode: within a container nothing of it is run or loaded to copy files.
+	OwnCode Protection = "own-code"
 )
