@@ -24,14 +24,7 @@ type Detached struct {
 // The kernel turns an overlay read-only by itself when its upper directory
 // cannot be used as one; that is an error here, never a silent change.
 func MountOverlay(lower []string, upper, work string, flags []string) (Detached, error) {
-	m, err := mountOverlayByLayer(lower, upper, work, flags)
-	if errors.Is(err, unix.EINVAL) && len(lower) > 0 { // perhaps it does not know "lowerdir+"
-		var older error
-		if m, older = mountOverlayByString(lower, upper, work, flags); older != nil {
-			return Detached{}, fmt.Errorf("%w; as for kernels before 6.8: %w", err, older)
-		}
-		err = nil
-	}
+	m, err := mountOverlayAnyWay(lower, upper, work, flags)
 	if err != nil {
 		return Detached{}, err
 	}
@@ -45,6 +38,32 @@ func MountOverlay(lower []string, upper, work string, flags []string) (Detached,
 		return Detached{}, fmt.Errorf("overlay on %s: the kernel made it read-only: %w", upper, unix.EROFS)
 	}
 	return m, nil
+}
+
+// mountOverlayAnyWay gives the layers one by one, or as one string. Which way
+// comes first is a matter of the kernel's release: an older overlay writes each
+// option that it does not know into the kernel's log, at every start. The other
+// way comes second, as distributions bring newer overlays to older releases.
+func mountOverlayAnyWay(lower []string, upper, work string, flags []string) (Detached, error) {
+	if len(lower) == 0 || kernelSince(6, 8) {
+		m, err := mountOverlayByLayer(lower, upper, work, flags)
+		if !errors.Is(err, unix.EINVAL) || len(lower) == 0 {
+			return m, err
+		}
+		m, older := mountOverlayByString(lower, upper, work, flags)
+		if older != nil {
+			return Detached{}, fmt.Errorf("%w; as for kernels before 6.8: %w", err, older)
+		}
+		return m, nil
+	}
+	m, err := mountOverlayByString(lower, upper, work, flags)
+	if !errors.Is(err, unix.E2BIG) {
+		return m, err
+	}
+	if m, newer := mountOverlayByLayer(lower, upper, work, flags); newer == nil {
+		return m, nil
+	}
+	return Detached{}, err
 }
 
 // mountOverlayByLayer mounts an overlay whose layers are given one by one.

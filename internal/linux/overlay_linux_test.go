@@ -114,3 +114,44 @@ func TestOverlayOptionsBeyondAPage(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestReleaseSince(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.8.0": true, "6.18.44-x": true, "7.0": true, "10.1": true, "6.7.12": false, "6.1.0-56-amd64": false, "5.19-rc1": false, "strange": true,
+	} {
+		if releaseSince(release, 6, 8) != want {
+			t.Errorf("%s: %v", release, !want)
+		}
+	}
+}
+
+// TestOverlayIsNotTold: no way to mount an overlay leaves a line about layers in
+// the kernel's log.
+func TestOverlayIsNotTold(t *testing.T) {
+	log, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skip("the kernel's log is not to be read here:", err)
+	}
+	defer unix.Close(log)
+	if _, err := unix.Seek(log, 0, unix.SEEK_END); err != nil { // what comes from now on
+		t.Fatal(err)
+	}
+	m, err := MountOverlay([]string{t.TempDir(), t.TempDir()}, "", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	line := make([]byte, 8<<10)
+	for {
+		n, err := unix.Read(log, line) // a record at a time
+		if errors.Is(err, unix.EAGAIN) {
+			return
+		}
+		if err != nil && !errors.Is(err, unix.EPIPE) {
+			t.Fatal(err)
+		}
+		if n > 0 && strings.Contains(string(line[:n]), "unrecognized mount option") {
+			t.Errorf("the kernel's log: %s", line[:n])
+		}
+	}
+}

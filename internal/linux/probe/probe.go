@@ -238,15 +238,15 @@ func execMemfd() Feature {
 // capabilities names what is missing in the bounding set.
 func capabilities() Feature {
 	var missing []string
-	for bit := range 41 { // CAP_LAST_CAP + 1 of 5.9
-		on, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(bit), 0, 0, 0)
+	for bit, name := range linux.CapNames() {
+		on, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(bit), 0, 0, 0) // EINVAL: newer than the kernel
 		if err == nil && on == 0 {
-			missing = append(missing, fmt.Sprint(bit))
+			missing = append(missing, name)
 		}
 	}
 	f := Feature{Name: "capabilities", Have: len(missing) == 0, Detail: "all", Consequence: "privileged containers go without them; naming one is refused"}
 	if !f.Have {
-		f.Detail = "not in the bounding set: numbers " + strings.Join(missing, ", ")
+		f.Detail = "not in the bounding set: " + strings.Join(missing, ", ")
 	}
 	return f
 }

@@ -1,6 +1,13 @@
 package probe
 
-import "testing"
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/gantryd/gantry/internal/linux"
+	"golang.org/x/sys/unix"
+)
 
 // TestProbeSeesThisMachine compares with what the tests of the drivers need:
 // they could not run where these are missing.
@@ -21,5 +28,35 @@ func TestProbeSeesThisMachine(t *testing.T) {
 		if f, ok := seen[name]; !ok || !f.Have {
 			t.Errorf("%s: %+v", name, f)
 		}
+	}
+}
+
+// TestMissingCapabilities are told by name.
+func TestMissingCapabilities(t *testing.T) {
+	f := capabilities()
+	for bit, name := range linux.CapNames() {
+		on, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(bit), 0, 0, 0)
+		missing := err == nil && on == 0
+		if told := strings.HasSuffix(f.Detail, name) || strings.Contains(f.Detail, name+","); told != missing {
+			t.Errorf("%s: missing %v, and %q", name, missing, f.Detail)
+		}
+	}
+}
+
+// TestProfileDetail by what the kernel lists.
+func TestProfileDetail(t *testing.T) {
+	for profiles, want := range map[string]string{
+		"man (enforce)\ngantry-default (enforce)\n":  "unless another is named",
+		"gantry-default (complain)\nman (enforce)\n": "unless another is named",
+		"":                               "not loaded",
+		"not-gantry-default (enforce)\n": "not loaded",
+		"gantry-default//child (enforce)\nx (kill)\n": "not loaded",
+	} {
+		if got := profileDetail(profiles, nil); !strings.Contains(got, want) {
+			t.Errorf("%q: %q, want %q", profiles, got, want)
+		}
+	}
+	if got := profileDetail("", errors.New("no securityfs")); !strings.Contains(got, "no securityfs") {
+		t.Errorf("%q", got)
 	}
 }

@@ -30,7 +30,12 @@ func seccompInForce() Feature {
 	return f
 }
 
+// standardProfile is the AppArmor profile that the exec driver loads for
+// containers that name none.
+const standardProfile = "gantry-default"
+
 // appArmor asks the module itself: the file is there whenever it was built in.
+// Of the profiles it reads the list: one line each, name and mode.
 func appArmor() Feature {
 	f := Feature{Name: "AppArmor", Consequence: "containers have no profile; naming one is refused"}
 	text, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
@@ -40,9 +45,21 @@ func appArmor() Feature {
 	case strings.TrimSpace(string(text)) != "Y":
 		f.Detail = "switched off"
 	default:
-		f.Have, f.Detail = true, "profile gantry-default, unless another is named"
+		profiles, err := os.ReadFile("/sys/kernel/security/apparmor/profiles")
+		f.Have, f.Detail = true, profileDetail(string(profiles), err)
 	}
 	return f
+}
+
+// profileDetail says what containers have that name no profile.
+func profileDetail(profiles string, err error) string {
+	switch {
+	case err != nil:
+		return "in force, but no profile can be seen: " + err.Error()
+	case !strings.HasPrefix(profiles, standardProfile+" ") && !strings.Contains(profiles, "\n"+standardProfile+" "):
+		return "in force, but the profile " + standardProfile + " is not loaded: containers have one only if it is named"
+	}
+	return "profile " + standardProfile + ", unless another is named"
 }
 
 // selinux looks for its file system, which is there only while it is on.
