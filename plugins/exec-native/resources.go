@@ -1,6 +1,8 @@
 package execnative
 
 import (
+	"runtime"
+
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
@@ -92,6 +94,9 @@ func cpuOf(r execdriver.Resources) (*specs.LinuxCPU, error) {
 		quota, period := int64(float64(n)*cpuPeriod/1e9), uint64(cpuPeriod)
 		if quota < leastQuota {
 			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Resources.NanoCPUs %d: at least 10000000 (0.01 processors)", n)
+		}
+		if most := int64(runtime.NumCPU()); n > most*1e9 {
+			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Resources.NanoCPUs %d: this machine has %d processors: ask for %d.00 or less", n, most, most)
 		}
 		out.Quota, out.Period = &quota, &period
 	}

@@ -90,7 +90,7 @@ func subject(p *plan.Plan, r plan.Report) string {
 	case plan.Attach:
 		return op.Target + ": "
 	case plan.Filesystem:
-		return op.Type + " at " + op.Target + ": "
+		return op.Type + " at " + op.Target + paramWords(op.Params) + ": "
 	case plan.Node:
 		return op.Path + ": "
 	case plan.Symlink:
@@ -113,6 +113,19 @@ func subject(p *plan.Plan, r plan.Report) string {
 		return namespaceWords(op.Flags) + ": "
 	}
 	return ""
+}
+
+// paramWords names what a filesystem was asked for: the kernel says no to it
+// without saying to which.
+func paramWords(params []plan.Param) string {
+	var words []string
+	for _, p := range params {
+		words = append(words, strings.TrimSuffix(p.Key+"="+p.Value, "="))
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(words, ",") + ")"
 }
 
 // namespaceWords names the namespaces of some flags.
