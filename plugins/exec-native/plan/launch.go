@@ -129,26 +129,26 @@ func (w *Warm) Start(ctx context.Context, plan []byte, files []*os.File) (*Conn,
 // refused looks why a plan could not be sent: a shim that refused it has left
 // and said why.
 func (w *Warm) refused(sent error) error {
-	said, init := w.lastWord()
+	init, said := w.lastWord()
 	if said != nil {
 		sent = said
 	} else if errors.Is(sent, unix.EPIPE) || errors.Is(sent, unix.ECONNRESET) {
 		sent = fmt.Errorf("%w: %w", ErrLost, sent)
 	}
 	w.helper.Kill()
-	w.reap(said, init)
+	w.reap(init, said)
 	return sent
 }
 
 // lastWord reads what a shim has said that is leaving: an error, and the pid of
 // an init that it had made early.
-func (w *Warm) lastWord() (said error, init int) {
+func (w *Warm) lastWord() (init int, said error) {
 	w.conn.c.SetReadDeadline(time.Now().Add(time.Second))
 	for {
 		r, err := w.conn.read()
 		switch {
 		case err != nil || said != nil:
-			return said, init
+			return init, said
 		case r.Kind == ReportInit:
 			init = r.PID
 		default:
@@ -158,7 +158,7 @@ func (w *Warm) lastWord() (said error, init int) {
 }
 
 // reap waits for an early init of the leaving mode, which ends with its maker.
-func (w *Warm) reap(_ error, init int) {
+func (w *Warm) reap(init int, _ error) {
 	if w.child && init > 0 {
 		_, _ = unix.Wait4(init, nil, 0, nil)
 	}
