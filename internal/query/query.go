@@ -82,9 +82,9 @@ type Info struct {
 	Started time.Time   `json:"started"` // the process
 	// Opening says that the engine answers as of its last end, and takes commands,
 	// but decides on nothing yet: the log is being compared with its replica.
-	Opening bool `json:"opening,omitempty"`
-	Root    string      `json:"root,omitempty"`
-	Run     string      `json:"run,omitempty"`
+	Opening bool   `json:"opening,omitempty"`
+	Root    string `json:"root,omitempty"`
+	Run     string `json:"run,omitempty"`
 
 	Hostname     string `json:"hostname,omitempty"`
 	Kernel       string `json:"kernel,omitempty"`
