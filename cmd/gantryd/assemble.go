@@ -27,8 +27,8 @@ import (
 // uploadLimit bounds one archive that a client sends, in bytes.
 const uploadLimit = 64 << 30
 
-// daemon is everything that gantryd runs, in the order it is built.
-type daemon struct {
+// assembly is everything that gantryd runs, in the order it is built.
+type assembly struct {
 	o         options
 	log       *slog.Logger
 	journal   *eventlog.Journal
@@ -43,17 +43,17 @@ type daemon struct {
 	tellers sync.Once     // says that the engine answers
 }
 
-func (d *daemon) onClose(f func()) { d.closers = append(d.closers, f) }
+func (d *assembly) onClose(f func()) { d.closers = append(d.closers, f) }
 
 // close takes everything down again.
-func (d *daemon) close() {
+func (d *assembly) close() {
 	for i := len(d.closers) - 1; i >= 0; i-- {
 		d.closers[i]()
 	}
 	d.closers = nil
 }
 
-func (d *daemon) root(parts ...string) string {
+func (d *assembly) root(parts ...string) string {
 	return filepath.Join(append([]string{d.o.root}, parts...)...)
 }
 
@@ -65,7 +65,7 @@ const answerAfter = 250 * time.Millisecond
 // The stream of events is compared with the log before anything is decided: it may
 // have what the log has lost. With very many events that takes a while, in which
 // queries are answered and commands wait.
-func (d *daemon) build(ctx context.Context) error {
+func (d *assembly) build(ctx context.Context) error {
 	if err := inOrder(ctx, d.directories, d.openLog, d.openBus); err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func inOrder(ctx context.Context, acts ...func(context.Context) error) error {
 
 // directories makes the directories and locks them: one engine for each root,
 // and for each name on a machine.
-func (d *daemon) directories(context.Context) error {
+func (d *assembly) directories(context.Context) error {
 	if err := os.MkdirAll(d.o.root, 0o711); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
@@ -123,7 +123,7 @@ func (d *daemon) directories(context.Context) error {
 	return nil
 }
 
-func (d *daemon) openLog(context.Context) error {
+func (d *assembly) openLog(context.Context) error {
 	journal, err := eventlog.Open(d.root("log"), eventlog.Options{})
 	var corrupt *eventlog.CorruptError
 	if errors.As(err, &corrupt) {
@@ -145,7 +145,7 @@ func (d *daemon) openLog(context.Context) error {
 }
 
 // openBus starts the bus under the engine's id.
-func (d *daemon) openBus(context.Context) error {
+func (d *assembly) openBus(context.Context) error {
 	id, err := engine.Identity(d.journal)
 	if err == nil && id == "" {
 		id, err = engine.NewUUID(rand.Reader)
@@ -166,7 +166,7 @@ func (d *daemon) openBus(context.Context) error {
 }
 
 // openStream lets the stream give back what the log may have lost.
-func (d *daemon) openStream(ctx context.Context) error {
+func (d *assembly) openStream(ctx context.Context) error {
 	publisher, found, err := d.bus.OpenStream(ctx, engine.NewJournal(d.journal))
 	if err != nil {
 		return err
@@ -181,7 +181,7 @@ func (d *daemon) openStream(ctx context.Context) error {
 
 // loadEngine folds the log and opens the sockets: queries are answered, everything
 // else is queued or waits.
-func (d *daemon) loadEngine(ctx context.Context) error {
+func (d *assembly) loadEngine(ctx context.Context) error {
 	keys, err := engine.DirKeys(d.root("keys"))
 	if err != nil {
 		return err
@@ -219,7 +219,7 @@ func (d *daemon) loadEngine(ctx context.Context) error {
 }
 
 // startEngine has the engine decide.
-func (d *daemon) startEngine(ctx context.Context) error {
+func (d *assembly) startEngine(ctx context.Context) error {
 	if err := d.engine.Start(); err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func (d *daemon) startEngine(ctx context.Context) error {
 
 // dial connects a part of this process to the bus. Without that connection
 // nothing can be carried out any more: its loss ends the process.
-func (d *daemon) dial(ctx context.Context, role bus.Role, name string) (*bus.Client, error) {
+func (d *assembly) dial(ctx context.Context, role bus.Role, name string) (*bus.Client, error) {
 	client, err := d.bus.Dial(ctx, role, name)
 	if err != nil {
 		return nil, err
@@ -252,7 +252,7 @@ func (d *daemon) dial(ctx context.Context, role bus.Role, name string) (*bus.Cli
 }
 
 // begin is how a new log begins.
-func (d *daemon) begin() (engine.Begin, error) {
+func (d *assembly) begin() (engine.Begin, error) {
 	b := engine.Begin{
 		ID: d.bus.Subjects().Node, Name: d.o.name, Pool: d.o.pool, IDs: d.o.ids,
 		Drivers: core.Choice{Graph: "overlay", Exec: "native", Image: "oci"},
@@ -268,7 +268,7 @@ func (d *daemon) begin() (engine.Begin, error) {
 	return b, nil
 }
 
-func (d *daemon) handlers() server.Handlers {
+func (d *assembly) handlers() server.Handlers {
 	return server.Handlers{
 		Command: func(c server.Call, cmd bus.Command, reply server.Reply) { d.engine.Command(c.Actor, cmd, reply) },
 		Finish:  func(_ server.Call, f bus.Finish, reply server.Reply) { d.engine.Finish(f, reply) },
@@ -277,7 +277,7 @@ func (d *daemon) handlers() server.Handlers {
 	}
 }
 
-func (d *daemon) openHost(ctx context.Context) error {
+func (d *assembly) openHost(ctx context.Context) error {
 	client, err := d.dial(ctx, bus.RoleHost, "driverhost")
 	if err != nil {
 		return err
@@ -297,7 +297,7 @@ func (d *daemon) openHost(ctx context.Context) error {
 
 // paths is where the exec driver's things are; the host gives each driver its
 // own directory.
-func (d *daemon) paths() engine.Paths {
+func (d *assembly) paths() engine.Paths {
 	own := "exec-" + "native"
 	return engine.Paths{
 		Socket: func(id core.ContainerID, run uint64, exec core.ExecID) string {

@@ -21,7 +21,7 @@ func (read replica) Read(from uint64, f func(eventlog.Record) error) error {
 
 // repair rebuilds what is damaged in the log from the stream, without an engine.
 func repair(ctx context.Context, o options, out io.Writer) error {
-	d := &daemon{o: o, log: o.logger()}
+	d := &assembly{o: o, log: o.logger()}
 	defer d.close()
 	unlock, err := lock(d.root("lock"), "data directory "+o.root)
 	if err != nil {

@@ -28,7 +28,7 @@ const settleAfter = 2 * time.Second
 
 // serve runs the engine until a signal comes or the log cannot be written.
 func serve(o options) error {
-	d := &daemon{o: o, log: o.logger(), lost: make(chan error, 2), begun: make(chan struct{})}
+	d := &assembly{o: o, log: o.logger(), lost: make(chan error, 2), begun: make(chan struct{})}
 	defer d.close()
 	if err := raiseFiles(); err != nil {
 		d.log.Warn("raise the limit of open files", "error", err)
@@ -84,7 +84,7 @@ func serve(o options) error {
 
 // wind ends everything in order: no new commands, steps get their time, drivers
 // end. Containers stay.
-func (d *daemon) wind(cancel context.CancelFunc, turning chan error) error {
+func (d *assembly) wind(cancel context.CancelFunc, turning chan error) error {
 	d.engine.Refuse()
 	for begun := time.Now(); !d.engine.Idle() && time.Since(begun) < stepsGet; {
 		time.Sleep(2 * time.Millisecond)
@@ -116,7 +116,7 @@ func (d *daemon) wind(cancel context.CancelFunc, turning chan error) error {
 }
 
 // abandon ends the drivers at once: what they report cannot be recorded.
-func (d *daemon) abandon() {
+func (d *assembly) abandon() {
 	ctx, done := context.WithCancel(context.Background())
 	done()
 	d.engine.Halt()
@@ -124,21 +124,21 @@ func (d *daemon) abandon() {
 }
 
 // need starts those drivers that must see what their charges do.
-func (d *daemon) need() {
+func (d *assembly) need() {
 	for id, path := range d.engine.Holders() {
 		d.start(id, path)
 	}
 }
 
 // start starts a driver before its first step.
-func (d *daemon) start(id, path string) {
+func (d *assembly) start(id, path string) {
 	kind, name, _ := strings.Cut(id, "/")
 	d.host.Need(kind, name, path)
 }
 
 // verify reads the older part of the log and tells damage. It is not mended here:
 // what is written does not depend on it.
-func (d *daemon) verify(ctx context.Context) {
+func (d *assembly) verify(ctx context.Context) {
 	sum, err := d.journal.VerifyOlder(ctx, func(f eventlog.Finding) {
 		d.log.Error("the event log is damaged: see `gantry log verify` and `gantry log repair`", "finding", fmt.Sprintf("%+v", f))
 	})
@@ -150,7 +150,7 @@ func (d *daemon) verify(ctx context.Context) {
 }
 
 // ready says that the engine answers, once.
-func (d *daemon) ready() {
+func (d *assembly) ready() {
 	d.tellers.Do(func() {
 		fmt.Printf("gantryd: ready on unix://%s\n", d.bus.ControlSocket())
 		notify("READY=1")

@@ -16,7 +16,7 @@ import (
 )
 
 // streams are the operations of the stream sockets.
-func (d *daemon) streams() map[string]server.StreamHandler {
+func (d *assembly) streams() map[string]server.StreamHandler {
 	return map[string]server.StreamHandler{
 		bus.OpUpload:    d.afterStart(server.Spool(d.root("spool"), uploadLimit)),
 		query.OpAttach:  d.afterStart(control(d.attach)),
@@ -31,7 +31,7 @@ func (d *daemon) streams() map[string]server.StreamHandler {
 
 // afterStart has a stream wait until the engine has started: there are no drivers
 // before.
-func (d *daemon) afterStart(f server.StreamHandler) server.StreamHandler {
+func (d *assembly) afterStart(f server.StreamHandler) server.StreamHandler {
 	return func(ctx context.Context, call *server.StreamCall) error {
 		select {
 		case <-d.begun:
@@ -52,7 +52,7 @@ func control(f server.StreamHandler) server.StreamHandler {
 	}
 }
 
-func (d *daemon) attach(ctx context.Context, call *server.StreamCall) error {
+func (d *assembly) attach(ctx context.Context, call *server.StreamCall) error {
 	out, file, err := d.engine.Attach(ctx, d.paths(), call.Request.Body)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (d *daemon) attach(ctx context.Context, call *server.StreamCall) error {
 	return err
 }
 
-func (d *daemon) logs(ctx context.Context, call *server.StreamCall) error {
+func (d *assembly) logs(ctx context.Context, call *server.StreamCall) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	return d.engine.Logs(ctx, d.paths(), call.Request.Body, func(l query.Logs) (io.Writer, error) {
@@ -82,7 +82,7 @@ func endWith(s *bus.Stream, cancel context.CancelFunc) {
 	cancel()
 }
 
-func (d *daemon) top(ctx context.Context, call *server.StreamCall) error {
+func (d *assembly) top(ctx context.Context, call *server.StreamCall) error {
 	out, err := d.engine.Top(ctx, call.Request.Body)
 	if err == nil {
 		_, err = call.Accept(out, nil)
@@ -90,7 +90,7 @@ func (d *daemon) top(ctx context.Context, call *server.StreamCall) error {
 	return err
 }
 
-func (d *daemon) diff(ctx context.Context, call *server.StreamCall) error {
+func (d *assembly) diff(ctx context.Context, call *server.StreamCall) error {
 	out, err := d.engine.Diff(ctx, call.Request.Body)
 	if err == nil {
 		_, err = call.Accept(out, nil)
@@ -99,7 +99,7 @@ func (d *daemon) diff(ctx context.Context, call *server.StreamCall) error {
 }
 
 // copying serves a copy: the client gets the driver's socket, then one line.
-func (d *daemon) copying(out bool) server.StreamHandler {
+func (d *assembly) copying(out bool) server.StreamHandler {
 	return func(ctx context.Context, call *server.StreamCall) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -118,7 +118,7 @@ func (d *daemon) copying(out bool) server.StreamHandler {
 	}
 }
 
-func (d *daemon) stats(ctx context.Context, call *server.StreamCall) error {
+func (d *assembly) stats(ctx context.Context, call *server.StreamCall) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	return d.engine.Stats(ctx, call.Request.Body, func() (func(query.StatsSample) error, error) {

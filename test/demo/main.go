@@ -74,24 +74,24 @@ func startEngine(bin, scratch string) (stop func() error, err error) {
 	_, _ = rand.Read(suffix) // never fails (crypto/rand)
 	args := []string{"--root", filepath.Join(scratch, "root"), "--run", filepath.Join(scratch, "run"), "--name", "demo-" + hex.EncodeToString(suffix)}
 	fmt.Printf("$ gantryd %s\n", strings.Join(args, " "))
-	daemon := exec.Command(filepath.Join(bin, "gantryd"), args...)
+	gantryd := exec.Command(filepath.Join(bin, "gantryd"), args...)
 	logs, err := os.Create(filepath.Join(scratch, "gantryd.log"))
 	if err != nil {
 		return nil, err
 	}
-	daemon.Stderr = logs
-	out, err := daemon.StdoutPipe()
+	gantryd.Stderr = logs
+	out, err := gantryd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := daemon.Start(); err != nil {
+	if err := gantryd.Start(); err != nil {
 		return nil, err
 	}
 	stop = func() error {
-		if err := daemon.Process.Signal(os.Interrupt); err != nil {
+		if err := gantryd.Process.Signal(os.Interrupt); err != nil {
 			return err
 		}
-		if err := daemon.Wait(); err != nil {
+		if err := gantryd.Wait(); err != nil {
 			return fmt.Errorf("the engine ended badly: %w", err)
 		}
 		return nil

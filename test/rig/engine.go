@@ -47,12 +47,12 @@ type Engine struct {
 	net     *netns
 	log     *os.File
 
-	mu     sync.Mutex // guards daemon
-	daemon *daemon    // nil: it does not run
+	mu   sync.Mutex // guards proc
+	proc *process   // nil: it does not run
 }
 
-// daemon is one process of gantryd.
-type daemon struct {
+// process is gantryd while it runs.
+type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when it is gone, after err is set
 	err   error
@@ -130,9 +130,9 @@ func (e *Engine) Start() error {
 	if err := os.WriteFile(filepath.Join(e.Dir, "pid"), pid, 0o644); err != nil {
 		return err
 	}
-	d := &daemon{cmd: cmd, ended: make(chan struct{})}
+	d := &process{cmd: cmd, ended: make(chan struct{})}
 	e.mu.Lock()
-	e.daemon = d
+	e.proc = d
 	e.mu.Unlock()
 	ready := make(chan struct{})
 	go func() {
@@ -160,10 +160,10 @@ func (e *Engine) Start() error {
 // SetDriverPath changes where drivers are looked for, from the next start on.
 func (e *Engine) SetDriverPath(path string) { e.options.DriverPath = path }
 
-func (e *Engine) running() *daemon {
+func (e *Engine) running() *process {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.daemon
+	return e.proc
 }
 
 // Pid is gantryd's process; 0 if there is none.
@@ -209,8 +209,8 @@ func (e *Engine) Wait() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.daemon == d {
-		e.daemon = nil
+	if e.proc == d {
+		e.proc = nil
 	}
 	return d.err
 }
