@@ -23,7 +23,7 @@
 // overlayfs does not heed trusted.overlay.opaque on a layer's root: the layers
 // below such a layer are left out of the mount instead.
 //
-// Kernel: lowerdir+ (6.5) names each layer on its own. Without it an exec
+// Kernel: lowerdir+ (6.8) names each layer on its own. Without it an exec
 // driver joins them with ":", which holds as many as fit into a page.
 // Kernels may be built with redirect_dir, metacopy or index on; a diff of the
 // upper directory alone would then not be whole, so they are turned off.
