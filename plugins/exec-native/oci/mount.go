@@ -21,7 +21,7 @@ import (
 type Opener struct {
 	Spec *specs.Spec
 	Root *os.File // of the container: what tmpcopyup copies from
-	// AnySource takes a source for a shared mount that is on none: nothing will
+	// AnySource takes a source for a shared or slave mount that is on none: nothing will
 	// travel. The specification allows it; to a person it would be a surprise.
 	AnySource bool
 }
@@ -101,7 +101,7 @@ func (o Opener) bind(m specs.Mount, opts options) (linux.Detached, error) {
 	if err != nil {
 		return d, Classify(err)
 	}
-	if opts.propagation == unix.MS_SHARED && !o.AnySource {
+	if opts.propagation != 0 && !o.AnySource {
 		if err := CheckPropagation(m.Source, opts.propagation); err != nil {
 			d.Close()
 			return linux.Detached{}, err
