@@ -38,11 +38,11 @@ type native struct {
 	apparmor   *confinement
 	warnings   []string
 
-	mu       sync.Mutex                // guards what follows, and in runs what says so
-	warm     []*plan.Warm              // shims that wait for a start
-	warming  int                       // those being executed
-	parents  map[string]*cgroup.Parent // cgroups that containers asked to be put in, by path
-	closed   bool                      // no more of them
+	mu       sync.Mutex              // guards what follows, and in runs what says so
+	warm     []*plan.Warm            // shims that wait for a start
+	warming  int                     // those being executed
+	parents  map[string]*askedParent // cgroups that containers asked to be put in, by path
+	closed   bool                    // no more of them
 	runs     map[execdriver.Key]*run
 	ended    []*run        // in the order in which their ends were seen
 	news     chan struct{} // closed and replaced when ended grows
@@ -72,7 +72,7 @@ func New(cfg driver.Config) (execdriver.Driver, error) {
 
 // open prepares everything that starts have in common.
 func open(cfg driver.Config) (*native, error) {
-	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, parents: map[string]*cgroup.Parent{}, news: make(chan struct{}), oomNews: make(chan struct{})}
+	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, parents: map[string]*askedParent{}, news: make(chan struct{}), oomNews: make(chan struct{})}
 	d.meters.open = map[*run]*cgroup.Meter{}
 	for _, dir := range []string{cfg.Root, cfg.Run} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

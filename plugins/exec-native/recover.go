@@ -82,6 +82,9 @@ func (d *native) found(dir string) (*run, error) {
 	if err == nil && execdriver.RunDir(d.cfg.Run, in.key()) == dir {
 		r := d.newRun(in.key())
 		r.log, r.set = in.Log, in.Set
+		if r.key.Exec == "" && r.set.Parent != "" {
+			_, _ = d.holdParent(r) // where it cannot be opened its processes are not found either
+		}
 		return r, nil
 	}
 	if _, err := os.Stat(filepath.Join(dir, lockFile)); !errors.Is(err, os.ErrNotExist) {

@@ -102,7 +102,7 @@ func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 		}
 	}
 	if k.Exec == "" {
-		if err := d.group(r).Remove(ctx); err != nil {
+		if err := d.removeGroup(ctx, r); err != nil {
 			return fmt.Errorf("release %s: %w", what(k), err)
 		}
 	}

@@ -38,6 +38,7 @@ type run struct {
 	started execdriver.Started
 	shim    *os.File // pidfd of the shim; nil if it is gone
 	pidfd   *os.File // of the container's first process
+	parent  string   // the cgroup it holds in native.parents; empty for none
 	end     execdriver.Exit
 	oom     execdriver.OOM     // Count is 0 as long as nothing was killed
 	giveUp  context.CancelFunc // of the start that this instance carries out; nil for an earlier one's

@@ -71,6 +71,9 @@ func (d *native) claim(k execdriver.Key) (one *run, mine bool) {
 		return r, false
 	}
 	r := d.newRun(k)
+	if old := d.runs[k]; old != nil {
+		r.parent, old.parent = old.parent, ""
+	}
 	d.runs[k] = r
 	return r, true
 }
@@ -121,7 +124,7 @@ func (d *native) forget(one *run) {
 // exec is its container's; nothing of the exec is in it any more.
 func (d *native) discard(ctx context.Context, one *run) error {
 	if one.key.Exec == "" {
-		if err := d.group(one).Remove(ctx); err != nil {
+		if err := d.removeGroup(ctx, one); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -272,8 +273,96 @@ func TestCgroupParent(t *testing.T) {
 	if err := b.d.Release(context.Background(), r.Key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat("/sys/fs/cgroup/pids" + parent + "/" + groupName(r.Key)); !os.IsNotExist(err) {
-		t.Errorf("the cgroup is left: %v", err)
+	if left := groupsAt(b, parent); len(left) > 0 || len(b.d.parents) > 0 {
+		t.Errorf("left: %v, held %v", left, b.d.parents)
 	}
-	removeParent(t, b.d.tree, parent)
+}
+
+// groupsAt lists the directories of a cgroup path in all hierarchies.
+func groupsAt(b *bench, path string) []string {
+	var out []string
+	for _, h := range b.d.tree.Hierarchies {
+		if _, err := os.Stat(h.Mount + path); err == nil {
+			out = append(out, h.Mount+path)
+		}
+	}
+	return out
+}
+
+// TestCgroupParentShared goes with the last container inside, as far as it was
+// made for them: also after a start that fails, and one that a driver died of.
+func TestCgroupParentShared(t *testing.T) {
+	b := newBench(t)
+	own := b.cfg.Cgroup + "/own" // not made for a container
+	p, err := b.d.tree.OpenParent(own, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	t.Cleanup(func() { removeParent(t, b.d.tree, own) })
+	deep := own + "/a/b"
+	in := func(r *execdriver.Start) { r.Resources.CgroupParent = deep }
+	one, _ := b.idle(in)
+	two, _ := b.idle(in)
+	bad := b.request("true")
+	in(&bad)
+	bad.Process.Args = []string{"/no/such/program"}
+	if _, err := b.d.Start(context.Background(), bad); err == nil {
+		t.Error("a program that is not there runs")
+	}
+	if d := b.d.parents[deep]; d == nil || d.runs != 2 {
+		t.Errorf("held as %+v, want by two", d)
+	}
+	if err := b.d.Release(context.Background(), one.Key); err != nil {
+		t.Fatal(err)
+	}
+	old := b.d
+	b.open() // as after a restart
+	old.close()
+	if out, e := b.exec(execRequest(two.Key, "echo in"), ""); out != "in\n" || e.Code != 0 {
+		t.Errorf("exec: %q %+v", out, e)
+	}
+	for range 2 { // it may be asked again
+		if err := b.d.Release(context.Background(), two.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := groupsAt(b, own+"/a"); len(left) > 0 || len(b.d.parents) > 0 {
+		t.Errorf("left: %v, held %v", left, b.d.parents)
+	}
+	if there := groupsAt(b, own); len(there) != len(b.d.tree.Hierarchies) {
+		t.Errorf("what was there before has gone: only %v", there)
+	}
+	if _, err := b.d.Start(context.Background(), bad); err == nil || len(groupsAt(b, own+"/a")) > 0 {
+		t.Errorf("a start that failed: %v, left %v", err, groupsAt(b, own+"/a"))
+	}
+	died := b.request("sleep 100")
+	in(&died)
+	b.startInChild(1, died)
+	b.d.close()
+	b.open()
+	if err := b.d.Release(context.Background(), died.Key); err != nil || len(groupsAt(b, own+"/a")) > 0 {
+		t.Errorf("of a driver that died: %v, left %v", err, groupsAt(b, own+"/a"))
+	}
+	var wait sync.WaitGroup
+	for range 6 { // some go while others come
+		r := b.request("true")
+		in(&r)
+		wait.Go(func() {
+			for n := range uint64(5) {
+				r.Run = 100*n + r.Run%100
+				if _, err := b.d.Start(context.Background(), r); err != nil {
+					t.Error(err)
+					return
+				}
+				if err := b.d.Release(context.Background(), r.Key); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if left := groupsAt(b, own+"/a"); len(left) > 0 || len(b.d.parents) > 0 {
+		t.Errorf("after many: left %v, held %v", left, b.d.parents)
+	}
 }

@@ -146,7 +146,7 @@ func (g *Group) Remove(ctx context.Context) error {
 		return err
 	}
 	if g.own {
-		g.p.removeMarked()
+		g.p.RemoveMade()
 	}
 	return nil
 }

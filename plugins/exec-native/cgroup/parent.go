@@ -39,12 +39,23 @@ type dir struct {
 // the directory itself (version 2 allows that only without controllers). The
 // path is the caller's own: it stays until Remove.
 func (t Tree) OpenParent(path string, leaf bool) (*Parent, error) {
+	return t.openParent(path, walk{delegate: !leaf, inherit: true})
+}
+
+// OpenShared is OpenParent for a path that is not the caller's own: directories
+// that are missing are made and marked, and go with RemoveMade.
+func (t Tree) OpenShared(path string) (*Parent, error) {
+	return t.openParent(path, walk{delegate: true, inherit: true, mark: true})
+}
+
+// openParent makes what is missing as how says.
+func (t Tree) openParent(path string, how walk) (*Parent, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "cgroup path %q: want an absolute, clean one", path)
 	}
 	p := &Parent{path: path, inherit: true}
 	for _, h := range t.Hierarchies {
-		d, err := makeParent(h, path, walk{delegate: !leaf, inherit: true})
+		d, err := makeParent(h, path, how)
 		if err != nil {
 			p.Close()
 			return nil, fmt.Errorf("make cgroup %s in %s: %w", path, h.Mount, err)

@@ -124,7 +124,7 @@ func (t Tree) makeOnce(place Place, holder int, r *specs.LinuxResources) (*Group
 			return g, nil
 		}
 	}
-	p.removeMarked()
+	p.RemoveMade()
 	p.Close()
 	return nil, err
 }
@@ -257,9 +257,9 @@ func isMarked(path string) bool {
 	return false
 }
 
-// removeMarked removes the parent and those above it as far as this package
-// made them and nobody uses them.
-func (p *Parent) removeMarked() {
+// RemoveMade removes the parent and those above it as far as this package made
+// them for a group inside (OpenShared, Make) and nobody uses them.
+func (p *Parent) RemoveMade() {
 	for _, d := range p.dirs {
 		for path := d.path; path != "/" && path != "."; path = filepath.Dir(path) {
 			at := filepath.Join(d.Mount, path)
