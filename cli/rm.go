@@ -16,7 +16,10 @@ func (a *app) rmCmd() *cobra.Command {
 			return a.together(args, func(ref string) error {
 				id, err := a.container(c.Context(), ref)
 				if err == nil {
-					_, err = a.finish(c.Context(), &core.RemoveContainer{ID: id, Force: force})
+					err = a.ending(c.Context(), id, func() error {
+						_, err := a.finish(c.Context(), &core.RemoveContainer{ID: id, Force: force})
+						return err
+					})
 				}
 				if !force && errdefs.IsFailedPrecondition(err) && errclass.Hint(err) == "" {
 					err = errclass.WithHint(err, "gantry rm -f "+ref+" kills it first")

@@ -30,7 +30,10 @@ func (a *app) stopCmd() *cobra.Command {
 				if err == nil {
 					stop := cmd
 					stop.ID = id
-					_, err = a.finish(c.Context(), &stop)
+					err = a.ending(c.Context(), id, func() error {
+						_, err := a.finish(c.Context(), &stop)
+						return err
+					})
 				}
 				return err
 			})
