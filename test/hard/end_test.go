@@ -1,10 +1,12 @@
 package hard
 
 import (
-	"bytes"
+	"bufio"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -128,27 +130,21 @@ func TestDiskSleep(t *testing.T) {
 	d := w.container("stuck")
 	w.until("its program sleeps in D", func() bool { return slices.ContainsFunc(w.groupPids(&d), inDiskSleep) })
 
-	for _, args := range [][]string{{"stop", "-t", "0", "stuck"}, {"rm", "-f", "stuck"}} {
-		cmd := w.CLI(w.within(), args...)
-		var complaint bytes.Buffer
-		cmd.Stderr = &complaint
-		w.must(cmd.Start())
-		gone := make(chan error, 1)
-		go func() { gone <- cmd.Wait() }()
-		select {
-		case err := <-gone:
-			t.Logf("gantry %s: %v: %s", strings.Join(args, " "), err, complaint.String())
-		case <-time.After(3 * time.Second):
-			t.Logf("gantry %s waits", strings.Join(args, " "))
-			_ = cmd.Process.Signal(syscall.SIGINT) // whoever waits may leave
-			<-gone
-		}
-	}
+	stop := w.waits("stop", "-t", "0", "stuck")
+	time.Sleep(200 * time.Millisecond)
+	stop.leave()
+	remove := w.waits("rm", "-f", "stuck")
 	w.gantry("exec", "other", "true")
 	w.gantry("run", "--rm", "busybox", "true")
 	w.gantry("stop", "-t", "0", "other")
-	t.Logf("ps says: %s", w.gantry("ps", "-a"))
-	t.Logf("why says: %s", w.call("why", "stuck").out)
+	if ps := w.gantry("ps", "-a"); !strings.Contains(ps, "Removal In Progress") {
+		t.Errorf("ps says:\n%s", ps)
+	}
+	if why := w.gantry("why", string(d.ID)); !strings.Contains(why, "is being removed") || !strings.Contains(why, "still ") {
+		t.Errorf("why says:\n%s", why)
+	}
+	remove.tells("was killed and has not ended.*\nhint: .*gantry why")
+	remove.leave()
 	if !slices.ContainsFunc(w.groupPids(&d), inDiskSleep) {
 		t.Error("the program no longer sleeps in D: the test shows nothing")
 	}
@@ -159,6 +155,65 @@ func TestDiskSleep(t *testing.T) {
 		return !slices.ContainsFunc(list, func(c query.Container) bool { return c.Name == "stuck" })
 	})
 	w.over()
+}
+
+// waiting is a command that does not come back by itself.
+type waiting struct {
+	w     *world
+	what  string
+	cmd   *exec.Cmd
+	lines chan string // of its complaints
+}
+
+func (w *world) waits(args ...string) *waiting {
+	w.t.Helper()
+	p := &waiting{w: w, what: strings.Join(args, " "), cmd: w.CLI(w.within(), args...), lines: make(chan string, 100)}
+	complaints, err := p.cmd.StderrPipe()
+	w.must(err)
+	w.must(p.cmd.Start())
+	go func() {
+		for lines := bufio.NewScanner(complaints); lines.Scan(); {
+			p.lines <- lines.Text()
+		}
+		close(p.lines)
+	}()
+	return p
+}
+
+// tells waits for a complaint that fits, over two lines.
+func (p *waiting) tells(pattern string) {
+	p.w.t.Helper()
+	fits := regexp.MustCompile(pattern)
+	last := ""
+	for end := time.After(limit); ; {
+		select {
+		case line, more := <-p.lines:
+			if fits.MatchString(last + "\n" + line) {
+				return
+			}
+			if !more {
+				p.w.t.Errorf("gantry %s is at its end and has not said %q, but %q", p.what, pattern, last)
+				return
+			}
+			last = line
+		case <-end:
+			p.w.t.Errorf("gantry %s never says %q, but %q", p.what, pattern, last)
+			return
+		}
+	}
+}
+
+// leave interrupts it: who waits may go at any time.
+func (p *waiting) leave() {
+	p.w.t.Helper()
+	p.w.must(p.cmd.Process.Signal(syscall.SIGINT))
+	for range p.lines { // to its end
+	}
+	var exit *exec.ExitError
+	err := p.cmd.Wait()
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGINT { // 130 in a shell
+		p.w.t.Errorf("gantry %s ended with %v when it was interrupted", p.what, err)
+	}
 }
 
 // TestBorrowedMemory: a process that waits in D for its child is ended by what

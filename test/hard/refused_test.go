@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -115,26 +116,36 @@ func TestRefused(t *testing.T) {
 func TestProfileKillsTheInit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	for name, text := range map[string]string{
-		"kill":     `{"defaultAction":"SCMP_ACT_KILL_PROCESS"}`,
-		"thread":   `{"defaultAction":"SCMP_ACT_KILL_THREAD"}`,
-		"refuse":   `{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1}`,
-		"no-exec":  `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["execve","execveat"],"action":"SCMP_ACT_KILL_PROCESS"}]}`,
-		"nonsense": `{"defaultAction":"SCMP_ACT_NOSUCH"}`,
-		"broken":   `{`,
+	const early = `^gantry: Security.Seccomp: the profile let the container's init be killed before its program ran`
+	for _, p := range []struct {
+		name, text string
+		says       string // with the privileges that a filter may be loaded with early
+		late       string // with no new ones: the filter is the last thing before the program
+	}{
+		{"kill", `{"defaultAction":"SCMP_ACT_KILL_PROCESS"}`, early, ""},
+		{"thread", `{"defaultAction":"SCMP_ACT_KILL_THREAD"}`, early, ""},
+		{"refuse", `{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1}`, early, ""},
+		{"no-exec", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["execve","execveat"],"action":"SCMP_ACT_KILL_PROCESS"}]}`, "", ""},
+		{"nonsense", `{"defaultAction":"SCMP_ACT_NOSUCH"}`, "SCMP_ACT_NOSUCH", "SCMP_ACT_NOSUCH"},
+		{"broken", `{`, "broken.*unexpected end of JSON", "broken.*unexpected end of JSON"},
 	} {
-		file := filepath.Join(t.TempDir(), name)
-		w.must(os.WriteFile(file, []byte(text), 0o600))
-		for _, more := range [][]string{nil, {"--security-opt", "no-new-privileges"}} {
-			args := append([]string{"run", "--rm", "--security-opt", "seccomp=" + file}, more...)
-			s := w.call(append(args, "busybox", "true")...)
-			if s.code == 0 || s.took > 10*time.Second || !strings.HasPrefix(s.stderr, "gantry: ") {
-				t.Errorf("profile %s %v: code %d after %v, it says %q", name, more, s.code, s.took, s.stderr)
-			}
-			t.Logf("profile %s %v: %d %s", name, more, s.code, s.stderr)
-		}
+		file := filepath.Join(t.TempDir(), p.name)
+		w.must(os.WriteFile(file, []byte(p.text), 0o600))
+		w.killsInit(p.name, p.says, "--security-opt", "seccomp="+file)
+		w.killsInit(p.name, p.late, "--security-opt", "seccomp="+file, "--security-opt", "no-new-privileges")
 	}
 	w.over()
+}
+
+// killsInit runs a program under a profile that cannot be. One that strikes at the
+// exec itself is an end by a signal: nobody is left to say more.
+func (w *world) killsInit(name, says string, flags ...string) {
+	w.t.Helper()
+	s := w.call(append(append([]string{"run", "--rm"}, flags...), "busybox", "true")...)
+	told := s.code == 125 && s.stderr != "" && regexp.MustCompile(says).MatchString(s.stderr)
+	if !told && (says != "" || s.code <= 128) || s.took > 10*time.Second {
+		w.t.Errorf("profile %s %v: code %d after %v, it says %q", name, flags, s.code, s.took, s.stderr)
+	}
 }
 
 // TestNoProgram: what cannot be executed is told as a shell tells it.
