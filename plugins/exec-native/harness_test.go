@@ -41,22 +41,10 @@ var buildShim = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sources, err := filepath.Glob("shim/*.c")
-	if err != nil {
-		return "", err
-	}
-	args := strings.Fields("-std=gnu11 -O2 -ffreestanding -fno-builtin -nostdlib -static-pie -fPIE -fvisibility=hidden " +
-		"-fstack-protector-strong -mstack-protector-guard=global -ftrivial-auto-var-init=zero -fno-asynchronous-unwind-tables " +
-		"-fcf-protection=none -Wl,-z,relro,-z,now,-z,noexecstack,--no-dynamic-linker,--build-id=none -s -o")
-	args = append(append(args, filepath.Join(dir, "gantry-shim")), sources...)
-	if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build shim: %w\n%s", err, out)
-	}
-	init := strings.Fields("-std=gnu11 -O2 -ffreestanding -fno-builtin -nostdlib -static-pie -fPIE -fno-stack-protector " +
-		"-fno-asynchronous-unwind-tables -Ishim -Wl,-z,noexecstack,--no-dynamic-linker,--build-id=none -s -o")
-	init = append(init, filepath.Join(dir, "gantry-init"), "init/init.c")
-	if out, err := exec.Command("gcc", init...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build init: %w\n%s", err, out)
+	// The Makefile is the one place that knows how they are compiled.
+	programs := exec.Command("make", "-s", "-C", "../..", "BIN="+dir, dir+"/gantry-shim", dir+"/gantry-init")
+	if out, err := programs.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the shim and the init: %w\n%s", err, out)
 	}
 	return dir, nil
 })

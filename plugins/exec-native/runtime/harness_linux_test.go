@@ -27,15 +27,9 @@ var built = sync.OnceValues(func() (string, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build gantry-oci: %w\n%s", err, out)
 	}
-	sources, err := filepath.Glob("../shim/*.c")
-	if err != nil {
-		return "", err
-	}
-	args := strings.Fields("-std=gnu11 -O2 -ffreestanding -fno-builtin -nostdlib -static-pie -fPIE -fvisibility=hidden " +
-		"-fstack-protector-strong -mstack-protector-guard=global -ftrivial-auto-var-init=zero -fno-asynchronous-unwind-tables " +
-		"-fcf-protection=none -Wl,-z,relro,-z,now,-z,noexecstack,--no-dynamic-linker,--build-id=none -s -o")
-	args = append(append(args, dir+"/gantry-shim"), sources...)
-	if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+	// The Makefile is the one place that knows how the shim is compiled.
+	shim := exec.Command("make", "-s", "-C", "../../..", "BIN="+dir, dir+"/gantry-shim")
+	if out, err := shim.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build shim: %w\n%s", err, out)
 	}
 	return dir, nil
