@@ -114,18 +114,22 @@ func TestUpdate(t *testing.T) {
 	r, _ := b.idle(func(r *execdriver.Start) {
 		r.Resources = execdriver.Resources{MemoryBytes: 64 << 20, PidsLimit: 20}
 	})
+	files, before, after := "memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us cpu/cpu.shares", "67108864 20 -1 1024", "134217728 max 50000 512"
+	if unified() {
+		files, before, after = "memory.max pids.max cpu.max cpu.weight", "67108864 20 max 100000 100", "134217728 max 50000 100000 59"
+	}
 	look := func() string {
-		out, _ := b.exec(execRequest(r.Key, "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us cpu/cpu.shares"), "")
+		out, _ := b.exec(execRequest(r.Key, "cd /sys/fs/cgroup; cat "+files), "")
 		return strings.Join(strings.Fields(out), " ")
 	}
-	if got := look(); got != "67108864 20 -1 1024" {
+	if got := look(); got != before {
 		t.Errorf("at first %q", got)
 	}
 	limits := execdriver.Resources{MemoryBytes: 128 << 20, NanoCPUs: 5e8, CPUShares: 512}
 	if err := b.d.Update(context.Background(), r.Key, limits); err != nil {
 		t.Fatal(err)
 	}
-	if got := look(); got != "134217728 max 50000 512" {
+	if got := look(); got != after {
 		t.Errorf("after the update %q", got)
 	}
 	// All or nothing: the set of processors is refused, so the memory stays.
@@ -133,7 +137,7 @@ func TestUpdate(t *testing.T) {
 	if err := b.d.Update(context.Background(), r.Key, limits); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "cpuset.cpus") {
 		t.Errorf("impossible processors: %v", err)
 	}
-	if got := look(); got != "134217728 max 50000 512" {
+	if got := look(); got != after {
 		t.Errorf("after the refused update %q", got)
 	}
 }
