@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,21 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buildInit compiles gantry-init as the Makefile does: with the shim's flags,
-// but for the stack's protector.
+// buildInit makes gantry-init.
 func buildInit(t *testing.T) string {
 	t.Helper()
-	readme, err := os.ReadFile("../shim/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, line, _ := strings.Cut(string(readme), "\n    gcc ")
-	line, _, _ = strings.Cut(line, " -o ")
 	out := filepath.Join(t.TempDir(), "gantry-init")
-	args := slices.DeleteFunc(strings.Fields(line), func(a string) bool { return strings.HasPrefix(a, "-fstack") })
-	args = append(args, "-fno-stack-protector", "-I../shim", "-o", out, "../init/init.c")
-	if msg, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, msg)
+	if err := byMakefile(out); err != nil {
+		t.Fatal(err)
 	}
 	return out
 }
