@@ -30,6 +30,8 @@ type conversation struct {
 	tty   bool
 	keys  []byte // that detach; looked for with a terminal and input only
 
+	heard    bool // something of the program: more than that its shim is there
+	runs     bool // the program runs, or has run; both of converse's goroutine
 	detached atomic.Bool
 }
 
@@ -81,7 +83,31 @@ func (e outputError) Unwrap() error { return e.error }
 
 // converse attaches and copies until the trailer. runs is called when the
 // program is known to run.
+//
+// A driver that is killed while it starts the program takes the shim along, and
+// the next one makes another. As long as nothing of the program was heard, a
+// connection that breaks is made again; whether there is still something to
+// attach to, the engine says.
 func (v *conversation) converse(ctx context.Context, runs func()) (*stdio.Exit, error) {
+	for end := time.Now().Add(engineWithin); ; {
+		exit, err := v.converseOnce(ctx, runs)
+		if v.heard || v.detached.Load() || !isBroken(err) || errors.As(err, new(outputError)) || time.Now().After(end) {
+			return exit, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(attachAgain):
+		}
+	}
+}
+
+// isBroken says that the other side of a connection has gone without a word.
+func isBroken(err error) bool {
+	return isHangup(err) || errors.Is(err, io.EOF)
+}
+
+func (v *conversation) converseOnce(ctx context.Context, runs func()) (*stdio.Exit, error) {
 	conn, state, err := v.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -92,30 +118,38 @@ func (v *conversation) converse(ctx context.Context, runs func()) (*stdio.Exit, 
 	if v.tty {
 		defer v.followSize(conn)()
 	}
-	if v.hello.Stdin {
-		if v.tty {
-			if err := v.a.makeRaw(); err != nil {
-				return nil, fmt.Errorf("set the terminal up: %w", err)
-			}
+	if v.hello.Stdin && v.tty {
+		if err := v.a.makeRaw(); err != nil {
+			return nil, fmt.Errorf("set the terminal up: %w", err)
 		}
-		go v.copyInput(conn)
 	}
-	if state.State == stdio.StateRunning {
+	exit, err := v.copyOutput(ctx, conn, func(st stdio.RunState) {
+		v.heard = v.heard || st != stdio.StateMade
+		if st != stdio.StateRunning || v.runs {
+			return
+		}
+		v.runs = true
+		if v.hello.Stdin { // earlier it could be lost with the shim
+			go v.copyInput(conn)
+		}
 		runs()
-	}
-	exit, err := v.copyOutput(ctx, conn, runs)
+	}, state.State)
 	if err != nil && v.detached.Load() {
 		err = detachedError{}
 	}
 	return exit, err
 }
 
-func (v *conversation) copyOutput(ctx context.Context, conn *stdio.Conn, runs func()) (*stdio.Exit, error) {
+// copyOutput shows what the program says. learn is called with its state, the
+// first one and each that follows.
+func (v *conversation) copyOutput(ctx context.Context, conn *stdio.Conn, learn func(stdio.RunState), first stdio.RunState) (*stdio.Exit, error) {
+	learn(first)
 	for {
 		f, err := conn.Next()
 		if err != nil {
 			return nil, fmt.Errorf("read the container's output: %w", err)
 		}
+		v.heard = v.heard || f.Type != stdio.FrameState
 		switch f.Type {
 		case stdio.FrameStdout:
 			_, err = v.a.Stdout.Write(f.Payload)
@@ -126,11 +160,14 @@ func (v *conversation) copyOutput(ctx context.Context, conn *stdio.Conn, runs fu
 				err = v.fetch(ctx, lost)
 			}
 		case stdio.FrameState:
-			if st, bad := stdio.ParseState(f.Payload); bad == nil && st.State == stdio.StateRunning {
-				runs()
+			if st, bad := stdio.ParseState(f.Payload); bad == nil {
+				learn(st.State)
 			}
 		case stdio.FrameExit:
 			exit, err := stdio.ParseExit(f.Payload)
+			if exit.Signal == int(unix.SIGSYS) { // 159 tells that to few
+				v.a.complain("the program was ended by SIGSYS: its seccomp profile kills for a system call that it makes", "")
+			}
 			return &exit, err
 		}
 		if err != nil {
