@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/plugins/exec-native/weak"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
@@ -193,8 +194,11 @@ func listen(dir string) (*os.File, error) {
 	}
 	s := os.NewFile(uintptr(fd), socketFile)
 	name := fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketFile)
+	if weak.Off(weak.PathSocket) {
+		name = "@" + filepath.Base(dir)
+	}
 	err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
-	if err == nil {
+	if err == nil && !weak.Off(weak.PathSocket) {
 		err = unix.Chmod(name, 0o600)
 	}
 	if err == nil {

@@ -26,6 +26,10 @@ func engineClasses() []class {
 			off: []weak.Protection{weak.IDRange}, engine: true, try: overflowRunUser,
 		},
 		{
+			name: "containerd CVE-2020-15257 engine", attack: "a container with the host's network reaches the abstract socket of another one's shim",
+			off: []weak.Protection{weak.PathSocket}, engine: true, try: reachShim,
+		},
+		{
 			name: "docker CVE-2018-15664 out", attack: "a directory becomes a link to the host while cp looks and copies out",
 			off: []weak.Protection{weak.CopyInside}, engine: true, try: copyOutLink,
 		},
@@ -106,6 +110,19 @@ func inheritByDefault(w *world) bool {
 func overflowRunUser(w *world) bool {
 	out, _ := w.try("run", "--rm", "-u", strconv.FormatInt(1<<32, 10), "busybox", "id", "-u")
 	return strings.TrimSpace(out) == "0"
+}
+
+// reachShim counts on the engine's network namespace: it is of the test alone.
+func reachShim(w *world) bool {
+	dir := w.path("volume")
+	shop.command(w.t, "gcc", "-static", "-O2", "-Wall", "-o", filepath.Join(dir, "knock"), "test/escape/testdata/knock.c")
+	w.gantry("run", "-d", "--name", "victim", "busybox", "sleep", "300")
+	w.gantry("run", "-d", "--name", "attacker", "--network", "host", "-v", dir+":/volume", "busybox", "sh", "-c", "/volume/knock '' >/volume/said; touch /volume/done")
+	w.await("the attacker has tried", func() bool { _, err := os.Stat(filepath.Join(dir, "done")); return err == nil })
+	if !w.has(filepath.Join(dir, "said"), "tried") {
+		w.t.Fatal("the attacker did not get to try")
+	}
+	return w.has(filepath.Join(dir, "said"), "said go to @")
 }
 
 // linked starts a container in which a directory that was seen has become a

@@ -14,7 +14,7 @@ type Protection string
 const (
 	// Seal: the shim runs from a sealed copy of its file.
 	Seal Protection = "seal"
-	// PathSocket: the gate's socket is a path in a directory of ours.
+	// PathSocket: sockets of gates and shims are paths in directories of ours.
 	PathSocket Protection = "path-socket"
 	// NoInheritable: capabilities added to an exec are not inheritable.
 	NoInheritable Protection = "no-inheritable"

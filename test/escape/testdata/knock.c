@@ -12,12 +12,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int try(const char *name)
+static int try(const char *name, int type)
 {
 	const uint32_t go[4] = { 0x4d485347, 3, 0, 0 };
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	size_t n = strlen(name);
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	int fd = socket(AF_UNIX, type, 0);
 
 	if (n >= sizeof a.sun_path)
 		return 0;
@@ -47,7 +47,7 @@ int main(int argc, char **argv)
 		if (*name == '@' ? !strstr(name, argv[1]) : !strstr(name, "/gate"))
 			continue;
 		tried++;
-		if (try(name))
+		if (try(name, SOCK_SEQPACKET) || try(name, SOCK_STREAM))
 			printf("said go to %s\n", name);
 	}
 	printf("tried %d\n", tried);
