@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/query"
 )
@@ -37,6 +38,11 @@ func (a *app) export(ctx context.Context, ref string, w io.Writer) error {
 	}
 	defer d.close()
 	_, err = io.Copy(w, d.tar)
+	if errors.Is(err, unix.EPIPE) {
+		// Nobody reads our output any more. A write would have ended us with
+		// SIGPIPE, as it ends other commands; splice(2) does not in Go.
+		return &statusError{code: 128 + int(unix.SIGPIPE)}
+	}
 	return d.end(err)
 }
 

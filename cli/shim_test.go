@@ -48,6 +48,7 @@ type fakeShim struct {
 
 	mu      sync.Mutex // guards client and what is written
 	client  net.Conn
+	runs    bool // its program
 	clients chan net.Conn
 	input   chan []byte // closed at its end
 	sizes   chan stdio.Size
@@ -96,6 +97,15 @@ func (h *fakeHost) start(l launch) (core.Result, error) {
 			return core.Result{}, err
 		}
 	}
+	if l.attach && l.args[0] == "halfmade" { // it is lost with the driver that starts it, and made again
+		for range 2 {
+			select {
+			case c := <-r.clients:
+				_ = c.Close() // without a word
+			case <-ctx.Done():
+			}
+		}
+	}
 	if l.attach && l.args[0] != "unattended" {
 		select {
 		case <-r.clients:
@@ -103,6 +113,9 @@ func (h *fakeHost) start(l launch) (core.Result, error) {
 			return core.Result{}, listener.Close()
 		}
 	}
+	r.mu.Lock()
+	r.runs = true
+	r.mu.Unlock()
 	r.frame(stdio.State{State: stdio.StateRunning, PID: 42}.Frame())
 	h.wg.Go(func() { h.live(r, listener) })
 	started := &core.Started{PID: 42}
@@ -150,8 +163,12 @@ func (r *fakeShim) accept(l net.Listener) {
 		}
 		r.mu.Lock()
 		r.client = c
+		state := stdio.State{State: stdio.StateMade}
+		if r.runs {
+			state = stdio.State{State: stdio.StateRunning, PID: 42}
+		}
+		_ = stdio.WriteFrame(c, state.Frame()) // a client that is gone misses it
 		r.mu.Unlock()
-		r.frame(stdio.State{State: stdio.StateMade}.Frame())
 		select {
 		case r.clients <- c:
 		default:
@@ -235,7 +252,7 @@ func (r *fakeShim) play() (code, sig int) {
 	case "die":
 		sig, _ = strconv.Atoi(rest)
 		return 128 + sig, sig
-	case "cat":
+	case "cat", "halfmade":
 		for p := range r.input {
 			r.write(stdio.Stdout, string(p))
 		}
