@@ -52,6 +52,9 @@ func StartError(err error, s *specs.Spec, p *plan.Plan, root *os.File) error {
 	case failed.Report.Op == plan.KindClone && errors.Is(err, unix.EAGAIN):
 		return errclass.Errorf(errdefs.ErrResourceExhausted,
 			"%s: no further process can be made: the pids limit or the user's limit of processes is reached: end some, or raise --pids-limit or --ulimit nproc", act)
+	case failed.Report.Op == plan.KindRlimit && errors.Is(err, unix.EPERM):
+		return errclass.Errorf(errdefs.ErrInvalidArgument,
+			"%s: %smore than the engine has itself (ulimit -H), or than the kernel gives anybody: ask for less", act, subject(p, failed.Report))
 	}
 	return errclass.Errorf(classOf(failed.Report.Errno), "%s: %s%w", act, subject(p, failed.Report), err)
 }
