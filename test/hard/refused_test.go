@@ -62,7 +62,7 @@ func impossible() []refusal {
 		{"--blkio-weight 5", `weight`},
 		{"--device-read-bps /nosuch:1mb", `nosuch`},
 		{"--ulimit nofile=100:50", `nofile`},
-		{"--ulimit nofile=999999999999", `NOFILE`},
+		{"--ulimit nofile=999999999999", `NOFILE.*ask for less`},
 		{"--ulimit nosuch=1", `nosuch`},
 		{"--oom-score-adj 1001", `oom`},
 		{"--shm-size -5", `shm`},
