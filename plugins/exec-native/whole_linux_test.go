@@ -344,10 +344,16 @@ func TestCgroupParentShared(t *testing.T) {
 	if err := b.d.Release(context.Background(), died.Key); err != nil || len(groupsAt(b, own+"/a")) > 0 {
 		t.Errorf("of a driver that died: %v, left %v", err, groupsAt(b, own+"/a"))
 	}
+}
+
+// TestCgroupParentCrowd has some containers go while others come.
+func TestCgroupParentCrowd(t *testing.T) {
+	b := newBench(t)
+	deep := b.cfg.Cgroup + "/a/b"
 	var wait sync.WaitGroup
-	for range 6 { // some go while others come
+	for range 6 {
 		r := b.request("true")
-		in(&r)
+		r.Resources.CgroupParent = deep
 		wait.Go(func() {
 			for n := range uint64(5) {
 				r.Run = 100*n + r.Run%100
@@ -362,7 +368,7 @@ func TestCgroupParentShared(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	if left := groupsAt(b, own+"/a"); len(left) > 0 || len(b.d.parents) > 0 {
-		t.Errorf("after many: left %v, held %v", left, b.d.parents)
+	if left := groupsAt(b, b.cfg.Cgroup+"/a"); len(left) > 0 || len(b.d.parents) > 0 {
+		t.Errorf("left %v, held %v", left, b.d.parents)
 	}
 }
