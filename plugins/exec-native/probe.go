@@ -1,6 +1,7 @@
 package execnative
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -8,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -15,6 +18,7 @@ import (
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
+	"golang.org/x/sys/unix"
 )
 
 // Bounds of a probe.
@@ -55,6 +59,9 @@ func (d *native) Probe(ctx context.Context, r execdriver.Probe) (execdriver.Prob
 		return execdriver.Probed{}, d.probeLost(ctx, one, err)
 	}
 	c := <-heard // the shim closes after the last byte
+	if end.Flags&plan.FlagTimeout != 0 {
+		d.killSession(one)
+	}
 	return execdriver.Probed{
 		Code: end.Code, Output: c.output, TimedOut: end.Flags&plan.FlagTimeout != 0, Begun: begun, Ended: end.Time,
 	}, c.err
@@ -85,6 +92,49 @@ func (d *native) probeLost(ctx context.Context, one *run, err error) error {
 		return fmt.Errorf("probe %s: %w", what(one.key), ctx.Err())
 	}
 	return fmt.Errorf("probe %s: %w", what(one.key), err)
+}
+
+// sessionRounds bounds how often the processes of a session are looked for:
+// those that are found may just be forking.
+const sessionRounds = 5
+
+// killSession kills what a probe has started and left in process groups other
+// than its own, which the shim has killed. The probe led a session. What has
+// made one of its own, as a daemon does, goes on until the container's end: it
+// can no longer be told from the container's own processes.
+func (d *native) killSession(one *run) {
+	d.mu.Lock()
+	session := one.started.PID
+	d.mu.Unlock()
+	for range sessionRounds {
+		found := false
+		pids, _ := d.group(one).Pids() // none where the container has ended
+		for _, pid := range pids {
+			found = killMember(pid, session) || found
+		}
+		if !found {
+			return
+		}
+	}
+}
+
+// killMember kills a process if it is of the session, and tells so.
+func killMember(pid, session int) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// Behind the program's name: state, parent, process group, session.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 4 || fields[0] == "Z" || fields[3] != strconv.Itoa(session) {
+		return false
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil // its pid was its own if it lives still
 }
 
 // letGo closes what a probe has held.

@@ -2,7 +2,9 @@ package execnative
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +65,43 @@ func TestProbe(t *testing.T) {
 	}
 	if _, err := b.d.Probe(context.Background(), probeRequest(r.Key, "true")); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("in a paused container: %v", err)
+	}
+}
+
+// apart makes a process group of its own, in the session that it was started in.
+const apart = "#include <unistd.h>\nint main(void) { setpgid(0, 0); for (;;) pause(); }\n"
+
+// TestProbeSession ends at the timeout in all its process groups. What has made
+// a session of its own stays.
+func TestProbeSession(t *testing.T) {
+	b := newBench(t)
+	b.links("setsid")
+	cc := exec.Command("gcc", "-static", "-O1", "-x", "c", "-o", b.lower+"/bin/apart", "-")
+	cc.Stdin = strings.NewReader(apart)
+	if out, err := cc.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r, _ := b.idle(nil)
+	p := probeRequest(r.Key, "apart >/dev/null 2>&1 & setsid sleep 1233 >/dev/null 2>&1 & sleep 1234")
+	p.Timeout = 300 * time.Millisecond
+	if got, err := b.d.Probe(context.Background(), p); err != nil || !got.TimedOut {
+		t.Fatalf("%+v %v", got, err)
+	}
+	names := func() string {
+		pids, _ := b.d.containers.Group(groupName(r.Key)).Pids()
+		var out []string
+		for _, pid := range pids {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			out = append(out, strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " ")))
+		}
+		return strings.Join(out, "; ")
+	}
+	b.eventually("all of the session is gone", func() bool {
+		left := names()
+		return !strings.Contains(left, "apart") && !strings.Contains(left, "1234")
+	})
+	if left := names(); !strings.Contains(left, "sleep 1233") {
+		t.Errorf("the daemon was not spared: %s", left)
 	}
 }
 
