@@ -37,7 +37,7 @@ func (r *report) finish(o options) (int, error) {
 // markdown is the whole report.
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Kernel tests on other kernels\n\nWritten by `make test-vm` on %s; the last run took %v. Of which tree (and what was not committed then) each result is, its machine's line tells.\n",
+	fmt.Fprintf(&b, "# Kernel tests on other kernels\n\nWritten by `make test-vm` on %s; the last run took %v. Of each test its newest run counts; of which tree that was, its machine's line tells.\n",
 		r.begun.UTC().Format("2006-01-02 15:04 UTC"), time.Since(r.begun).Round(time.Second))
 	b.WriteString("Each line of the table is a machine of its own, booted by qemu with a kernel of Debian; \"this machine\" is the one that booted them.\n\n")
 	b.WriteString("| machine | passed | failed | cut off | skipped | took |\n|---|---|---|---|---|---|\n")
