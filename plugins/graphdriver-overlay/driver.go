@@ -70,37 +70,18 @@ func (d *Driver) Info(context.Context) (driver.Info, error) {
 
 // ApplyLayer unpacks a layer on top of its parent.
 func (d *Driver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p driver.Progress) (graphdriver.Layer, error) {
-	if r.ID == "" || r.ID == r.Parent {
-		return graphdriver.Layer{}, driver.Errorf(errdefs.ErrInvalidArgument, "layer %q on parent %q: a name is not valid", r.ID, r.Parent)
-	}
-	unlock, err := d.store.Lock(ctx, "layer "+r.ID)
-	if err != nil {
-		return graphdriver.Layer{}, err
-	}
-	defer unlock()
-	if l, ok := d.store.Layer(r.ID); ok {
-		return graphdriver.Layer{ID: l.ID, Size: l.Size}, nil
-	}
-	l := layerstore.Layer{ID: r.ID, Parent: r.Parent}
-	if r.Parent != "" {
-		parent, ok := d.store.Layer(r.Parent)
-		if !ok {
-			return graphdriver.Layer{}, driver.Errorf(errdefs.ErrNotFound, "parent layer %s is not there", r.Parent)
+	l, err := d.store.MakeLayer(ctx, r.ID, r.Parent, func(stage string, parent layerstore.Layer) (layerstore.Layer, error) {
+		l := layerstore.Layer{ID: r.ID, Parent: r.Parent, Hides: parent.Hides}
+		if parent.ID != "" {
+			l.Lowers = append([]string{layerstore.Name(parent.ID)}, parent.Lowers...)
 		}
-		l.Lowers = append([]string{layerstore.Name(parent.ID)}, parent.Lowers...)
-		l.Hides = parent.Hides
-	}
-	if len(l.Lowers) >= maxLowers-1 { // one more for the skeleton
-		return graphdriver.Layer{}, driver.Errorf(errdefs.ErrInvalidArgument, "layer %s is the %dth, overlayfs takes %d", r.ID, len(l.Lowers)+1, maxLowers-1)
-	}
-	stage, err := d.store.Stage()
-	if err != nil {
-		return graphdriver.Layer{}, err
-	}
-	if err := d.fillLayer(ctx, stage, &l, r, p); err != nil {
-		return graphdriver.Layer{}, errors.Join(err, d.store.Discard(stage))
-	}
-	return graphdriver.Layer{ID: l.ID, Size: l.Size}, nil
+		if len(l.Lowers) >= maxLowers-1 { // one more for the skeleton
+			return l, driver.Errorf(errdefs.ErrInvalidArgument, "layer %s is the %dth, overlayfs takes %d", r.ID, len(l.Lowers)+1, maxLowers-1)
+		}
+		err := d.fillLayer(ctx, stage, &l, r, p)
+		return l, err
+	})
+	return graphdriver.Layer{ID: l.ID, Size: l.Size}, err
 }
 
 // fillLayer unpacks the archive into stage and commits it.
@@ -155,12 +136,7 @@ func makeDir(path string) (*os.File, error) {
 
 // RemoveLayer gives a layer back.
 func (d *Driver) RemoveLayer(ctx context.Context, id string) error {
-	unlock, err := d.store.Lock(ctx, "layer "+id)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return d.store.RemoveLayer(id)
+	return d.store.RemoveLayer(ctx, id)
 }
 
 // PrepareRootfs makes upper and work directory and says how to mount them.
@@ -373,12 +349,7 @@ func (d *Driver) makeHidden(upper string, r *layerstore.Rootfs, lowers []string)
 
 // ReleaseRootfs removes what the container has written.
 func (d *Driver) ReleaseRootfs(ctx context.Context, container string) error {
-	unlock, err := d.store.Lock(ctx, "rootfs "+container)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return d.store.ReleaseRootfs(container)
+	return d.store.ReleaseRootfs(ctx, container)
 }
 
 // List tells every layer and root filesystem.

@@ -68,29 +68,10 @@ func (d *Driver) Info(context.Context) (driver.Info, error) {
 
 // ApplyLayer copies the parent and unpacks a layer over it.
 func (d *Driver) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p driver.Progress) (graphdriver.Layer, error) {
-	if r.ID == "" || r.ID == r.Parent {
-		return graphdriver.Layer{}, driver.Errorf(errdefs.ErrInvalidArgument, "layer %q on parent %q: a name is not valid", r.ID, r.Parent)
-	}
-	unlock, err := d.store.Lock(ctx, "layer "+r.ID)
-	if err != nil {
-		return graphdriver.Layer{}, err
-	}
-	defer unlock()
-	if l, ok := d.store.Layer(r.ID); ok {
-		return graphdriver.Layer{ID: l.ID, Size: l.Size}, nil
-	}
-	if _, ok := d.store.Layer(r.Parent); !ok && r.Parent != "" {
-		return graphdriver.Layer{}, driver.Errorf(errdefs.ErrNotFound, "parent layer %s is not there", r.Parent)
-	}
-	stage, err := d.store.Stage()
-	if err != nil {
-		return graphdriver.Layer{}, err
-	}
-	l, err := d.fillLayer(ctx, stage, r, p)
-	if err != nil {
-		return graphdriver.Layer{}, errors.Join(err, d.store.Discard(stage))
-	}
-	return graphdriver.Layer{ID: l.ID, Size: l.Size}, nil
+	l, err := d.store.MakeLayer(ctx, r.ID, r.Parent, func(stage string, _ layerstore.Layer) (layerstore.Layer, error) {
+		return d.fillLayer(ctx, stage, r, p)
+	})
+	return graphdriver.Layer{ID: l.ID, Size: l.Size}, err
 }
 
 // fillLayer copies the parent into stage, unpacks over it and commits.
@@ -166,12 +147,7 @@ func (d *Driver) layerFS(id string) string {
 
 // RemoveLayer gives a layer back.
 func (d *Driver) RemoveLayer(ctx context.Context, id string) error {
-	unlock, err := d.store.Lock(ctx, "layer "+id)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return d.store.RemoveLayer(id)
+	return d.store.RemoveLayer(ctx, id)
 }
 
 // PrepareRootfs copies the topmost layer for a container.
@@ -261,12 +237,7 @@ func makeTargets(root *os.File, r graphdriver.PrepareRootfs) ([]string, error) {
 
 // ReleaseRootfs removes the container's copy.
 func (d *Driver) ReleaseRootfs(ctx context.Context, container string) error {
-	unlock, err := d.store.Lock(ctx, "rootfs "+container)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return d.store.ReleaseRootfs(container)
+	return d.store.ReleaseRootfs(ctx, container)
 }
 
 // List tells every layer and root filesystem.

@@ -2,6 +2,7 @@ package layerstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -106,8 +107,44 @@ func syncDir(path string) error {
 	return f.Sync()
 }
 
+// MakeLayer makes a layer, or tells the one that is held. fill has a directory in
+// work/ for it, commits it (CommitLayer) and tells what it has made; parent is zero
+// for the lowest layer.
+// InvalidArgument: it would be its own parent. NotFound: the parent is not there.
+func (s *Store) MakeLayer(ctx context.Context, id, parent string, fill func(stage string, parent Layer) (Layer, error)) (Layer, error) {
+	if id == "" || id == parent {
+		return Layer{}, driver.Errorf(errdefs.ErrInvalidArgument, "layer %q on parent %q: a name is not valid", id, parent)
+	}
+	unlock, err := s.Lock(ctx, "layer "+id)
+	if err != nil {
+		return Layer{}, err
+	}
+	defer unlock()
+	if l, ok := s.Layer(id); ok {
+		return l, nil
+	}
+	below, ok := s.Layer(parent)
+	if !ok && parent != "" {
+		return Layer{}, driver.Errorf(errdefs.ErrNotFound, "parent layer %s is not there", parent)
+	}
+	stage, err := s.Stage()
+	if err != nil {
+		return Layer{}, err
+	}
+	l, err := fill(stage, below)
+	if err != nil {
+		return Layer{}, errors.Join(err, s.Discard(stage))
+	}
+	return l, nil
+}
+
 // RemoveLayer gives a layer back. FailedPrecondition: something stands on it.
-func (s *Store) RemoveLayer(id string) error {
+func (s *Store) RemoveLayer(ctx context.Context, id string) error {
+	unlock, err := s.Lock(ctx, "layer "+id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s.mu.Lock()
 	_, held := s.layers[id]
 	user := ""
@@ -178,7 +215,12 @@ func (s *Store) CommitRootfs(stage string, r Rootfs) error {
 
 // ReleaseRootfs removes a root filesystem, if it is held. What is in it is
 // removed in the background.
-func (s *Store) ReleaseRootfs(container string) error {
+func (s *Store) ReleaseRootfs(ctx context.Context, container string) error {
+	unlock, err := s.Lock(ctx, "rootfs "+container)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if _, ok := s.Rootfs(container); !ok {
 		return nil
 	}

@@ -165,3 +165,44 @@ func TestCloseWaitsForWhatRuns(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestMakeLayerMakesOnceAndDiscardsWhatFails(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	fills := 0
+	makeLayer := func(id, parent string, failing error) (Layer, error) {
+		return s.MakeLayer(t.Context(), id, parent, func(stage string, below Layer) (Layer, error) {
+			fills++
+			if failing != nil {
+				return Layer{}, failing
+			}
+			if below.ID != parent {
+				t.Errorf("layer on %q was given %q as its parent", parent, below.ID)
+			}
+			l := Layer{ID: id, Parent: parent, Size: 7}
+			return l, s.CommitLayer(stage, l, nil)
+		})
+	}
+	if _, err := makeLayer("a", "", os.ErrClosed); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a fill that fails: %v", err)
+	}
+	s.Wait()
+	if left, err := os.ReadDir(filepath.Join(s.root, "work")); err != nil || len(left) > 0 {
+		t.Errorf("a fill that fails leaves %v, %v", left, err)
+	}
+	for range 2 {
+		if l, err := makeLayer("a", "", nil); err != nil || l.Size != 7 {
+			t.Errorf("layer a: %+v, %v", l, err)
+		}
+	}
+	if _, err := makeLayer("b", "a", nil); err != nil || fills != 3 {
+		t.Errorf("layer b on a: %v; %d fills, want 3", err, fills)
+	}
+	if _, err := makeLayer("c", "gone", nil); !errdefs.IsNotFound(err) {
+		t.Errorf("layer on one that is not there: %v", err)
+	}
+	for _, id := range []string{"", "d"} {
+		if _, err := makeLayer(id, id, nil); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("layer %q on itself: %v", id, err)
+		}
+	}
+}
