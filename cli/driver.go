@@ -81,19 +81,11 @@ func (a *app) driverInspectCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "inspect [flags] DRIVER [DRIVER...]", Short: "Show all about drivers", Args: minArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			var found []any
-			bad := a.each(args, func(ref string) error {
+			return a.showEach(format, args, func(ref string) (any, error) {
 				var d query.DriverDetail
 				err := a.query(c.Context(), query.DriverInspect, query.RefIn{Ref: ref}, &d)
-				if err == nil {
-					found = append(found, d)
-				}
-				return err
+				return d, err
 			})
-			if err := a.showInspected(format, found); err != nil {
-				return err
-			}
-			return bad
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "json, or a Go template: '{{.Version}}'")

@@ -24,19 +24,7 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 			if only != "" {
 				of = only
 			}
-			var found []any
-			bad := a.each(args, func(ref string) error {
-				v, err := a.inspect(c.Context(), of, ref)
-				if err == nil {
-					found = append(found, v)
-				}
-				return err
-			})
-			err := a.showInspected(format, found)
-			if err == nil {
-				err = bad
-			}
-			return err
+			return a.showEach(format, args, func(ref string) (any, error) { return a.inspect(c.Context(), of, ref) })
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "json, or a Go template: '{{.State.Status}}'")
@@ -44,6 +32,22 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 		c.Flags().StringVar(&only, "type", "", "container, image, network or exec")
 	}
 	return c
+}
+
+// showEach shows what is found for each argument, and complains of the others.
+func (a *app) showEach(format string, args []string, find func(ref string) (any, error)) error {
+	var found []any
+	bad := a.each(args, func(ref string) error {
+		v, err := find(ref)
+		if err == nil {
+			found = append(found, v)
+		}
+		return err
+	})
+	if err := a.showInspected(format, found); err != nil {
+		return err
+	}
+	return bad
 }
 
 func (a *app) showInspected(format string, found []any) error {

@@ -75,19 +75,11 @@ func (a *app) jobInspectCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "inspect [flags] JOB [JOB...]", Short: "Show all about jobs", Args: minArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			var found []any
-			bad := a.each(args, func(ref string) error {
+			return a.showEach(format, args, func(ref string) (any, error) {
 				var d query.JobDetail
 				err := a.query(c.Context(), query.JobInspect, query.RefIn{Ref: ref}, &d)
-				if err == nil {
-					found = append(found, d)
-				}
-				return err
+				return d, err
 			})
-			if err := a.showInspected(format, found); err != nil {
-				return err
-			}
-			return bad
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "json, or a Go template: '{{.Job.State}}'")
