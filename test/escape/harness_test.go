@@ -279,11 +279,10 @@ func (w *world) ok(args ...string) string {
 // bundle is a container to be.
 type bundle struct {
 	*specs.Spec
-	w           *world
-	id, dir     string
-	root        string
-	pidFile     string
-	beforeStart []string // further flags of create
+	w       *world
+	id, dir string
+	root    string
+	pidFile string
 }
 
 // bundle makes one that runs words in busybox.
