@@ -20,16 +20,6 @@ func Normalize(name string) (string, error) {
 	return named.String(), nil
 }
 
-// Familiar is the short form of a full reference that people read:
-// "busybox:latest". What is no reference stays as it is.
-func Familiar(name string) string {
-	ref, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return name
-	}
-	return reference.FamiliarString(ref)
-}
-
 // clip shortens a stranger's string for a message.
 func clip(s string) string {
 	const most = 200
