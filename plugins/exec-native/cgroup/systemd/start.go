@@ -222,6 +222,9 @@ func hold() (pid int, release func(), err error) {
 		for errors.Is(err, syscall.EINTR) {
 			_, err = syscall.Wait4(pid, &status, 0, nil)
 		}
+		if err == nil && !status.Stopped() {
+			err = fmt.Errorf("it ended at once: wait status %#x", uint32(status))
+		}
 		if begun <- err; err == nil {
 			<-end
 		}
