@@ -168,7 +168,12 @@ func (e *NetworkDetached) apply(s *State) []Noun {
 	if n := c.net(e.Network); n != nil && c.Want != Running {
 		s.freeAddress(*n)
 	}
-	return s.fold(&e.Header, e.on)
+	touched := s.fold(&e.Header, e.on)
+	// One that could not be made since was left alone: nobody seemed to need it.
+	if n := s.Networks[e.Network]; n != nil && c.Want == Running {
+		n.use(e.Seq)
+	}
+	return touched
 }
 
 func (st DetachNetwork) finish(s *State, r *FinishStep) []Event {
