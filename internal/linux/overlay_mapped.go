@@ -36,7 +36,8 @@ func MountOverlayMapped(lower []string, upper, work string, flags []string, user
 		}
 	}
 	m, err := mountMappedByDescriptor(layers, upper, work, flags)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF) {
+	// Overlay knows nothing of fsconfig(2) before 6.5, and of descriptors before 6.13.
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF) {
 		var older error
 		if m, older = mountMappedAside(layers, upper, work, flags); older != nil {
 			return Detached{}, fmt.Errorf("%w; as for kernels before 6.13: %w", err, older)

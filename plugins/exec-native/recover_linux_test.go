@@ -266,6 +266,14 @@ func TestTrueExitAfterReaping(t *testing.T) {
 	}
 	b.wait(r.Key)
 	code, signal, ok := trueExit(pidfd)
+	release, err := kernelRelease()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n == 2 && (major < 6 || major == 6 && minor < 15) && !ok {
+		t.Skip("Linux keeps no status of what has been reaped (6.15 does):", release)
+	}
 	if !ok || code != 137 || signal != 9 {
 		t.Errorf("%d %d %v, want 137 by signal 9", code, signal, ok)
 	}

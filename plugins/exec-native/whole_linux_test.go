@@ -261,7 +261,11 @@ func TestCgroupParent(t *testing.T) {
 	parent := b.cfg.Cgroup + "/elsewhere"
 	r, s := b.idle(func(r *execdriver.Start) { r.Resources.CgroupParent = parent[1:] })
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", s.PID))
-	if err != nil || !strings.Contains(string(text), ":pids:"+parent+"/"+r.Container) {
+	of := ":pids:"
+	if unified() {
+		of = "0::"
+	}
+	if err != nil || !strings.Contains(string(text), of+parent+"/"+r.Container) {
 		t.Errorf("cgroups %s (%v)", text, err)
 	}
 	old := b.d

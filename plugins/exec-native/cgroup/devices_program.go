@@ -207,6 +207,13 @@ func loadDevices(prog []instruction) (int, error) {
 	}
 	copy(load.name[:], programName)
 	fd, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&load), unsafe.Sizeof(load))
+	// The verifier gives up for any signal, and Go preempts by signals.
+	for range 30 {
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		fd, err = bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&load), unsafe.Sizeof(load))
+	}
 	runtime.KeepAlive(&load)
 	runtime.KeepAlive(code)
 	runtime.KeepAlive(license)
