@@ -67,6 +67,9 @@ func TestRun(t *testing.T) {
 					t.Errorf("point %s was never hit", point)
 				}
 			}
+			if s.shim && w.lost == 0 {
+				t.Error("no run has lost its shim")
+			}
 			t.Log("hits:", hits)
 		})
 	}
@@ -122,10 +125,11 @@ func (w *world) judge(s strike, point string, c *core.CreateContainer, hit bool,
 	exit, fault := d.Exit, d.Fault
 	switch {
 	case s.shim && point == "container.started":
-		if exit == nil || !exit.Lost {
-			w.t.Errorf("the shim was killed, and the run ended as %+v (fault %+v)", exit, fault)
+		if exit != nil && exit.Lost {
+			w.lost++
+			return
 		}
-		return
+		// On a slow machine the program may have ended before the strike.
 	case s.shim && hit && (fault != nil || exit != nil && exit.Lost):
 		return // there was a shim before the program ran, or after it had ended
 	}

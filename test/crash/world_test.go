@@ -21,6 +21,7 @@ type world struct {
 	*rig.Engine
 	client *rig.Client
 	empty  rig.Inventory // with the image and the network, without containers
+	lost   int           // runs whose shim was killed under them
 }
 
 func newWorld(t *testing.T, o rig.Options) *world {

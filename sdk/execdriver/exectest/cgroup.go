@@ -1,10 +1,13 @@
 package exectest
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
+	"time"
 
 	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/sdk/conform"
@@ -36,8 +39,19 @@ func removeTree(t conform.T, top string) {
 	})
 	slices.Reverse(dirs)
 	for _, d := range dirs {
-		if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
+		if err := removeGroup(d); err != nil && !os.IsNotExist(err) {
 			t.Errorf("a cgroup is left behind: %v", err)
+		}
+	}
+}
+
+// removeGroup waits a little for the last process to leave: whatever a driver
+// keeps started ahead, or gives up, ends a moment after the driver.
+func removeGroup(dir string) error {
+	for end := time.Now().Add(3 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		err := os.Remove(dir)
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(end) {
+			return err
 		}
 	}
 }
