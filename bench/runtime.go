@@ -53,6 +53,18 @@ func (j *jail) timed(c *exec.Cmd) (took time.Duration, err error) {
 	return took, err
 }
 
+// start runs a command there that leaves a container behind, which inherits its
+// streams: they are the null device, or their end would be waited for.
+func (j *jail) start(c *exec.Cmd) (err error) {
+	done := make(chan struct{})
+	j.do <- func() {
+		err = c.Run()
+		close(done)
+	}
+	<-done
+	return err
+}
+
 func (j *jail) close() { close(j.do) }
 
 // ociRuntime is one runtime on the command line.
@@ -93,7 +105,7 @@ func (o *ociRuntime) runCold(bundle string) (time.Duration, error) {
 
 // hold starts a container that stays, and returns how to end it.
 func (o *ociRuntime) hold(bundle, id string) (end func() error, err error) {
-	if _, err := o.jail.timed(o.command("run", "--detach", "--bundle", bundle, id)); err != nil {
+	if err := o.jail.start(o.command("run", "--detach", "--bundle", bundle, id)); err != nil {
 		return nil, err
 	}
 	return func() error {
