@@ -42,26 +42,26 @@ func (j *jail) serve(ready chan<- error) {
 	}
 }
 
-// timed runs a command there and says how long it took.
-func (j *jail) timed(c *exec.Cmd) (took time.Duration, err error) {
+// run calls f there and waits for its end.
+func (j *jail) run(f func()) {
 	done := make(chan struct{})
 	j.do <- func() {
-		took, err = timed(c)
+		f()
 		close(done)
 	}
 	<-done
+}
+
+// timed runs a command there and says how long it took.
+func (j *jail) timed(c *exec.Cmd) (took time.Duration, err error) {
+	j.run(func() { took, err = timed(c) })
 	return took, err
 }
 
 // start runs a command there that leaves a container behind, which inherits its
 // streams: they are the null device, or their end would be waited for.
 func (j *jail) start(c *exec.Cmd) (err error) {
-	done := make(chan struct{})
-	j.do <- func() {
-		err = c.Run()
-		close(done)
-	}
-	<-done
+	j.run(func() { err = c.Run() })
 	return err
 }
 
