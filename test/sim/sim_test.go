@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 1800, "how many stories")
+	seeds = flag.Int("seeds", 2000, "how many stories")
 	first = flag.Uint64("first", 1, "the first of them")
 	seed1 = flag.Uint64("seed", 0, "tell this story alone, with -v in full")
 	bugs  = flag.Bool("bugs", false, "stop at the first violation and ask for no coverage: this build has a planted bug")
