@@ -29,6 +29,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": status, "until": until, "engine": engine, "settled": settled, "mangle": mangle, "secretless": secretless,
+			"console": console,
 		},
 		Setup: setup,
 	})
@@ -129,8 +130,8 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("%s never fits %q:\n%s%s", strings.Join(args[1:], " "), args[0], ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 }
 
-// engine does something to gantryd: start, stop, kill, path DIRECTORY (of drivers,
-// from the next start on).
+// engine does something to gantryd: start, stop, kill, reboot (with its machine),
+// path DIRECTORY (of drivers, from the next start on).
 func engine(ts *testscript.TestScript, _ bool, args []string) {
 	e := engineOf(ts)
 	switch args[0] {
@@ -140,6 +141,8 @@ func engine(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(e.Stop())
 	case "kill":
 		ts.Check(e.Kill())
+	case "reboot":
+		ts.Check(e.Reboot())
 	case "path":
 		e.SetDriverPath(args[1])
 	default:

@@ -46,6 +46,7 @@ type Engine struct {
 	options Options
 	net     *netns
 	log     *os.File
+	boot    string // a file that stands for the kernel's boot id; empty: the kernel's own
 
 	mu   sync.Mutex // guards proc
 	proc *process   // nil: it does not run
@@ -116,7 +117,7 @@ func (e *Engine) Start() error {
 	if e.options.DriverPath != "" {
 		args = append(args, "--driver-path", e.options.DriverPath)
 	}
-	cmd := exec.Command(filepath.Join(e.Bin, "gantryd"), append(args, e.options.Flags...)...)
+	cmd := e.gantryd(append(args, e.options.Flags...))
 	cmd.Stderr = e.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is the test's
 	out, err := cmd.StdoutPipe()
