@@ -1,156 +1,81 @@
 package cli_test
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/test/rig"
 )
 
-// console is a terminal that somebody sits at: the gantry command runs on it.
+// console is a terminal that the gantry command runs on, for a test.
 type console struct {
-	t    *testing.T
-	pty  *os.File
-	cmd  *exec.Cmd
-	done chan struct{}
-
-	mu    sync.Mutex // guards shown
-	shown strings.Builder
+	t *testing.T
+	*rig.Console
 }
 
 // openConsole runs gantry on a new terminal of that size.
 func openConsole(t *testing.T, w *world, rows, cols uint16, args ...string) *console {
 	t.Helper()
-	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd := int(pty.Fd())
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		err = unix.SetNonblock(fd, true) // so that Close ends a Read
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tty.Close()
-	c := &console{t: t, pty: os.NewFile(uintptr(dup(t, fd)), "pty"), done: make(chan struct{})}
-	_ = pty.Close() // its copy goes on
-	c.resize(rows, cols)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.cmd = exec.Command(self, args...)
-	c.cmd.Env = append(os.Environ(), "GANTRY_HOST=unix://"+filepath.Join(w.dir, "run", bus.ControlSocket))
-	c.cmd.Args[0] = "gantry"
-	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = tty, tty, tty
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := c.cmd.Start(); err != nil {
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), "GANTRY_HOST=unix://"+filepath.Join(w.dir, "run", bus.ControlSocket))
+	cmd.Args[0] = "gantry"
+	c := &console{t: t}
+	if c.Console, err = rig.OpenConsole(cmd, rows, cols); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = c.cmd.Process.Kill() // of a test that has failed; otherwise it has ended
-		_ = c.pty.Close()
-	})
-	go func() {
-		defer close(c.done)
-		buf := make([]byte, 4096)
-		for {
-			n, err := c.pty.Read(buf)
-			c.mu.Lock()
-			c.shown.Write(buf[:n])
-			c.mu.Unlock()
-			if err != nil {
-				return
-			}
-		}
-	}()
+	t.Cleanup(c.Close)
 	return c
 }
 
-func dup(t *testing.T, fd int) int {
-	t.Helper()
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-func (c *console) resize(rows, cols uint16) {
+func (c *console) must(err error) {
 	c.t.Helper()
-	if err := unix.IoctlSetWinsize(int(c.pty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
+	if err != nil {
 		c.t.Fatal(err)
 	}
-	if err := unix.SetNonblock(int(c.pty.Fd()), true); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
-func (c *console) text() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shown.String()
 }
 
 // until waits until the terminal has shown something.
-func (c *console) until(want string) {
-	c.t.Helper()
-	for end := time.Now().Add(10 * time.Second); !strings.Contains(c.text(), want); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			c.t.Fatalf("the terminal never shows %q, only %q", want, c.text())
-		}
-	}
-}
+func (c *console) until(want string) { c.t.Helper(); c.must(c.Until(want)) }
 
-func (c *console) typing(keys string) {
+func (c *console) typing(keys string) { c.t.Helper(); c.must(c.Type(keys)) }
+
+func (c *console) resize(rows, cols uint16) { c.t.Helper(); c.must(c.Resize(rows, cols)) }
+
+// signalled sends the command a signal, and waits for its end.
+func (c *console) signalled(s os.Signal) (code int) {
 	c.t.Helper()
-	if _, err := c.pty.WriteString(keys); err != nil {
-		c.t.Fatal(err)
-	}
+	c.must(c.Signal(s))
+	code, err := c.Wait()
+	c.must(err)
+	return code
 }
 
 // ends waits for the end of the command.
 func (c *console) ends(code int) {
 	c.t.Helper()
-	err := c.cmd.Wait()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		c.t.Fatal(err)
+	got, err := c.Wait()
+	c.must(err)
+	if got != code {
+		c.t.Errorf("it ended with %d, want %d; it showed %q", got, code, c.Text())
 	}
-	if got := c.cmd.ProcessState.ExitCode(); got != code {
-		c.t.Errorf("it ended with %d, want %d; it showed %q", got, code, c.text())
-	}
-	_ = c.pty.Close() // ends the reader
-	<-c.done
+	c.Close()
 }
 
 // canonical says whether the terminal edits lines: a raw one does not.
 func (c *console) canonical() bool {
 	c.t.Helper()
-	attr, err := unix.IoctlGetTermios(int(c.pty.Fd()), unix.TCGETS)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return attr.Lflag&unix.ICANON != 0
+	yes, err := c.Canonical()
+	c.must(err)
+	return yes
 }
 
 func terminalWorld(t *testing.T) *world {
@@ -227,17 +152,12 @@ func TestTerminalRestored(t *testing.T) {
 	if x.canonical() {
 		t.Error("the terminal still edits lines")
 	}
-	if err := x.cmd.Process.Signal(unix.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	_ = x.cmd.Wait() // 143, as ends would say
-	if got := x.cmd.ProcessState.ExitCode(); got != 128+15 {
+	if got := x.signalled(unix.SIGTERM); got != 128+15 {
 		t.Errorf("exec ended with %d", got)
 	}
 	if !x.canonical() {
 		t.Error("the terminal is left raw")
 	}
-	_ = x.pty.Close() // ends the reader
 	c.typing("q")
 	c.ends(5)
 }
@@ -260,9 +180,5 @@ func TestStatsRedraw(t *testing.T) {
 	c.until("--") // no rate yet
 	c.until("\x1b[J\x1b[HCONTAINER ID")
 	c.until("50.00%")
-	if err := c.cmd.Process.Signal(unix.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	_ = c.cmd.Wait()  // of the signal
-	_ = c.pty.Close() // ends the reader
+	c.signalled(unix.SIGINT)
 }
