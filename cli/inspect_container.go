@@ -116,7 +116,7 @@ type (
 
 // containerView is a container in Docker's form.
 func containerView(d *query.ContainerDetail) dockerContainer {
-	sp := &d.State.Spec
+	sp := d.State.Spec
 	v := dockerContainer{
 		Id: string(d.ID), Created: d.Created.UTC(), Image: string(d.ImageID), LogPath: d.LogPath, Name: "/" + d.Name,
 		State: stateView(d), Config: configView(d), HostConfig: hostConfigView(d),

@@ -97,7 +97,7 @@ type (
 )
 
 func hostConfigView(d *query.ContainerDetail) dockerHostConfig {
-	sp := &d.State.Spec
+	sp := d.State.Spec
 	s := &sp.Security
 	h := dockerHostConfig{
 		LogConfig: logView(&sp.Logging), NetworkMode: or(sp.Network.Network, "bridge"), AutoRemove: d.AutoRemove,

@@ -28,7 +28,7 @@ type Container struct {
 	ImageRef   string      `json:"image_ref"` // as given
 	Manifest   string      `json:"manifest"`  // digest, pinned
 	Layer      LayerID     `json:"layer,omitempty"`
-	Spec       Spec        `json:"spec"`
+	Spec       *Spec       `json:"spec"` // shared by events, folds and steps: never changed, only replaced
 	AutoRemove bool        `json:"auto_remove,omitempty"`
 	Created    time.Time   `json:"created"`
 

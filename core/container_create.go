@@ -39,7 +39,7 @@ func (c *CreateContainer) decide(s *State, r Request) ([]Event, error) {
 	if !image.Ready || image.Want == Removed {
 		return nil, refuse(errdefs.ErrFailedPrecondition, "image %s is not ready: it is being loaded or removed", c.Image)
 	}
-	spec := c.Spec.mergeImage(&image.Config)
+	spec := c.Spec.mergeImage(&image.Config) // on the heap once, for the event, all folds and all steps
 	if err := spec.check(); err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (c *CreateContainer) decide(s *State, r Request) ([]Event, error) {
 		}
 		networks, nets = []NetworkID{network.ID}, []NetSlot{{Network: network.ID}}
 	}
-	if err := s.checkShares(c.ID, &spec); err != nil {
+	if err := s.checkShares(c.ID, spec); err != nil {
 		return nil, err
 	}
 	created := &ContainerCreated{
@@ -104,7 +104,7 @@ type ContainerCreated struct {
 	ImageRef      string      `json:"image_ref"`
 	Manifest      string      `json:"manifest"`
 	Layer         LayerID     `json:"layer,omitempty"`
-	Spec          Spec        `json:"spec"`
+	Spec          *Spec       `json:"spec"` // never changed
 	AutoRemove    bool        `json:"auto_remove,omitempty"`
 	Networks      []NetworkID `json:"networks,omitempty"`
 }
@@ -116,6 +116,9 @@ func (e *ContainerCreated) apply(s *State) []Noun {
 		ID: ContainerID(e.ID), Name: e.ContainerName, Image: e.Image, ImageRef: e.ImageRef,
 		Manifest: e.Manifest, Layer: e.Layer, Spec: e.Spec, AutoRemove: e.AutoRemove,
 		Created: e.Time, Want: Stopped,
+	}
+	if c.Spec == nil {
+		c.Spec = &Spec{} // nobody has written such an event, but a fold cannot fail
 	}
 	for _, n := range e.Networks {
 		c.Nets = append(c.Nets, NetSlot{Network: n})

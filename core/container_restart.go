@@ -47,7 +47,7 @@ func (c *RestartContainer) decide(s *State, r Request) ([]Event, error) {
 	case k.Want == Removed:
 		return nil, refuse(errdefs.ErrFailedPrecondition, "container %s is being removed", k.Name)
 	}
-	if err := s.sharesReady(&k.Spec); err != nil {
+	if err := s.sharesReady(k.Spec); err != nil {
 		return nil, err
 	}
 	e := &ContainerRestartWanted{Header: about(k.ID.noun())}

@@ -49,7 +49,7 @@ func (s *State) checkShares(self ContainerID, sp *Spec) error {
 			return refuse(errdefs.ErrInvalidArgument,
 				"a container with a user namespace of its own cannot share the %s namespace of container %s", m.what, k.Name)
 		}
-		switch theirs := &k.Spec; m.what {
+		switch theirs := k.Spec; m.what {
 		case "network":
 			if _, chained := sharedWith(theirs.Network.Network); chained {
 				return refuse(errdefs.ErrInvalidArgument,

@@ -43,7 +43,7 @@ func (c *StartContainer) decide(s *State, r Request) ([]Event, error) {
 // startWanted says that the container is wanted running, with what is allotted
 // to it.
 func (s *State) startWanted(k *Container, attach bool) (*ContainerStartWanted, error) {
-	if err := s.sharesReady(&k.Spec); err != nil {
+	if err := s.sharesReady(k.Spec); err != nil {
 		return nil, err
 	}
 	e, err := s.allotStart(k)

@@ -111,10 +111,12 @@ func (*ContainerUpdated) name() string { return "container.updated" }
 
 func (e *ContainerUpdated) apply(s *State) []Noun {
 	return s.fold(&e.Header, func(c *Container) {
-		c.Spec.Resources = e.Resources
+		spec := *c.Spec
+		spec.Resources = e.Resources
 		if e.Restart != nil {
-			c.Spec.Restart = *e.Restart
+			spec.Restart = *e.Restart
 		}
+		c.Spec = &spec
 		c.Update = UpdateSlot{Slot: c.Update.Slot}
 	})
 }

@@ -178,7 +178,9 @@ const defaultStopTimeout = 10 * time.Second
 
 // mergeImage fills what the command left out from the image, as Docker does:
 // an entrypoint of one's own also drops the image's command.
-func (sp Spec) mergeImage(i *ImageConfig) Spec {
+func (own *Spec) mergeImage(i *ImageConfig) *Spec {
+	merged := *own
+	sp := &merged
 	p := &sp.Process
 	if p.Entrypoint == nil {
 		p.Entrypoint = i.Entrypoint

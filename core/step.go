@@ -176,7 +176,7 @@ type (
 		Name      string      `json:"name"`
 		Rootfs    []Mount     `json:"rootfs"`
 		Endpoint  Endpoint    `json:"endpoint"`
-		Spec      Spec        `json:"spec"`
+		Spec      *Spec       `json:"spec"`
 		Attach    bool        `json:"attach,omitempty"` // wait at the gate for a client
 		IDMap     IDMap       `json:"id_map,omitzero"`
 		UserNS    Namespace   `json:"userns,omitzero"` // the one held for the container

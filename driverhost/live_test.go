@@ -105,7 +105,7 @@ func TestExecSteps(t *testing.T) {
 // Every field of a Spec reaches the driver.
 func TestTheWholeSpecIsStarted(t *testing.T) {
 	swap := int64(7)
-	st := &core.StartProcess{Container: someID, Run: 3, Name: "web", Attach: true, Spec: core.Spec{
+	st := &core.StartProcess{Container: someID, Run: 3, Name: "web", Attach: true, Spec: &core.Spec{
 		Process: core.Process{
 			Entrypoint: []string{"a"}, Cmd: []string{"b"}, Groups: []string{"g"}, OpenStdin: true, StdinOnce: true, TTY: true,
 			Rows: 2, Columns: 3, Init: true, Cwd: "/w", User: "u",

@@ -19,7 +19,7 @@ import (
 
 // startOf puts the step into the driver's words.
 func startOf(st *core.StartProcess) (execdriver.Start, error) {
-	sp := &st.Spec
+	sp := st.Spec
 	shares, err := sharesOf(st)
 	if err != nil {
 		return execdriver.Start{}, err
@@ -110,7 +110,7 @@ func idMapOf(m core.IDMap) driver.IDMap {
 
 // execOf puts the step into the driver's words.
 func execOf(st *core.StartExec) execdriver.Exec {
-	sp := &st.Spec
+	sp := st.Spec
 	return execdriver.Exec{
 		Key: keyOf(st.Container, st.Run, st.Exec),
 		Process: execdriver.Process{

@@ -87,7 +87,9 @@ func (e *Engine) inspectContainer(s *core.State, in query.RefIn) (any, error) {
 // unsealed is the container without sealed values: a reader sees names only.
 func unsealed(c *core.Container) core.Container {
 	k := *c
-	k.Spec.Process.Env = withoutSealed(c.Spec.Process.Env)
+	spec := *c.Spec
+	spec.Process.Env = withoutSealed(spec.Process.Env)
+	k.Spec = &spec
 	k.Execs = slices.Clone(c.Execs)
 	for i := range k.Execs {
 		k.Execs[i].Spec.Env = withoutSealed(k.Execs[i].Spec.Env)

@@ -134,7 +134,9 @@ func (v *vault) open(st core.Step) (core.Step, error) {
 	var err error
 	switch st := st.(type) {
 	case core.StartProcess:
-		st.Spec.Process.Env, err = v.openEnv(st.Container, st.Spec.Process.Env)
+		spec := *st.Spec
+		spec.Process.Env, err = v.openEnv(st.Container, spec.Process.Env)
+		st.Spec = &spec
 		return st, err
 	case core.StartExec:
 		st.Spec.Env, err = v.openEnv(st.Container, st.Spec.Env)
