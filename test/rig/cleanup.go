@@ -49,6 +49,7 @@ func sweep(name string, dirs ...string) error {
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone by now
 		}
+		thaw(name)
 		if len(pids) == 0 {
 			break
 		}
@@ -63,6 +64,14 @@ func sweep(name string, dirs ...string) error {
 		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
+}
+
+// thaw lets frozen processes go on: on cgroup v1 nothing else ends them.
+func thaw(name string) {
+	for _, dir := range cgroups(name) {
+		_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("THAWED"), 0) // most hierarchies do not have it
+		_ = os.WriteFile(filepath.Join(dir, "cgroup.freeze"), []byte("0"), 0)
+	}
 }
 
 // hierarchies are the mounted cgroup hierarchies.
