@@ -63,7 +63,7 @@ func (c *ExecContainer) decide(s *State, r Request) ([]Event, error) {
 	if err := c.Spec.check(); err != nil {
 		return nil, err
 	}
-	if err := s.needDrivers("exec/" + s.Engine.Drivers.Exec); err != nil {
+	if err := s.needDriver("exec", s.Engine.Drivers.Exec); err != nil {
 		return nil, err
 	}
 	return []Event{&ExecWanted{Header: about(k.ID.noun()), Exec: c.Exec, Run: k.Process.Run, Spec: c.Spec, Attach: c.Attach}}, nil

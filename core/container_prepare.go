@@ -22,7 +22,7 @@ func (c *PrepareContainer) decide(s *State, r Request) ([]Event, error) {
 	case k.Rootfs.State == Held:
 		return []Event{jobDone(r.Job)}, nil
 	}
-	if err := s.needDrivers("graphdriver/" + s.Engine.Drivers.Graph); err != nil {
+	if err := s.needDriver("graphdriver", s.Engine.Drivers.Graph); err != nil {
 		return nil, err
 	}
 	ids, err := s.allotIDs(k)

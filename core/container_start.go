@@ -56,20 +56,18 @@ func (s *State) startWanted(k *Container, attach bool) (*ContainerStartWanted, e
 // allotStart allots what a start of k needs.
 func (s *State) allotStart(k *Container) (*ContainerStartWanted, error) {
 	e := &ContainerStartWanted{Header: about(k.ID.noun())}
-	if err := s.needDrivers("graphdriver/"+s.Engine.Drivers.Graph, "exec/"+s.Engine.Drivers.Exec); err != nil {
+	ids, err := s.allotIDs(k)
+	if err := anyOf(s.needDriver("graphdriver", s.Engine.Drivers.Graph), s.needDriver("exec", s.Engine.Drivers.Exec), err); err != nil {
 		return nil, err
 	}
-	var err error
-	if e.IDMap, err = s.allotIDs(k); err != nil {
-		return nil, err
-	}
+	e.IDMap = ids
 	for i := range k.Nets {
 		slot := &k.Nets[i]
 		n := s.Networks[slot.Network]
 		if n == nil || n.Want == Removed {
 			return nil, refuse(errdefs.ErrNotFound, "network %.12s of the container is gone: make the container anew on another one", slot.Network)
 		}
-		if err := s.needDrivers("net/" + n.Driver); err != nil {
+		if err := s.needDriver("net", n.Driver); err != nil {
 			return nil, err
 		}
 		a := slot.Address

@@ -55,12 +55,10 @@ func (s *State) driverEnabled(kind, name string) bool {
 	return d == nil || !d.Disabled
 }
 
-// needDrivers refuses what a disabled driver would have to do.
-func (s *State) needDrivers(ids ...string) error {
-	for _, id := range ids {
-		if d := s.Drivers[id]; d != nil && d.Disabled {
-			return refuse(errdefs.ErrFailedPrecondition, "driver %s is disabled: enable it first", id)
-		}
+// needDriver refuses what a disabled driver would have to do.
+func (s *State) needDriver(kind, name string) error {
+	if !s.driverEnabled(kind, name) {
+		return refuse(errdefs.ErrFailedPrecondition, "driver %s/%s is disabled: enable it first", kind, name)
 	}
 	return nil
 }
@@ -228,7 +226,7 @@ func (c *SwapDriver) decide(s *State, r Request) ([]Event, error) {
 	if !path.IsAbs(c.Path) {
 		return nil, refuse(errdefs.ErrInvalidArgument, "path %q of the driver is not absolute", c.Path)
 	}
-	if err := s.needDrivers(c.Driver); err != nil {
+	if err := s.needDriver(splitDriver(c.Driver)); err != nil {
 		return nil, err
 	}
 	var before []JobID

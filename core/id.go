@@ -48,7 +48,12 @@ type Noun struct {
 func (n Noun) String() string { return n.Kind + "/" + n.ID }
 
 func stepID(n Noun, slot, verb string, seq uint64) StepID {
-	return StepID(n.Kind + "/" + n.ID + "/" + slot + "/" + verb + "@" + strconv.FormatUint(seq, 10))
+	var room [160]byte // one of a container has about 110
+	id := append(append(room[:0], n.Kind...), '/')
+	id = append(append(id, n.ID...), '/')
+	id = append(append(id, slot...), '/')
+	id = append(append(id, verb...), '@')
+	return StepID(strconv.AppendUint(id, seq, 10))
 }
 
 // Noun is the noun that owes the step. Ids hold no slash, except those of

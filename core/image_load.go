@@ -29,7 +29,7 @@ func (c *LoadImage) decide(s *State, r Request) ([]Event, error) {
 	if !path.IsAbs(c.Archive) {
 		return nil, refuse(errdefs.ErrInvalidArgument, "archive %q is not an absolute path", c.Archive)
 	}
-	if err := s.needDrivers("image/"+s.Engine.Drivers.Image, "graphdriver/"+s.Engine.Drivers.Graph); err != nil {
+	if err := anyOf(s.needDriver("image", s.Engine.Drivers.Image), s.needDriver("graphdriver", s.Engine.Drivers.Graph)); err != nil {
 		return nil, err
 	}
 	return []Event{&ImageLoadWanted{Header: about(Noun{KindJob, string(r.Job)}), Archive: c.Archive, Platform: c.Platform}}, nil

@@ -48,7 +48,7 @@ func (c *NewNetwork) decide(s *State, _ Request) ([]Event, error) {
 	if e.Driver == "host" || e.Driver == "null" {
 		return nil, refuse(errdefs.ErrInvalidArgument, "only one network of driver %q can be: the built-in one", e.Driver)
 	}
-	if err := s.needDrivers("net/" + e.Driver); err != nil {
+	if err := s.needDriver("net", e.Driver); err != nil {
 		return nil, err
 	}
 	if err := s.place(e); err != nil {

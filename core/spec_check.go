@@ -188,22 +188,21 @@ func (sp *Spec) checkTogether() error {
 const seccompMost = 1 << 20
 
 func (s *Security) check() error {
-	modes := []struct {
-		what, mode string
-		words      []string
-		shared     bool
+	modes := [...]struct {
+		what, mode, words string
+		shared            bool
 	}{
-		{"user namespace", s.UserNS, []string{"host", "private"}, false},
-		{"PID", s.PID, []string{"private", "host"}, true},
-		{"IPC", s.IPC, []string{"private", "none", "shareable", "host"}, true},
-		{"UTS", s.UTS, []string{"private", "host"}, true},
-		{"cgroup namespace", s.CgroupNS, []string{"private", "host"}, false},
+		{"user namespace", s.UserNS, "host private", false},
+		{"PID", s.PID, "private host", true},
+		{"IPC", s.IPC, "private none shareable host", true},
+		{"UTS", s.UTS, "private host", true},
+		{"cgroup namespace", s.CgroupNS, "private host", false},
 	}
 	for _, m := range modes {
 		if id, shared := sharedWith(m.mode); shared && m.shared && isHexID(string(id)) {
 			continue
 		}
-		if m.mode != "" && !slices.Contains(m.words, m.mode) {
+		if m.mode != "" && !slices.Contains(strings.Fields(m.words), m.mode) {
 			return invalid("invalid %s mode: %q", m.what, m.mode)
 		}
 	}

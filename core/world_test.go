@@ -158,6 +158,16 @@ func (w *world) do(st Step) Result {
 	for _, k := range releases(st) {
 		delete(w.held, k)
 	}
+	if _, ok := st.(LoadArchive); ok {
+		for _, i := range w.images {
+			w.held["image "+string(i.ID)] = true
+		}
+	}
+	return w.result(st)
+}
+
+// result is what a step brings back.
+func (w *world) result(st Step) Result {
 	switch st.(type) {
 	case PrepareRootfs:
 		return Result{Mounts: []Mount{{Type: "overlay", Source: "overlay", Target: "/"}}}
@@ -170,9 +180,6 @@ func (w *world) do(st Step) Result {
 	case HoldUserNS:
 		return Result{UserNS: &Namespace{Mode: "path", Path: "/proc/1/fd/4", Inode: 8}}
 	case LoadArchive:
-		for _, i := range w.images {
-			w.held["image "+string(i.ID)] = true
-		}
 		return Result{Images: w.images}
 	}
 	return Result{}
