@@ -187,8 +187,13 @@ type verbs struct {
 	nets, execs                                                   []string
 }
 
-func (c *Container) verbs() verbs {
+// verbsRoom is where the lists of verbs are, as long as they fit: half for
+// networks, half for execs. It is the caller's, so that it can be on the stack.
+type verbsRoom [8]string
+
+func (c *Container) verbs(room *verbsRoom) verbs {
 	v := verbs{
+		nets: room[:0:4], execs: room[4:4],
 		userns: c.usernsVerb(), rootfs: c.rootfsVerb(), process: c.processVerb(), log: c.logVerb(),
 		freezer: c.freezerVerb(), update: c.updateVerb(), watch: c.watchVerb(), backoff: c.backoffVerb(),
 	}
@@ -208,12 +213,15 @@ func (s *State) fold(h *Header, f func(c *Container)) []Noun {
 	if c == nil {
 		panicf("event %d %s is about container %s, which is not there", h.Seq, h.Name, h.ID)
 	}
-	before := c.Nets
-	c.Nets = append([]NetSlot(nil), c.Nets...)
-	c.fold(h.Seq, f)
-	touched := []Noun{c.ID.noun()}
+	var room [4]SlotState
+	before := room[:0]
 	for i := range c.Nets {
-		if c.Nets[i].State != before[i].State {
+		before = append(before, c.Nets[i].State)
+	}
+	c.fold(h.Seq, f)
+	touched := append(make([]Noun, 0, 2), c.ID.noun())
+	for i := range c.Nets {
+		if c.Nets[i].State != before[i] {
 			touched = append(touched, c.Nets[i].Network.noun()) // its removal waits for its endpoints
 		}
 	}
@@ -221,10 +229,11 @@ func (s *State) fold(h *Header, f func(c *Container)) []Noun {
 }
 
 func (c *Container) fold(seq uint64, f func(c *Container)) {
-	before, signal := c.verbs(), c.Process.Stop.Signal
+	var was, is verbsRoom
+	before, signal := c.verbs(&was), c.Process.Stop.Signal
 	f(c)
-	c.doubt(before)
-	after := c.verbs()
+	c.doubt(&before)
+	after := c.verbs(&is)
 	if c.Process.State != Absent {
 		c.Log.State = Held // a start that was tried may have made its log
 	}
@@ -271,20 +280,10 @@ func (c *Container) fold(seq uint64, f func(c *Container)) {
 	c.freeIDs()
 }
 
-// clone is a copy for asking what a change would bring: it shares only what no
-// fold changes in place.
-func (c *Container) clone() *Container {
-	k := *c
-	k.Nets = append([]NetSlot(nil), c.Nets...)
-	k.Execs = slices.Clone(c.Execs)
-	k.Process.Kills = append([]Kill(nil), c.Process.Kills...)
-	return &k
-}
-
 // doubt: an acquisition that was owed and no longer is, although it was not
 // reported, may be running or half done at this moment. Its slot is unsure from
 // now on, and undo begins there; the same for a release that is called off.
-func (c *Container) doubt(before verbs) {
+func (c *Container) doubt(before *verbs) {
 	if before.userns == "hold" && c.UserNS.State == Absent && c.usernsVerb() == "" ||
 		before.userns == "release" && c.UserNS.State == Held && c.usernsVerb() == "" {
 		c.UserNS.State = Unsure
@@ -294,7 +293,8 @@ func (c *Container) doubt(before verbs) {
 	}
 	for i, was := range before.nets {
 		n := &c.Nets[i]
-		if was == "attach" && n.State == Absent && c.netVerb(i) == "" && !plantedForgetNetwork || was == "detach" && n.State == Held {
+		if was == "attach" && n.State == Absent && c.netVerb(i) == "" && !plantedForgetNetwork ||
+			was == "detach" && n.State == Held && c.netVerb(i) == "" {
 			n.State = Unsure
 		}
 	}

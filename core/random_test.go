@@ -64,6 +64,12 @@ var containerNames = []string{"c1", "c2", "c3", "c4", "c5"}
 
 func history(t testing.TB, r *rand.Rand) *engine {
 	e := newEngine(t)
+	e.tell(r)
+	return e
+}
+
+// tell makes up one history.
+func (e *engine) tell(r *rand.Rand) {
 	generation := 0
 	ids := map[string]ContainerID{}
 	for range 400 {
@@ -128,7 +134,6 @@ func history(t testing.TB, r *rand.Rand) *engine {
 	e.settle()
 	e.atRest()
 	e.removeAll()
-	return e
 }
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.Intn(len(from))] }
@@ -276,6 +281,38 @@ func (e *engine) specOf(r *rand.Rand, ids map[string]ContainerID) Spec {
 		sp.Restart.Max = r.Intn(3)
 	}
 	return sp
+}
+
+// TestClonesAreApart takes a clone now and then in random histories: what is applied
+// to the state does not change the clone, and the other way round; folding the
+// same events, the clone becomes the same state.
+func TestClonesAreApart(t *testing.T) {
+	for seed := range int64(15) {
+		r := rand.New(rand.NewSource(1000 + seed))
+		apart := rand.New(rand.NewSource(seed))
+		var clone, still *State
+		var hash string
+		e := newEngine(t)
+		e.onEvent = func(ev Event) {
+			if clone != nil {
+				before := e.s.Hash()
+				clone.Apply(ev)
+				if e.s.Hash() != before {
+					t.Fatalf("seed %d: applying %d %s to a clone changes what it is a clone of", seed, ev.Head().Seq, ev.Head().Name)
+				}
+				if clone.Hash() != before {
+					t.Fatalf("seed %d: after %d %s a clone is another state", seed, ev.Head().Seq, ev.Head().Name)
+				}
+				if still.Hash() != hash {
+					t.Fatalf("seed %d: applying %d %s changes a clone", seed, ev.Head().Seq, ev.Head().Name)
+				}
+			}
+			if clone == nil || apart.Intn(40) == 0 {
+				clone, still, hash = e.s.Clone(), e.s.Clone(), e.s.Hash()
+			}
+		}
+		e.tell(r)
+	}
 }
 
 // restart folds the log anew, sometimes on a machine that was restarted, and

@@ -101,19 +101,6 @@ func UnmarshalState(data []byte) (*State, error) {
 	return s, nil
 }
 
-// Clone is a copy that shares nothing that Apply changes.
-func (s *State) Clone() *State {
-	data, err := s.MarshalBinary()
-	if err != nil {
-		panicf("state at %d cannot be encoded: %v", s.Seq, err)
-	}
-	c, err := UnmarshalState(data)
-	if err != nil {
-		panicf("state at %d cannot be decoded: %v", s.Seq, err)
-	}
-	return c
-}
-
 // Hash identifies the state: SHA-256 of its canonical form, in hexadecimal.
 func (s *State) Hash() string {
 	data, err := s.MarshalBinary()
