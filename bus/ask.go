@@ -32,7 +32,12 @@ func (c *Client) Ask(ctx context.Context, a Ask, out any) error {
 	if end, ok := ctx.Deadline(); ok && a.Deadline == 0 {
 		a.Deadline = Seconds(time.Until(end))
 	}
-	err := c.tell(ctx, c.subjects.Ask(a.Kind, a.Driver), a, out)
+	var err error
+	if h, near := c.near(a.Kind, a.Driver); near && h.Ask != nil {
+		err = c.askNear(ctx, h, a, out)
+	} else {
+		err = c.tell(ctx, c.subjects.Ask(a.Kind, a.Driver), a, out)
+	}
 	if err == nil || ctx.Err() == nil {
 		return err
 	}

@@ -37,6 +37,8 @@ type Client struct {
 	path     string // of the socket; empty within the engine's process
 	id       string // of the connection
 	subjects Subjects
+	hosts    *Inside // the short way to hosts of this process; nil: there is none
+	engine   *Inside // the short way to the engine of this process; nil: there is none
 }
 
 // Dial connects to the engine. An engine that is not there is Unavailable.

@@ -21,11 +21,17 @@ const (
 // taken it: that it runs, not that it is done. No host is Unavailable. To send
 // the same step again is fine: it joins the running one.
 func (c *Client) SendStep(ctx context.Context, s Step) error {
+	if h, near := c.near(s.Kind, s.Driver); near {
+		return asOnTheWay(h.Step(s))
+	}
 	return c.tell(ctx, c.subjects.Step(s.Kind, s.Driver), s, nil)
 }
 
 // CancelStep takes a step back and returns when the host knows.
 func (c *Client) CancelStep(ctx context.Context, x Cancel) error {
+	if h, near := c.near(x.Kind, x.Driver); near {
+		return asOnTheWay(h.Cancel(x))
+	}
 	return c.tell(ctx, c.subjects.Cancel(x.Kind, x.Driver), x, nil)
 }
 
@@ -46,9 +52,13 @@ type StepHandlers struct {
 	Ask    func(Ask, func(body any, err error))
 }
 
-// ServeSteps takes the steps of one driver, and the questions to it. Close of what it returns ends that.
+// ServeSteps takes the steps of one driver, and the questions to it, both over the
+// bus and, if the client is on it, by the short way. Close of what it returns ends that.
 func (c *Client) ServeSteps(kind, driver string, h StepHandlers) (*StepServing, error) {
 	s := &StepServing{}
+	if c.engine != nil {
+		s.leave = c.engine.serve(kind, driver, h)
+	}
 	err := s.listen(c, c.subjects.Step(kind, driver), func(data []byte) error {
 		return decodeTo(data, h.Step)
 	})
@@ -68,10 +78,16 @@ func (c *Client) ServeSteps(kind, driver string, h StepHandlers) (*StepServing, 
 }
 
 // StepServing is a host's end for one driver, until it is closed.
-type StepServing struct{ subs []*wire.Sub }
+type StepServing struct {
+	subs  []*wire.Sub
+	leave func() // the short way; nil off it
+}
 
 // Close takes no more steps.
 func (s *StepServing) Close() {
+	if s.leave != nil {
+		s.leave()
+	}
 	for _, sub := range s.subs {
 		_ = sub.Close() // fails only with the connection, which ends it too
 	}
@@ -107,28 +123,24 @@ func decodeTo[T any](data []byte, f func(T) error) error {
 // error that is not of the way (Unavailable, no answer) is the engine's word and
 // ends it. A heartbeat is sent once: the next one follows anyway.
 func (c *Client) Finish(ctx context.Context, f Finish) (Receipt, error) {
-	subject := c.subjects.Finish(f.Kind, f.Driver)
 	if f.Heartbeat {
 		ctx, cancel := context.WithTimeout(ctx, finishTry)
 		defer cancel()
-		var r Receipt
-		err := c.tell(ctx, subject, f, &r)
-		return r, err
+		return c.sendFinish(ctx, f)
 	}
-	return c.insist(ctx, subject, f)
+	return c.insist(ctx, func(ctx context.Context) (Receipt, error) { return c.sendFinish(ctx, f) })
 }
 
 // Report sends what the host has seen, again and again until the engine has it.
 func (c *Client) Report(ctx context.Context, r Report) (Receipt, error) {
-	return c.insist(ctx, c.subjects.Report(r.Kind, r.Driver), r)
+	return c.insist(ctx, func(ctx context.Context) (Receipt, error) { return c.sendReport(ctx, r) })
 }
 
-// insist sends body until there is a receipt.
-func (c *Client) insist(ctx context.Context, subject string, body any) (Receipt, error) {
+// insist sends until there is a receipt.
+func (c *Client) insist(ctx context.Context, send func(context.Context) (Receipt, error)) (Receipt, error) {
 	for wait := finishTry; ; wait = min(2*wait, finishTryMax) {
-		var r Receipt
 		try, cancel := context.WithTimeout(ctx, wait)
-		err := c.tell(try, subject, body, &r)
+		r, err := send(try)
 		if err == nil || ctx.Err() != nil || !onTheWay(err) {
 			cancel()
 			return r, err

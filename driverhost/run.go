@@ -30,10 +30,6 @@ func (d *hosted) take(s bus.Step) error {
 	if !d.host.current(s.Epoch) {
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "step %s is of an earlier engine (epoch %d)", s.ID, s.Epoch)
 	}
-	st, err := core.DecodeStep(s.Verb, s.Body)
-	if err != nil {
-		return err
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -56,7 +52,7 @@ func (d *hosted) take(s bus.Step) error {
 		if before != nil {
 			<-before // one at a time for each slot
 		}
-		d.carryOut(ctx, r, st)
+		d.carryOut(ctx, r)
 		d.mu.Lock()
 		if d.slots[slot] == ended {
 			delete(d.slots, slot)
@@ -84,17 +80,16 @@ func (d *hosted) cancel(c bus.Cancel) error {
 }
 
 // carryOut runs a step and tells its result until the engine has it.
-func (d *hosted) carryOut(ctx context.Context, r *running, st core.Step) {
+func (d *hosted) carryOut(ctx context.Context, r *running) {
 	d.mu.Lock()
 	step := r.step
 	d.mu.Unlock()
-	log := d.log.With("step", step.ID)
-	log.Debug("step starts")
+	d.log.Debug("step starts", "step", step.ID)
 	begun := time.Now()
 	quiet := d.beat(r)
-	result, instance, err := d.run(ctx, step, st)
+	result, instance, err := d.run(ctx, step)
 	quiet()
-	log.Debug("step ends", "took", time.Since(begun), "error", err)
+	d.log.Debug("step ends", "step", step.ID, "took", time.Since(begun), "error", err)
 
 	d.mu.Lock()
 	step = r.step // another try may have joined
@@ -107,7 +102,7 @@ func (d *hosted) carryOut(ctx context.Context, r *running, st core.Step) {
 		f.Error = bus.NewError(fmt.Errorf("encode the result of %s: %w", step.ID, err))
 	}
 	if _, err := d.host.o.Bus.Finish(d.host.ctx, f); err != nil && d.host.ctx.Err() == nil {
-		log.Warn("tell a result", "error", err)
+		d.log.Warn("tell a result", "step", step.ID, "error", err)
 	}
 }
 
@@ -147,9 +142,13 @@ func (d *hosted) beat(r *running) (quiet func()) {
 }
 
 // run runs a step against the instance that serves, within its deadline.
-func (d *hosted) run(ctx context.Context, s bus.Step, st core.Step) (core.Result, string, error) {
+func (d *hosted) run(ctx context.Context, s bus.Step) (core.Result, string, error) {
 	if err := ctx.Err(); err != nil {
 		return core.Result{}, "", fmt.Errorf("taken back before it began: %w", err)
+	}
+	st, err := core.DecodeStep(s.Verb, s.Body)
+	if err != nil {
+		return core.Result{}, "", err
 	}
 	switch st := st.(type) {
 	case *core.ReplaceDriver:

@@ -145,8 +145,10 @@ func loadOf(s *core.State, id core.LayerID) string {
 const sendTry = 900 * time.Millisecond
 
 // busHosts carries steps over the bus, each on a goroutine of its own: a driver's
-// host that does not answer keeps nobody waiting.
+// host that does not answer keeps nobody waiting. One in this process answers at
+// once.
 type busHosts struct {
+	near   func(kind, driver string) bool
 	send   func(bus.Step)
 	cancel func(bus.Cancel)
 
@@ -162,7 +164,7 @@ type Sendings interface {
 
 // BusHosts carries steps over c until ctx ends and tells to() what became of them.
 func BusHosts(ctx context.Context, c *bus.Client, to func() Sendings) Hosts {
-	h := &busHosts{flying: make(map[string]chan struct{})}
+	h := &busHosts{near: c.Near, flying: make(map[string]chan struct{})}
 	h.send = func(s bus.Step) {
 		try, stop := context.WithTimeout(ctx, sendTry)
 		defer stop()
@@ -187,6 +189,10 @@ func BusHosts(ctx context.Context, c *bus.Client, to func() Sendings) Hosts {
 // Send sends a step on a goroutine; a second sending of it waits for the first.
 // Without an answer the engine asks again.
 func (h *busHosts) Send(s bus.Step) error {
+	if h.at(s.Kind, s.Driver, s.ID) {
+		h.send(s)
+		return nil
+	}
 	h.after(s.ID, func() { h.send(s) })
 	return nil
 }
@@ -194,8 +200,23 @@ func (h *busHosts) Send(s bus.Step) error {
 // Cancel sends a cancellation when the sending of its step is over, so that it
 // cannot overtake the step.
 func (h *busHosts) Cancel(x bus.Cancel) error {
+	if h.at(x.Kind, x.Driver, x.ID) {
+		h.cancel(x)
+		return nil
+	}
 	h.after(x.ID, func() { h.cancel(x) })
 	return nil
+}
+
+// at reports whether the host answers at once and nothing of the step is on a longer
+// way still.
+func (h *busHosts) at(kind, driver, id string) bool {
+	if !h.near(kind, driver) {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.flying[id] == nil
 }
 
 func (h *busHosts) after(id string, f func()) {

@@ -36,9 +36,11 @@ func serveAsks(t *testing.T, s *Server, asked chan bus.Ask, cancelled chan bus.C
 	}
 }
 
-func TestAQuestionToADriver(t *testing.T) {
+func TestAQuestionToADriver(t *testing.T) { bothWays(t, questionToADriver) }
+
+func questionToADriver(t *testing.T, dial dialer) {
 	s := startWith(t, testConfig(t), echo())
-	engine := inProcess(t, s, bus.RoleEngine)
+	engine := dial(t, s, bus.RoleEngine)
 	a := bus.Ask{Epoch: 4, ID: "q1", Kind: "exec", Driver: "native", Verb: "echo", Body: []byte(`{"x":1}`)}
 	if err := engine.Ask(within(t), a, nil); !errdefs.IsUnavailable(err) {
 		t.Errorf("a question without a host: %v", err)
@@ -59,11 +61,13 @@ func TestAQuestionToADriver(t *testing.T) {
 	<-asked
 }
 
-func TestAQuestionEndsWithItsAsker(t *testing.T) {
+func TestAQuestionEndsWithItsAsker(t *testing.T) { bothWays(t, questionEndsWithItsAsker) }
+
+func questionEndsWithItsAsker(t *testing.T, dial dialer) {
 	s := startWith(t, testConfig(t), echo())
 	asked, cancelled := make(chan bus.Ask, 4), make(chan bus.Cancel, 4)
 	serveAsks(t, s, asked, cancelled)
-	engine := inProcess(t, s, bus.RoleEngine)
+	engine := dial(t, s, bus.RoleEngine)
 	ctx, cancel := context.WithCancel(within(t))
 	go func() {
 		<-asked

@@ -26,9 +26,9 @@ type Reply func(bus.Receipt, error)
 
 // Handlers are the engine's answers.
 type Handlers struct {
-	// Command, Finish and Report are called on one goroutine, in the order of
-	// arrival, and must not block: they put what came into a bounded queue, or
-	// reply with ResourceExhausted.
+	// Command, Finish and Report must not block: they put what came into a bounded
+	// queue, or reply with ResourceExhausted. Commands come on one goroutine, in the
+	// order of arrival; Finish and Report also on those of hosts in this process.
 	Command func(Call, bus.Command, Reply)
 	Finish  func(Call, bus.Finish, Reply)
 	Report  func(Call, bus.Report, Reply)
@@ -71,6 +71,7 @@ func (s *Server) Serve(h Handlers) error {
 			return err
 		}
 	}
+	s.shorten(h)
 	// The server must know the subscriptions before the first client comes.
 	if err := client.Flush(ctx); err != nil {
 		return err
@@ -79,6 +80,20 @@ func (s *Server) Serve(h Handlers) error {
 		return err
 	}
 	return s.openEvents(ctx)
+}
+
+// shorten gives h what comes by the short way.
+func (s *Server) shorten(h Handlers) {
+	call := Call{Role: bus.RoleHost, Actor: ownActor()}
+	finish := func(_ bus.Finish, reply func(bus.Receipt, error)) { reply(bus.Receipt{}, unserved("results")) }
+	if h.Finish != nil {
+		finish = func(f bus.Finish, reply func(bus.Receipt, error)) { h.Finish(call, f, reply) }
+	}
+	report := func(_ bus.Report, reply func(bus.Receipt, error)) { reply(bus.Receipt{}, unserved("reports")) }
+	if h.Report != nil {
+		report = func(r bus.Report, reply func(bus.Receipt, error)) { h.Report(call, r, reply) }
+	}
+	s.inside.Take(finish, report)
 }
 
 // caller finds out who asks, and whether an answer may go where it is wanted.

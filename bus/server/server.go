@@ -58,6 +58,7 @@ type Server struct {
 	nats     *server.Server
 	registry *registry
 	splicer  *splicer
+	inside   *bus.Inside
 
 	mu      sync.Mutex // guards what follows
 	doors   []*door
@@ -82,7 +83,7 @@ func Start(cfg Config) (*Server, error) {
 	if cfg.Node == "" || cfg.Store == "" || cfg.Run == "" {
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "start the bus: node, store and run directory are needed")
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, subjects: bus.Subjects{Node: cfg.Node}}
+	s := &Server{cfg: cfg, log: cfg.Log, subjects: bus.Subjects{Node: cfg.Node}, inside: bus.NewInside()}
 	s.registry = &registry{
 		subjects: s.subjects, peers: map[uint64]peer{}, stream: s.currentStream,
 		accounts: map[account]*server.Account{},
@@ -118,9 +119,14 @@ func Start(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Dial connects from within the process, as the process itself.
+// Dial connects from within the process, as the process itself. Steps, their results
+// and reports go by the short way.
 func (s *Server) Dial(ctx context.Context, role bus.Role, name string) (*bus.Client, error) {
-	return s.DialAs(ctx, role, ownActor(), name)
+	c, err := s.DialAs(ctx, role, ownActor(), name)
+	if err == nil {
+		c.Shorten(s.inside, role)
+	}
+	return c, err
 }
 
 // DialAs connects from within the process, for somebody else: a gateway has

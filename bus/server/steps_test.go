@@ -26,7 +26,29 @@ func inProcess(t *testing.T, s *Server, role bus.Role) *bus.Client {
 	return c
 }
 
-func TestStepThereAndResultBack(t *testing.T) {
+// overBus is inProcess off the short way, as for a host on another machine.
+func overBus(t *testing.T, s *Server, role bus.Role) *bus.Client {
+	t.Helper()
+	c, err := s.DialAs(within(t), role, ownActor(), string(role))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// dialer connects from within the process in one of two ways.
+type dialer func(*testing.T, *Server, bus.Role) *bus.Client
+
+// bothWays runs a test by the short way and over the bus.
+func bothWays(t *testing.T, f func(*testing.T, dialer)) {
+	t.Run("short", func(t *testing.T) { f(t, inProcess) })
+	t.Run("bus", func(t *testing.T) { f(t, overBus) })
+}
+
+func TestStepThereAndResultBack(t *testing.T) { bothWays(t, stepThereAndBack) }
+
+func stepThereAndBack(t *testing.T, dial dialer) {
 	finished := make(chan bus.Finish, 4)
 	var tries atomic.Int32
 	s := startWith(t, testConfig(t), Handlers{
@@ -48,7 +70,7 @@ func TestStepThereAndResultBack(t *testing.T) {
 			reply(bus.Receipt{}, errclass.Errorf(errdefs.ErrConflict, "instance %s is fenced", r.Instance))
 		},
 	})
-	engine, host := inProcess(t, s, bus.RoleEngine), inProcess(t, s, bus.RoleHost)
+	engine, host := dial(t, s, bus.RoleEngine), dial(t, s, bus.RoleHost)
 	step := bus.Step{Epoch: 4, ID: "container/c/rootfs/prepare@7", Kind: "graphdriver", Driver: "overlay", Verb: "prepare", Deadline: bus.Seconds(1500 * time.Millisecond)}
 	if err := engine.SendStep(within(t), step); !errdefs.IsUnavailable(err) {
 		t.Errorf("a step without a host: %v", err)
@@ -66,6 +88,9 @@ func TestStepThereAndResultBack(t *testing.T) {
 	}
 	if err := engine.SendStep(within(t), step); err != nil {
 		t.Fatal(err)
+	}
+	if near := engine.Near("graphdriver", "overlay"); near != strings.HasSuffix(t.Name(), "short") {
+		t.Errorf("a host of this process is near: %v", near)
 	}
 	if got := <-steps; got.ID != step.ID || got.Deadline != step.Deadline || got.Epoch != 4 {
 		t.Errorf("got %+v", got)
