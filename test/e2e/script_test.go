@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,7 +32,8 @@ func TestScripts(t *testing.T) {
 			"status": status, "until": until, "engine": engine, "settled": settled, "mangle": mangle, "secretless": secretless,
 			"console": console,
 		},
-		Setup: setup,
+		Condition: condition,
+		Setup:     setup,
 	})
 }
 
@@ -98,6 +100,22 @@ func atEnd(e *rig.Engine) error {
 		}
 	}
 	return c.Agrees(ctx, e)
+}
+
+// condition says what kind of kernel this is: v1 (of cgroups; else v2), weights (of
+// disks can be set).
+func condition(cond string) (bool, error) {
+	patterns, known := map[string][]string{
+		"v1":      {"/sys/fs/cgroup/memory/memory.limit_in_bytes"},
+		"weights": {"/sys/fs/cgroup/blkio/*/blkio.weight", "/sys/fs/cgroup/blkio/*/blkio.bfq.weight", "/sys/fs/cgroup/*/io.weight", "/sys/fs/cgroup/*/io.bfq.weight"},
+	}[cond]
+	if !known {
+		return false, fmt.Errorf("condition %q is not known", cond)
+	}
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		found, err := filepath.Glob(p)
+		return err == nil && len(found) > 0
+	}), nil
 }
 
 func engineOf(ts *testscript.TestScript) *rig.Engine { return ts.Value(engineKey{}).(*rig.Engine) }
