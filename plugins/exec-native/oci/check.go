@@ -3,6 +3,7 @@ package oci
 import (
 	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -92,10 +93,20 @@ func checkPlatform(s *specs.Spec, _ Machine) error {
 	return nil
 }
 
-// checkProcess refuses processes that cannot be.
+// Older reports whether a bundle complies with a version of the specification
+// before 1.minor, by whose rules it is then to be taken where they have changed.
+func Older(ociVersion string, minor int) bool {
+	major, rest, _ := strings.Cut(ociVersion, ".")
+	second, _, _ := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(second)
+	return major == "1" && err == nil && n < minor
+}
+
+// checkProcess refuses processes that cannot be. There may be none: a container
+// can be made without, but not started.
 func checkProcess(s *specs.Spec, _ Machine) error {
 	if s.Process == nil {
-		return invalid("process is missing")
+		return nil
 	}
 	return CheckProcess(s.Process)
 }
@@ -143,8 +154,10 @@ func checkNames(s *specs.Spec, _ Machine) error {
 
 // checkModules refuses what this kernel has not.
 func checkModules(s *specs.Spec, m Machine) error {
-	if err := CheckModules(s.Process, m); err != nil {
-		return err
+	if s.Process != nil {
+		if err := CheckModules(s.Process, m); err != nil {
+			return err
+		}
 	}
 	switch {
 	case s.Linux.MountLabel != "" && !m.SELinux:

@@ -109,10 +109,16 @@ func (b *bundle) filter(g *globals) (code []byte, flags uint32, err error) {
 
 // limitCaps leaves capabilities out that cannot be given, with a warning, as the
 // specification wants it: unknown ones, those outside our own bounding set, and
-// ambient ones that are not permitted and inheritable.
-func limitCaps(g *globals, c *specs.LinuxCapabilities) {
+// ambient ones that are not permitted and inheritable. For a bundle of version
+// 1.0 an unknown one is an error (config.md, "capabilities"; changed in 1.1).
+func limitCaps(g *globals, ociVersion string, c *specs.LinuxCapabilities) error {
 	if c == nil {
-		return
+		return nil
+	}
+	if oci.Older(ociVersion, 1) {
+		if _, err := oci.CapBits(slices.Concat(c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient)); err != nil {
+			return fmt.Errorf("process.capabilities (ociVersion %s): %w", ociVersion, err)
+		}
 	}
 	own, known := oci.OwnBounding(), oci.CapNames()
 	warned := map[string]bool{}
@@ -143,6 +149,7 @@ func limitCaps(g *globals, c *specs.LinuxCapabilities) {
 		}
 		return bad
 	})
+	return nil
 }
 
 // withHome names the home directory where nobody has: of the user, as the

@@ -76,6 +76,9 @@ func create(ctx context.Context, g *globals, id string, o createOptions) (*creat
 	defer lock.Close()
 	if err := c.make(ctx, spawned); err != nil {
 		c.undo(ctx)
+		if c.byHook { // the life goes on at its end (runtime.md "Lifecycle", steps 3 to 5)
+			c.tellPoststop(ctx, g)
+		}
 		return nil, err
 	}
 	return c, nil
@@ -94,17 +97,32 @@ func newCreation(g *globals, id string, o createOptions) (*creation, error) {
 	if err := oci.Check(b.spec, oci.ReadMachine(b.spec)); err != nil {
 		return nil, err
 	}
+	if b.spec.Process == nil && !o.gate {
+		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "process is missing: there is nothing to run")
+	}
+	c := &creation{g: g, o: o, b: b, container: &container{dir: filepath.Join(g.root, id)}}
+	if b.spec.Process == nil {
+		c.idle, b.spec.Process = true, idleProcess()
+	}
 	if err := checkTerminal(b.spec.Process.Terminal, o.consoleSocket, o.detach); err != nil {
 		return nil, err
 	}
-	limitCaps(g, b.spec.Process.Capabilities)
-	c := &creation{g: g, o: o, b: b, container: &container{dir: filepath.Join(g.root, id)}}
+	if err := limitCaps(g, b.spec.Version, b.spec.Process.Capabilities); err != nil {
+		return nil, err
+	}
 	c.state = state{
 		Version: specs.Version, ID: id, Bundle: dir, Rootfs: b.spec.Root.Path, Created: time.Now().UTC(),
 		Owner: os.Geteuid(), Annotations: b.spec.Annotations, Keyring: !o.noKeyring,
 	}
 	c.OwnPIDs, c.Joins = namespacesOf(b.spec)
 	return c, nil
+}
+
+// idleProcess stands in for the process that a specification does not have. The
+// init waits at its gate, which start never opens then; what it would execute is
+// nothing that can be.
+func idleProcess() *specs.Process {
+	return &specs.Process{Cwd: "/", Args: []string{"/"}}
 }
 
 // checkTerminal refuses a terminal that nobody would have the other end of, and a
@@ -211,6 +229,7 @@ func (c *creation) launch(ctx context.Context, warm *plan.Warm) error {
 		want = plan.ReportGate
 	}
 	if err := follow.until(ctx, want); err != nil {
+		c.byHook = failedHook(err)
 		return oci.StartError(err, c.b.spec, p, c.root)
 	}
 	if c.o.pidFile != "" {

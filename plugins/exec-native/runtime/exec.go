@@ -206,7 +206,10 @@ func (e *execution) terminal(master *os.File) error {
 // fill states the process: from a file, or the container's own with what the
 // flags say.
 func (e *execution) fill(b *bundle, args []string) error {
-	p := *b.spec.Process
+	p := specs.Process{Cwd: "/"} // of a container that was made without a program
+	if b.spec.Process != nil {
+		p = *b.spec.Process
+	}
 	if e.o.process != "" {
 		text, err := os.ReadFile(e.o.process)
 		if err != nil {
@@ -237,7 +240,9 @@ func (e *execution) fill(b *bundle, args []string) error {
 	if err := oci.CheckProcess(&p); err != nil {
 		return err
 	}
-	limitCaps(e.g, p.Capabilities)
+	if err := limitCaps(e.g, b.spec.Version, p.Capabilities); err != nil {
+		return err
+	}
 	if err := oci.CheckModules(&p, oci.ReadMachine(&specs.Spec{Process: &p})); err != nil {
 		return err
 	}

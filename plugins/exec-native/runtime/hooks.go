@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -55,6 +56,23 @@ func (c *creation) insideState(status specs.ContainerState) ([]byte, error) {
 // runHooks runs hooks in this process's namespaces, one after the other, with
 // the state on standard input. The first that fails ends it.
 func runHooks(ctx context.Context, kind string, hooks []specs.Hook, state specs.State) error {
+	return eachHook(ctx, kind, hooks, state, func(err error) error { return err })
+}
+
+// warnHooks is runHooks, but that a hook that fails is a warning, and the others
+// are run.
+func warnHooks(ctx context.Context, g *globals, kind string, hooks []specs.Hook, state specs.State) {
+	err := eachHook(ctx, kind, hooks, state, func(err error) error {
+		g.log.warn("%v", err)
+		return nil
+	})
+	if err != nil {
+		g.log.warn("%v", err)
+	}
+}
+
+// eachHook runs hooks until one fails in a way that failed does not let pass.
+func eachHook(ctx context.Context, kind string, hooks []specs.Hook, state specs.State, failed func(error) error) error {
 	if len(hooks) == 0 {
 		return nil
 	}
@@ -64,10 +82,18 @@ func runHooks(ctx context.Context, kind string, hooks []specs.Hook, state specs.
 	}
 	for i, hook := range hooks {
 		if err := runHook(ctx, hook, text); err != nil {
-			return errclass.Errorf(errdefs.ErrAborted, "hook %s[%d] %s: %w", kind, i, hook.Path, err)
+			if err := failed(errclass.Errorf(errdefs.ErrAborted, "hook %s[%d] %s: %w", kind, i, hook.Path, err)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// failedHook reports whether an error is that of a hook, run here or by the init.
+func failedHook(err error) bool {
+	var inside *oci.ShimError
+	return errors.Is(err, errdefs.ErrAborted) || errors.As(err, &inside) && inside.Report.Op == plan.KindHook
 }
 
 // runHook runs one. When its time is over, its process group is killed.
@@ -124,9 +150,5 @@ func lastLines(b []byte) string {
 // tellPoststop runs the hooks after the end. What fails is a warning: the
 // container is gone.
 func (c *container) tellPoststop(ctx context.Context, g *globals) {
-	for _, hook := range c.Poststop {
-		if err := runHooks(ctx, "poststop", []specs.Hook{hook}, c.specState(specs.StateStopped, 0)); err != nil {
-			g.log.warn("%v", err)
-		}
-	}
+	warnHooks(ctx, g, "poststop", c.Poststop, c.specState(specs.StateStopped, 0))
 }

@@ -29,6 +29,8 @@ type creation struct {
 	born   *os.File // the version 2 cgroup in which the shim must be born already
 	master *os.File // of the pty, if there is no console socket
 	pidfd  *os.File // of the init
+	byHook bool     // the creation failed by a hook
+	idle   bool     // made without a process: nothing is ever executed
 	unheld func()   // lets go of a unit that was held open for the init; nil for none
 }
 
@@ -205,6 +207,10 @@ func (c *creation) openRoot() error {
 			}
 		}
 		c.h.Mounts = append(c.h.Mounts, one)
+	}
+	if c.idle {
+		c.h.Programs = s.Process.Args
+		return nil
 	}
 	view := oci.View{Root: root.File, Mounts: s.Mounts, Opened: mounts}
 	if err := withHome(s.Process, view.Read); err != nil {

@@ -42,6 +42,9 @@ func (c *container) start(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
+	if b.spec.Process == nil { // as if it were never attempted: the container stays created
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot start container %s: it was made without a process", c.ID)
+	}
 	pidfd := c.Init.open()
 	if pidfd == nil {
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot start a container that has stopped")
@@ -81,14 +84,21 @@ func (c *container) startError(err error, b *bundle) error {
 	return oci.StartError(err, b.spec, &plan.Plan{}, root)
 }
 
-// poststart runs the hooks after the start. One that fails is a warning: the
-// program runs (runtime specification, runtime.md "Lifecycle", step 9).
+// poststart runs the hooks after the start. One that fails is an error, and the
+// end of the container (runtime specification, runtime.md "Lifecycle", step 9);
+// for a bundle of a version before 1.3 it is a warning, and the others are run.
 func (c *container) poststart(ctx context.Context, g *globals, b *bundle) error {
 	if b.spec.Hooks == nil {
 		return nil
 	}
-	if err := runHooks(ctx, "poststart", b.spec.Hooks.Poststart, c.specState(specs.StateRunning, c.Init.PID)); err != nil {
-		g.log.warn("%v", err)
+	hooks, state := b.spec.Hooks.Poststart, c.specState(specs.StateRunning, c.Init.PID)
+	if oci.Older(b.spec.Version, 3) {
+		warnHooks(ctx, g, "poststart", hooks, state)
+		return nil
 	}
-	return nil
+	err := runHooks(ctx, "poststart", hooks, state)
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, c.destroy(ctx, g))
 }
