@@ -48,6 +48,8 @@ type Config struct {
 	// unguarded leaves out the protection against forged replies, for the test
 	// that shows the attack.
 	unguarded bool
+	// auth is how long a connection may take to say CONNECT; 0: authTimeout.
+	auth time.Duration
 }
 
 // Server is the embedded bus.
@@ -83,6 +85,9 @@ func Start(cfg Config) (*Server, error) {
 	if cfg.Node == "" || cfg.Store == "" || cfg.Run == "" {
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "start the bus: node, store and run directory are needed")
 	}
+	if cfg.auth == 0 {
+		cfg.auth = authTimeout
+	}
 	s := &Server{cfg: cfg, log: cfg.Log, subjects: bus.Subjects{Node: cfg.Node}, inside: bus.NewInside()}
 	s.registry = &registry{
 		subjects: s.subjects, peers: map[uint64]peer{}, stream: s.currentStream,
@@ -95,7 +100,7 @@ func Start(cfg Config) (*Server, error) {
 		JetStream: true, StoreDir: cfg.Store, DisableJetStreamBanner: true,
 		MaxPayload: maxPayload, MaxPending: maxPending, WriteDeadline: 10 * time.Second,
 		AlwaysEnableNonce:          true,
-		AuthTimeout:                authTimeout.Seconds(),
+		AuthTimeout:                cfg.auth.Seconds(),
 		CustomClientAuthentication: s.registry,
 		Accounts: []*server.Account{
 			server.NewAccount("ENGINE"), server.NewAccount("STREAM"), server.NewAccount("READERS"),
@@ -123,10 +128,17 @@ func Start(cfg Config) (*Server, error) {
 // and reports go by the short way.
 func (s *Server) Dial(ctx context.Context, role bus.Role, name string) (*bus.Client, error) {
 	c, err := s.DialAs(ctx, role, ownActor(), name)
-	if err == nil {
-		c.Shorten(s.inside, role)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	c.Shorten(s.inside, role)
+	// A client says CONNECT with its first message. By the short way that may never
+	// come, and the server lets go of who has not said it after authTimeout.
+	if err := c.Flush(ctx); err != nil {
+		_ = c.Close() // the first error is the one that matters
+		return nil, err
+	}
+	return c, nil
 }
 
 // DialAs connects from within the process, for somebody else: a gateway has

@@ -118,6 +118,22 @@ func stepThereAndBack(t *testing.T, dial dialer) {
 	}
 }
 
+// By the short way a client may never send a message; it is let in all the same.
+func TestWhoSendsNothingStays(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.auth = 100 * time.Millisecond
+	s := startWith(t, cfg, echo())
+	for _, role := range []bus.Role{bus.RoleEngine, bus.RoleHost} {
+		c := inProcess(t, s, role)
+		select {
+		case <-c.Done():
+			t.Errorf("%s was let go", role)
+		case <-time.After(5 * cfg.auth):
+		}
+	}
+}
+
 func TestProgressReachesClients(t *testing.T) {
 	s := startWith(t, testConfig(t), echo())
 	host, c := inProcess(t, s, bus.RoleHost), dial(t, s.ReadSocket())
