@@ -76,6 +76,20 @@ func eventOf(seq uint64, line []byte) (Event, error) {
 	return Event{Seq: seq, Noun: head.Noun, ID: head.ID, Name: head.Name, Line: line}, nil
 }
 
+// EventOf reads an event from its JSON, as it is in the log.
+func EventOf(line []byte) (Event, error) {
+	var head struct {
+		Seq  uint64 `json:"seq"`
+		Name string `json:"event"`
+		Noun string `json:"noun"`
+		ID   string `json:"id"`
+	}
+	if err := json.Unmarshal(line, &head); err != nil {
+		return Event{}, errclass.Errorf(errdefs.ErrInvalidArgument, "read an event: %w", err)
+	}
+	return Event{Seq: head.Seq, Noun: head.Noun, ID: head.ID, Name: head.Name, Line: line}, nil
+}
+
 // header is that of one event of the frame.
 func (f Frame) header(e Event) wire.Header {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -79,6 +80,38 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 	return n + int64(early), err
 }
 
+// Say sends v as a line of JSON, and passes the file if it is not nil.
+func (s *Stream) Say(v any, file *os.File) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return SendLine(s.Conn, append(line, '\n'), file)
+}
+
+// Next reads a line of at most MaxStreamAnswer bytes, without its newline. A
+// descriptor that came with it is in File; one that nobody has taken from there
+// before is closed.
+func (s *Stream) Next() ([]byte, error) {
+	if end := bytes.IndexByte(s.early, '\n'); end >= 0 {
+		line := s.early[:end]
+		s.early = s.early[end+1:]
+		return line, nil
+	}
+	line, early, passed, err := ReceiveLine(s.Conn, MaxStreamAnswer)
+	if err != nil {
+		return nil, err
+	}
+	line, s.early = append(s.early, line...), early
+	if passed != nil && s.File != nil {
+		_ = s.File.Close() // nobody wanted it
+	}
+	if passed != nil {
+		s.File = passed
+	}
+	return line, nil
+}
+
 // Close ends the stream and closes the passed descriptor.
 func (s *Stream) Close() error {
 	err := s.Conn.Close()
@@ -94,15 +127,47 @@ func (c *Client) Stream(ctx context.Context, r StreamRequest, file *os.File) (*S
 	if c.path == "" {
 		return nil, errclass.Errorf(errdefs.ErrFailedPrecondition, "open stream %s: this client is within the engine", r.Op)
 	}
-	name := StreamSocket
-	if filepath.Base(c.path) == ReadSocket {
-		name = ReadStreamSocket
+	return DialStream(ctx, streamSocket(c.path), r, file)
+}
+
+// OpenStream opens a stream of the engine at host, as Client.Stream does of the
+// one it is connected to.
+func OpenStream(ctx context.Context, host string, r StreamRequest, file *os.File) (*Stream, error) {
+	path, err := socketOf(host)
+	if err != nil {
+		return nil, err
 	}
-	return DialStream(ctx, filepath.Join(filepath.Dir(c.path), name), r, file)
+	return dialStream(ctx, streamSocket(path), path, r, file)
+}
+
+// socketOf is the path of the host's socket.
+func socketOf(host string) (string, error) {
+	if host == "" {
+		host = DefaultHost
+	}
+	path, ok := strings.CutPrefix(host, "unix://")
+	if !ok || path == "" {
+		return "", errclass.Errorf(errdefs.ErrInvalidArgument, "%q is no host: want unix:///path/of/the.sock", host)
+	}
+	return path, nil
+}
+
+// streamSocket is the socket for streams beside the one at path.
+func streamSocket(path string) string {
+	if filepath.Base(path) == ReadSocket {
+		return filepath.Join(filepath.Dir(path), ReadStreamSocket)
+	}
+	return filepath.Join(filepath.Dir(path), StreamSocket)
 }
 
 // DialStream opens a stream at the socket of that path.
 func DialStream(ctx context.Context, path string, r StreamRequest, file *os.File) (*Stream, error) {
+	return dialStream(ctx, path, path, r, file)
+}
+
+// dialStream opens a stream at path; an error to connect names the socket that the
+// caller knows.
+func dialStream(ctx context.Context, path, known string, r StreamRequest, file *os.File) (*Stream, error) {
 	line, err := json.Marshal(r)
 	if err != nil || len(line) >= MaxStreamLine {
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "open stream %s: %d bytes (%v)", r.Op, len(line), err)
@@ -110,7 +175,7 @@ func DialStream(ctx context.Context, path string, r StreamRequest, file *os.File
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, dialError(path, err)
+		return nil, dialError(known, err)
 	}
 	conn := nc.(*net.UnixConn) // the network is "unix"
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })

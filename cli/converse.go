@@ -30,6 +30,10 @@ type conversation struct {
 	tty   bool
 	keys  []byte // that detach; looked for with a terminal and input only
 
+	// handed gives what came with the command, once: the connection to the shim, or
+	// why there is none. Nil: it is asked for.
+	handed func(context.Context) (*os.File, error)
+
 	heard    bool // something of the program: more than that its shim is there
 	runs     bool // the program runs, or has run; both of converse's goroutine
 	detached atomic.Bool
@@ -56,15 +60,12 @@ func (v *conversation) connect(ctx context.Context) (*stdio.Conn, stdio.State, e
 }
 
 func (v *conversation) connectOnce(ctx context.Context) (*stdio.Conn, stdio.State, error) {
-	st, err := v.a.stream(ctx, query.OpAttach, v.in)
+	file, err := v.open(ctx)
 	if err != nil {
 		return nil, stdio.State{}, err
 	}
-	defer st.Close()
-	if st.File == nil {
-		return nil, stdio.State{}, errclass.Errorf(errdefs.ErrInternal, "attach: the engine has passed no socket")
-	}
-	nc, err := net.FileConn(st.File)
+	nc, err := net.FileConn(file)
+	_ = file.Close() // nc has a descriptor of its own
 	if err != nil {
 		return nil, stdio.State{}, fmt.Errorf("attach: %w", err)
 	}
@@ -74,6 +75,38 @@ func (v *conversation) connectOnce(ctx context.Context) (*stdio.Conn, stdio.Stat
 		return nil, state, fmt.Errorf("attach: %w", err)
 	}
 	return conn, state, nil
+}
+
+// open gets the connection to the shim, with nothing said yet.
+func (v *conversation) open(ctx context.Context) (*os.File, error) {
+	if handed := v.handed; handed != nil {
+		v.handed = nil
+		if file, err := handed(ctx); file != nil || err != nil {
+			return file, err
+		}
+	}
+	st, err := v.a.stream(ctx, query.OpAttach, v.in)
+	if err != nil {
+		return nil, err
+	}
+	if st.File == nil {
+		_ = st.Close() // the first error is the one that matters
+		return nil, errclass.Errorf(errdefs.ErrInternal, "attach: the engine has passed no socket")
+	}
+	return st.File, st.Conn.Close()
+}
+
+// attached takes out of a line what it hands over.
+func attached(said query.Said, st *bus.Stream) (*os.File, error) {
+	if r := said.Refused; r != nil {
+		return nil, &errclass.Error{Class: errclass.ByName(r.Class), Sentence: r.Message, Hint: r.Hint}
+	}
+	file := st.File
+	st.File = nil
+	if file == nil {
+		return nil, errclass.Errorf(errdefs.ErrInternal, "attach: the engine has passed no socket")
+	}
+	return file, nil
 }
 
 // outputError is a failure to write the output on.
@@ -266,15 +299,11 @@ func (v *conversation) fetch(ctx context.Context, lost stdio.Lost) error {
 
 // stream opens a stream of the engine's.
 func (a *app) stream(ctx context.Context, op string, in any) (*bus.Stream, error) {
-	client, err := a.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
 	body, err := json.Marshal(in)
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", op, err)
 	}
-	st, err := client.Stream(ctx, bus.StreamRequest{Op: op, Body: body}, nil)
+	st, err := bus.OpenStream(ctx, a.engine(), bus.StreamRequest{Op: op, Body: body}, nil)
 	var said *errclass.Error
 	if errors.As(err, &said) {
 		return nil, said // the engine's own sentence

@@ -25,7 +25,7 @@ func (a *app) createCmd() *cobra.Command {
 			cmd.Want = core.Stopped
 			p := &cmd.Spec.Process
 			p.StdinOnce = f.stdin && (len(f.attach) == 0 || slices.Contains(f.attach, "stdin"))
-			if _, err := a.create(c.Context(), cmd); err != nil {
+			if _, err := a.create(c.Context(), cmd, told{}); err != nil {
 				return err
 			}
 			if err := f.writeCID(cmd.ID); err != nil {
@@ -41,14 +41,14 @@ func (a *app) createCmd() *cobra.Command {
 
 // create sends the command. A name that nobody chose is made here, and made
 // anew when it is taken.
-func (a *app) create(ctx context.Context, cmd *core.CreateContainer) (sent, error) {
+func (a *app) create(ctx context.Context, cmd *core.CreateContainer, want told) (sent, error) {
 	const tries = 20
 	named := cmd.Name != ""
 	for try := 0; ; try++ {
 		if !named {
 			cmd.Name = randomName()
 		}
-		s, err := a.send(ctx, cmd)
+		s, err := a.carry(ctx, cmd, want)
 		switch {
 		case err == nil || named && errdefs.IsAlreadyExists(err):
 			return s, err

@@ -72,13 +72,9 @@ func (a *app) exec(ctx context.Context, ref string, f *execFlags, spec core.Exec
 			return err
 		}
 	}
-	id, err := a.container(ctx, ref)
-	if err != nil {
-		return err
-	}
-	cmd := &core.ExecContainer{ID: id, Exec: core.ExecID(newID()), Spec: spec, Attach: !f.detach}
+	cmd := &core.ExecContainer{ID: core.ContainerID(ref), Exec: core.ExecID(newID()), Spec: spec, Attach: !f.detach}
 	if f.detach {
-		accepted, err := a.send(ctx, cmd)
+		accepted, err := a.carry(ctx, cmd, told{wait: true})
 		if err != nil {
 			return err
 		}
@@ -86,9 +82,10 @@ func (a *app) exec(ctx context.Context, ref string, f *execFlags, spec core.Exec
 	}
 	x := &execSession{a: a, cmd: cmd, signals: make(chan os.Signal, 4)}
 	x.talk = conversation{
-		a: a, in: query.AttachIn{Ref: string(id), Exec: cmd.Exec}, tty: f.tty,
+		a: a, in: query.AttachIn{Ref: ref, Exec: cmd.Exec}, tty: f.tty, handed: x.handed,
 		hello: stdio.Hello{Stdout: true, Stderr: true, Stdin: f.stdin, StdinOnce: f.stdin && !f.tty, Lossless: true},
 	}
+	var err error
 	if x.talk.keys, err = parseDetachKeys(f.keys); err != nil {
 		return err
 	}
@@ -97,7 +94,7 @@ func (a *app) exec(ctx context.Context, ref string, f *execFlags, spec core.Exec
 
 // execStarted waits until the program is executed, or says why it is not.
 func (a *app) execStarted(ctx context.Context, accepted sent) error {
-	end, err := a.jobEnd(ctx, accepted.job, accepted.seq)
+	end, err := a.jobEnd(ctx, accepted)
 	if err != nil || end.Outcome == core.JobDone {
 		return err
 	}
@@ -133,9 +130,8 @@ func (x *execSession) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	signal.Notify(x.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	defer signal.Stop(x.signals)
 	var err error
-	if x.sent, err = x.a.send(ctx, x.cmd); err != nil {
+	if x.sent, err = x.a.carry(ctx, x.cmd, told{attach: true}); err != nil {
 		return err
 	}
 	output := make(chan outputEnd, 1)
@@ -160,6 +156,15 @@ func (x *execSession) run(ctx context.Context) error {
 	}
 }
 
+// handed is the connection that came with the command.
+func (x *execSession) handed(context.Context) (*os.File, error) {
+	said, err := x.sent.next()
+	if err != nil {
+		return nil, nil // the engine went meanwhile: the next one is asked
+	}
+	return attached(said, x.sent.stream)
+}
+
 // ended says with which code the command ends.
 func (x *execSession) ended(ctx context.Context, end outputEnd) error {
 	switch {
@@ -168,7 +173,7 @@ func (x *execSession) ended(ctx context.Context, end outputEnd) error {
 	case end.exit == nil && (errors.As(end.err, new(outputError)) || errors.As(end.err, &detachedError{})):
 		return end.err
 	}
-	if err := x.a.execStarted(ctx, x.sent); err != nil {
+	if err := x.a.execStarted(ctx, sent{job: x.sent.job, seq: x.sent.seq}); err != nil {
 		return err
 	}
 	// It was executed, and its output broke off.

@@ -98,7 +98,7 @@ func (a *app) jobWaitCmd() *cobra.Command {
 				if !d.Job.Open() {
 					return jobError(d.Job.ID, d.Job.State, d.Job.By, d.Job.Fault)
 				}
-				return a.waitJob(c.Context(), d.Job.ID, d.Job.Seq)
+				return a.waitJob(c.Context(), sent{job: d.Job.ID, seq: d.Job.Seq})
 			})
 		},
 	}

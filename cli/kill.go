@@ -16,10 +16,7 @@ func (a *app) killCmd() *cobra.Command {
 				return &usageError{err, c.CommandPath()}
 			}
 			return a.together(args, func(ref string) error {
-				id, err := a.container(c.Context(), ref)
-				if err == nil {
-					_, err = a.finish(c.Context(), &core.KillContainer{ID: id, Signal: sig})
-				}
+				_, err := a.finish(c.Context(), &core.KillContainer{ID: core.ContainerID(ref), Signal: sig})
 				return err
 			})
 		},

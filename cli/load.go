@@ -57,7 +57,7 @@ func (a *app) load(ctx context.Context, from *os.File, platform string, quiet bo
 	defer stream.Close() // the engine needs the file no more
 	accepted, err := a.send(ctx, &core.LoadImage{Archive: up.Path, Platform: platform})
 	if err == nil {
-		err = a.waitJob(ctx, accepted.job, accepted.seq)
+		err = a.waitJob(ctx, accepted)
 	}
 	if ctx.Err() != nil && accepted.seq > 0 {
 		_, _ = a.finish(context.WithoutCancel(ctx), &core.CancelJob{Target: accepted.job}) // the end is the same

@@ -30,10 +30,7 @@ func (a *app) simple(name, short string, command func(core.ContainerID) core.Com
 // prints what the container was called by.
 func (a *app) toEach(ctx context.Context, refs []string, command func(core.ContainerID) core.Command) error {
 	return a.together(refs, func(ref string) error {
-		id, err := a.container(ctx, ref)
-		if err == nil {
-			_, err = a.finish(ctx, command(id))
-		}
+		_, err := a.finish(ctx, command(core.ContainerID(ref)))
 		return err
 	})
 }

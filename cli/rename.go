@@ -10,11 +10,7 @@ func (a *app) renameCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "rename CONTAINER NAME", Short: "Give a container another name", Args: exactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := a.container(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			_, err = a.finish(c.Context(), &core.RenameContainer{ID: id, Name: args[1]})
+			_, err := a.finish(c.Context(), &core.RenameContainer{ID: core.ContainerID(args[0]), Name: args[1]})
 			return err
 		},
 	}

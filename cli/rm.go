@@ -14,13 +14,10 @@ func (a *app) rmCmd() *cobra.Command {
 		Use: "rm [flags] CONTAINER [CONTAINER...]", Short: "Remove containers", Args: minArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.together(args, func(ref string) error {
-				id, err := a.container(c.Context(), ref)
-				if err == nil {
-					err = a.ending(c.Context(), id, func() error {
-						_, err := a.finish(c.Context(), &core.RemoveContainer{ID: id, Force: force})
-						return err
-					})
-				}
+				err := a.ending(c.Context(), ref, func() error {
+					_, err := a.finish(c.Context(), &core.RemoveContainer{ID: core.ContainerID(ref), Force: force})
+					return err
+				})
 				if !force && errdefs.IsFailedPrecondition(err) && errclass.Hint(err) == "" {
 					err = errclass.WithHint(err, "gantry rm -f "+ref+" kills it first")
 				}

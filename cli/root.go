@@ -4,7 +4,9 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/internal/query"
 )
 
 // Env is what the command gets from outside.
@@ -176,18 +179,23 @@ func renamed(c *cobra.Command, name string, aliases ...string) *cobra.Command {
 	return c
 }
 
-// dial connects to the engine, once.
+// engine is where the engine listens; empty for where it always does.
+func (a *app) engine() string {
+	host := a.host
+	if host == "" {
+		host, _ = a.LookupEnv("GANTRY_HOST")
+	}
+	return host
+}
+
+// dial connects to the engine's bus, once.
 func (a *app) dial(ctx context.Context) (*bus.Client, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.client != nil {
 		return a.client, nil
 	}
-	host := a.host
-	if host == "" {
-		host, _ = a.LookupEnv("GANTRY_HOST")
-	}
-	c, err := bus.Dial(ctx, bus.Options{Host: host, Name: "gantry/" + a.Version})
+	c, err := bus.Dial(ctx, bus.Options{Host: a.engine(), Name: "gantry/" + a.Version})
 	if err != nil {
 		return nil, err
 	}
@@ -208,11 +216,22 @@ func (a *app) redial(ctx context.Context) (*bus.Client, error) {
 
 // query asks the engine. in may be nil.
 func (a *app) query(ctx context.Context, name string, in, out any) error {
-	client, err := a.dial(ctx)
+	q := query.QueryIn{Name: name}
+	if in != nil {
+		var err error
+		if q.Body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("ask %s: %w", name, err)
+		}
+	}
+	st, err := a.stream(ctx, query.OpQuery, q)
 	if err != nil {
 		return err
 	}
-	return client.Query(ctx, name, in, out)
+	defer st.Close()
+	if err := json.Unmarshal(st.Body, out); err != nil {
+		return fmt.Errorf("read the engine's answer: %w", err)
+	}
+	return nil
 }
 
 // usageError is a wrong command line.

@@ -56,7 +56,11 @@ func (a *app) run(ctx context.Context, f *runFlags, cmd *core.CreateContainer) e
 		size := a.terminalSize()
 		p.Rows, p.Columns = int(size.Rows), int(size.Cols)
 	}
-	accepted, err := a.create(ctx, cmd)
+	want := told{wait: true}
+	if !f.detach {
+		want = told{attach: true, events: sessionEvents()}
+	}
+	accepted, err := a.create(ctx, cmd, want)
 	if err != nil {
 		a.sayUnknown(err)
 		return asEngine(err)
@@ -71,7 +75,7 @@ func (a *app) run(ctx context.Context, f *runFlags, cmd *core.CreateContainer) e
 		}
 		return asEngine(err)
 	}
-	if err := s.started(ctx, accepted); err != nil {
+	if err := s.startedBy(ctx, accepted); err != nil {
 		return asEngine(err)
 	}
 	fmt.Fprintln(a.Stdout, cmd.ID)

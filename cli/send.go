@@ -20,56 +20,122 @@ import (
 type sent struct {
 	job core.JobID
 	seq uint64 // of the first event that followed
+
+	stream *bus.Stream // where the engine tells more; nil if nothing was wanted, or it is over
+}
+
+// told is what is wanted to be told of a command beside its receipt.
+type told struct {
+	attach, wait bool
+	events       []string
 }
 
 // send sends a command as a new job.
 func (a *app) send(ctx context.Context, cmd core.Command) (sent, error) {
+	return a.carry(ctx, cmd, told{})
+}
+
+// carry sends a command as a new job, on a connection of its own: a line each way,
+// and what the engine tells of it afterwards. A container may be called by its name
+// in it: the engine knows.
+func (a *app) carry(ctx context.Context, cmd core.Command, want told) (sent, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return sent{}, fmt.Errorf("make a job id: %w", err)
 	}
 	s := sent{job: core.JobID(id.String())}
-	client, err := a.dial(ctx)
-	if err != nil {
-		return s, err
-	}
 	body, err := json.Marshal(cmd)
 	if err != nil {
 		return s, fmt.Errorf("encode the command: %w", err)
 	}
-	reason, _ := a.LookupEnv("GANTRY_REASON")
-	r, err := client.Command(ctx, bus.Command{
-		Job: string(s.job), Name: core.CommandName(cmd), Body: body, Client: "gantry/" + a.Version, Reason: reason,
-	})
+	in := query.CommandIn{
+		Job: id.String(), Name: core.CommandName(cmd), Body: body, Client: "gantry/" + a.Version,
+		Attach: want.attach, Wait: want.wait, Events: want.events,
+	}
+	in.Reason, _ = a.LookupEnv("GANTRY_REASON")
+	if len(body) > bus.MaxStreamLine/2 {
+		return a.sendLong(ctx, s, in)
+	}
+	st, err := a.stream(ctx, query.OpCommand, in)
+	if err != nil {
+		return s, err
+	}
+	var r bus.Receipt
+	if err := json.Unmarshal(st.Body, &r); err != nil {
+		_ = st.Close() // the first error is the one that matters
+		return s, fmt.Errorf("read the engine's answer: %w", err)
+	}
+	s.seq = r.Seq
+	if want.attach || want.wait || len(want.events) > 0 {
+		s.stream = st
+		return s, nil
+	}
+	return s, st.Close()
+}
+
+// sendLong sends over the bus what is too long for a line.
+func (a *app) sendLong(ctx context.Context, s sent, in query.CommandIn) (sent, error) {
+	client, err := a.dial(ctx)
+	if err != nil {
+		return s, err
+	}
+	r, err := client.Command(ctx, bus.Command{Job: in.Job, Name: in.Name, Body: in.Body, Client: in.Client, Reason: in.Reason})
 	s.seq = r.Seq
 	return s, err
 }
 
+// next reads what the engine tells next. When it tells nothing more, the rest is
+// to be found in the log.
+func (s *sent) next() (query.Said, error) {
+	var said query.Said
+	line, err := s.stream.Next()
+	if err == nil {
+		err = json.Unmarshal(line, &said)
+	}
+	return said, err
+}
+
+// drop ends what the engine tells.
+func (s *sent) drop() {
+	if s.stream != nil {
+		_ = s.stream.Close() // it was read
+		s.stream = nil
+	}
+}
+
 // finish sends a command and waits for its job to end.
 func (a *app) finish(ctx context.Context, cmd core.Command) (sent, error) {
-	s, err := a.send(ctx, cmd)
+	s, err := a.carry(ctx, cmd, told{wait: true})
 	if err != nil {
 		return s, err
 	}
-	return s, a.waitJob(ctx, s.job, s.seq)
+	return s, a.waitJob(ctx, s)
 }
 
-// waitJob waits for a job's end, which is looked for from a sequence on.
-func (a *app) waitJob(ctx context.Context, job core.JobID, from uint64) error {
-	end, err := a.jobEnd(ctx, job, from)
+// waitJob waits for the job's end.
+func (a *app) waitJob(ctx context.Context, s sent) error {
+	end, err := a.jobEnd(ctx, s)
 	if err != nil {
 		return err
 	}
-	return jobError(job, end.Outcome, end.By, end.Fault)
+	return jobError(s.job, end.Outcome, end.By, end.Fault)
 }
 
-// jobEnd waits for how a job ended.
-func (a *app) jobEnd(ctx context.Context, job core.JobID, from uint64) (*core.JobEnded, error) {
+// jobEnd waits for how a job ended: the engine tells it, or the log.
+func (a *app) jobEnd(ctx context.Context, s sent) (*core.JobEnded, error) {
+	if s.stream != nil {
+		said, err := s.next()
+		s.drop()
+		var end core.JobEnded
+		if err == nil && json.Unmarshal(said.Event, &end) == nil {
+			return &end, nil
+		}
+	}
 	client, err := a.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	events, err := client.Events(ctx, max(from, 1), bus.Filter{Noun: core.KindJob, ID: string(job)})
+	events, err := client.Events(ctx, max(s.seq, 1), bus.Filter{Noun: core.KindJob, ID: string(s.job)})
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,7 @@ type session struct {
 	job        core.JobID // that started it; empty if we only joined
 
 	signals chan os.Signal
+	handed  chan handed // what came with the command; closed without if nothing did
 	facts   chan fact
 	output  chan outputEnd
 	moves   chan struct{}
@@ -69,6 +70,12 @@ type fact struct {
 	err   error
 }
 
+// handed is the connection to the shim, or why there is none.
+type handed struct {
+	file *os.File
+	err  error
+}
+
 // outputEnd is how the output ended: by the trailer, or by an error.
 type outputEnd struct {
 	exit *stdio.Exit
@@ -81,23 +88,36 @@ func newSession(a *app, id core.ContainerID) *session {
 	s := &session{
 		a: a, id: id, talk: conversation{
 			a: a, in: query.AttachIn{Ref: string(id)}, hello: stdio.Hello{Stdout: true, Stderr: true, Lossless: true},
-		}, signals: make(chan os.Signal, 16), facts: make(chan fact, 16),
+		}, signals: make(chan os.Signal, 16), handed: make(chan handed, 1), facts: make(chan fact, 16),
 		output: make(chan outputEnd, 1), moves: make(chan struct{}, 4), stop: func() {},
 	}
-	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2,
-		unix.SIGALRM, unix.SIGCONT, unix.SIGTSTP)
+	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM)
 	return s
 }
 
 // end lets everything go. The container stays as it is.
-func (s *session) end() {
-	signal.Stop(s.signals)
-	s.stop()
+func (s *session) end() { s.stop() }
+
+// sessionEvents are those that a session learns from.
+func sessionEvents() []string {
+	return []string{
+		"container.start-failed", "container.start-cancelled", "container.stop-wanted", "container.remove-wanted",
+		"container.exited", "container.removed",
+	}
 }
 
 // attached shows the output of the run that was asked for, until its end.
 func (s *session) attached(ctx context.Context, accepted sent) error {
+	if accepted.stream != nil {
+		s.talk.handed = s.takeHanded
+	}
 	ctx = s.begin(ctx, accepted)
+	// Each signal that is asked for costs a few switches of threads: these are asked
+	// for when there is nothing to do but to wait.
+	signal.Notify(s.signals, unix.SIGHUP, unix.SIGQUIT)
+	if s.proxy {
+		signal.Notify(s.signals, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT, unix.SIGTSTP)
+	}
 	go func() {
 		exit, err := s.talk.converse(ctx, func() { s.moves <- struct{}{} })
 		s.output <- outputEnd{exit, err}
@@ -118,8 +138,73 @@ func (s *session) started(ctx context.Context, accepted sent) error {
 func (s *session) begin(ctx context.Context, accepted sent) context.Context {
 	ctx, s.stop = context.WithCancel(ctx)
 	s.job = accepted.job
-	go s.watch(ctx, accepted.seq)
+	go s.watch(ctx, accepted)
 	return ctx
+}
+
+// startedBy is started for a command whose job ends when the program runs. What
+// else there may be is found in the log.
+func (s *session) startedBy(ctx context.Context, accepted sent) error {
+	ctx, s.stop = context.WithCancel(ctx)
+	s.job = accepted.job
+	type answer struct {
+		end *core.JobEnded
+		err error
+	}
+	ended := make(chan answer, 1)
+	go func() {
+		end, err := s.a.jobEnd(ctx, accepted)
+		ended <- answer{end, err}
+	}()
+	for {
+		select {
+		case sig := <-s.signals:
+			if err := s.signal(ctx, sig.(unix.Signal)); err != nil {
+				return err
+			}
+		case a := <-ended:
+			if a.err == nil && a.end.Outcome == core.JobDone {
+				return nil
+			}
+			s.stop()
+			return s.started(context.WithoutCancel(ctx), sent{job: accepted.job, seq: accepted.seq})
+		}
+	}
+}
+
+// takeHanded waits for what came with the command.
+func (s *session) takeHanded(ctx context.Context) (*os.File, error) {
+	select {
+	case h := <-s.handed:
+		return h.file, h.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// listen takes in what the engine tells of the command, as long as it does, and
+// says from which sequence on the rest is to be read.
+func (s *session) listen(ctx context.Context, accepted sent) uint64 {
+	defer accepted.drop()
+	defer close(s.handed)
+	from := accepted.seq
+	for {
+		said, err := accepted.next()
+		switch {
+		case err != nil:
+			return from
+		case said.Event != nil:
+			e, err := bus.EventOf(said.Event)
+			if err != nil {
+				return from
+			}
+			from = e.Seq + 1
+			s.tell(ctx, fact{event: e})
+		default:
+			file, err := attached(said, accepted.stream)
+			s.handed <- handed{file, err}
+		}
+	}
 }
 
 // stay takes in what happens until verdict says that it is over.
@@ -254,7 +339,15 @@ func decode(e bus.Event, into any) error {
 
 // watch tells the events about the container from a sequence on. When the engine
 // is lost it waits for the next one: the container lives on.
-func (s *session) watch(ctx context.Context, from uint64) {
+func (s *session) watch(ctx context.Context, accepted sent) {
+	from := accepted.seq
+	if accepted.stream != nil {
+		stop := context.AfterFunc(ctx, func() { _ = accepted.stream.Conn.Close() }) // wakes whoever reads
+		from = s.listen(ctx, accepted)
+		if !stop() {
+			return
+		}
+	}
 	client, err := s.a.dial(ctx)
 	for {
 		if err == nil {

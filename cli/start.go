@@ -36,10 +36,7 @@ func (a *app) startCmd() *cobra.Command {
 				return a.startAttached(c.Context(), args[0], &f)
 			}
 			return a.together(args, func(ref string) error {
-				id, err := a.container(c.Context(), ref)
-				if err == nil {
-					_, err = a.finish(c.Context(), &core.StartContainer{ID: id})
-				}
+				_, err := a.finish(c.Context(), &core.StartContainer{ID: core.ContainerID(ref)})
 				return err
 			})
 		},
@@ -67,7 +64,7 @@ func (a *app) startAttached(ctx context.Context, ref string, f *joinFlags) error
 		return err
 	}
 	s.talk.hello.StdinOnce = s.talk.hello.StdinOnce && p.StdinOnce
-	accepted, err := a.send(ctx, &core.StartContainer{ID: d.ID, Attach: true})
+	accepted, err := a.carry(ctx, &core.StartContainer{ID: d.ID, Attach: true}, told{attach: true, events: sessionEvents()})
 	if err != nil {
 		return err
 	}

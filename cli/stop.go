@@ -26,16 +26,12 @@ func (a *app) stopCmd() *cobra.Command {
 				}
 			}
 			return a.together(args, func(ref string) error {
-				id, err := a.container(c.Context(), ref)
-				if err == nil {
-					stop := cmd
-					stop.ID = id
-					err = a.ending(c.Context(), id, func() error {
-						_, err := a.finish(c.Context(), &stop)
-						return err
-					})
-				}
-				return err
+				stop := cmd
+				stop.ID = core.ContainerID(ref)
+				return a.ending(c.Context(), ref, func() error {
+					_, err := a.finish(c.Context(), &stop)
+					return err
+				})
 			})
 		},
 	}

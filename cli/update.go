@@ -30,17 +30,17 @@ func (a *app) updateCmd() *cobra.Command {
 			}
 			byPolicy, byHealth := flags.Changed("restart"), flags.Changed("restart-unhealthy")
 			return a.together(args, func(ref string) error {
-				cmd := &core.UpdateContainer{Change: *change}
+				cmd := &core.UpdateContainer{ID: core.ContainerID(ref), Change: *change}
 				if byPolicy && byHealth {
 					cmd.Restart = &policy
 				}
-				var err error
-				if cmd.ID, err = a.container(c.Context(), ref); err == nil && byPolicy != byHealth {
-					cmd.Restart, err = a.mixRestart(c.Context(), cmd.ID, policy, byPolicy)
+				if byPolicy != byHealth {
+					var err error
+					if cmd.Restart, err = a.mixRestart(c.Context(), ref, policy, byPolicy); err != nil {
+						return err
+					}
 				}
-				if err == nil {
-					_, err = a.finish(c.Context(), cmd)
-				}
+				_, err := a.finish(c.Context(), cmd)
 				return err
 			})
 		},
@@ -51,9 +51,9 @@ func (a *app) updateCmd() *cobra.Command {
 }
 
 // mixRestart is the container's restart policy with one half of it changed.
-func (a *app) mixRestart(ctx context.Context, id core.ContainerID, given core.Restart, byPolicy bool) (*core.Restart, error) {
+func (a *app) mixRestart(ctx context.Context, ref string, given core.Restart, byPolicy bool) (*core.Restart, error) {
 	var d query.ContainerDetail
-	if err := a.query(ctx, query.ContainerInspect, query.RefIn{Ref: string(id)}, &d); err != nil {
+	if err := a.query(ctx, query.ContainerInspect, query.RefIn{Ref: ref}, &d); err != nil {
 		return nil, err
 	}
 	r := d.State.Spec.Restart

@@ -145,6 +145,7 @@ func newWorld(t *testing.T, dir string) *world {
 	}))
 	must(w.bus.ServeStreams(map[string]server.StreamHandler{
 		bus.OpUpload: server.Spool(w.path("root", "spool"), 1<<20), query.OpAttach: w.attach, query.OpLogs: w.logs,
+		query.OpQuery: w.query, query.OpCommand: w.command,
 		query.OpTop: answer(w.engine.Top), query.OpDiff: answer(w.engine.Diff), query.OpStats: w.stats,
 		query.OpCopyOut: w.copying(true), query.OpCopyIn: w.copying(false),
 	}))
@@ -182,6 +183,38 @@ func (w *world) attach(ctx context.Context, call *server.StreamCall) error {
 	defer file.Close()
 	_, err = call.Accept(out, file)
 	return err
+}
+
+func (w *world) query(ctx context.Context, call *server.StreamCall) error {
+	var in query.QueryIn
+	if err := json.Unmarshal(call.Request.Body, &in); err != nil {
+		return err
+	}
+	out, err := w.engine.Query(ctx, bus.Query{Name: in.Name, Body: in.Body})
+	if err == nil {
+		_, err = call.Accept(out, nil)
+	}
+	return err
+}
+
+func (w *world) command(ctx context.Context, call *server.StreamCall) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var stream *bus.Stream
+	return w.engine.Carry(ctx, engine.Carry{
+		Paths: w.paths(), Actor: call.Actor, Body: call.Request.Body,
+		Open: func(r bus.Receipt) (context.Context, error) {
+			var err error
+			if stream, err = call.Accept(r, nil); err == nil {
+				go func() {
+					_, _ = io.Copy(io.Discard, stream.Conn) // the client's end
+					cancel()
+				}()
+			}
+			return ctx, err
+		},
+		Say: func(said query.Said, file *os.File) error { return stream.Say(said, file) },
+	})
 }
 
 func (w *world) logs(ctx context.Context, call *server.StreamCall) error {

@@ -114,6 +114,8 @@ type Engine struct {
 	// holds mu across a write.
 	mu      sync.RWMutex
 	durable *core.State
+	// onlookers are told of durable's events; guarded by mu.
+	onlookers map[core.Noun][]*onlooker
 
 	dispatch *dispatch
 	asks     *asker
@@ -151,7 +153,7 @@ func Load(o Options) (*Engine, error) {
 		o: o, log: o.Logger, began: o.Now(),
 		queue: newQueue(o.Limits.Commands, o.Limits.Reports),
 		vault: newVault(o.Keys, o.Random), dispatch: newDispatch(o.Limits.PerDriver),
-		asks: &asker{to: o.Asker}, meter: newMeter(),
+		asks: &asker{to: o.Asker}, meter: newMeter(), onlookers: make(map[core.Noun][]*onlooker),
 	}
 	e.opening.Store(true)
 	var err error
@@ -258,9 +260,8 @@ func NewUUID(random io.Reader) (string, error) {
 // It is Unavailable when the engine stops and ResourceExhausted when too many
 // are queued. It does not block.
 func (e *Engine) Command(actor bus.Actor, c bus.Command, reply func(bus.Receipt, error)) {
-	r, err := newRequest(actor, c)
+	r, err := e.newRequest(actor, c)
 	if err == nil {
-		e.fill(r.command)
 		r.reply = reply
 		err = e.queue.putCommand(r)
 	}

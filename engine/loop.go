@@ -382,6 +382,7 @@ func (e *Engine) fold(verdicts []verdict) (gone []core.Noun, enabled []string) {
 	for _, v := range verdicts {
 		for _, event := range v.events {
 			e.pending = append(e.pending, e.durable.Apply(event)...)
+			e.tell(event)
 			switch event.(type) {
 			case *core.ContainerRemoved, *core.JobEnded:
 				gone = append(gone, event.Head().Of())

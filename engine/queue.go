@@ -36,8 +36,9 @@ type fence struct {
 	try      int // which handing-out of the step it answers; 0: not said
 }
 
-// newRequest reads a client's command.
-func newRequest(actor bus.Actor, c bus.Command) (request, error) {
+// newRequest reads a client's command. What it calls a container becomes the
+// container's id, what it leaves to the engine the engine's own default.
+func (e *Engine) newRequest(actor bus.Actor, c bus.Command) (request, error) {
 	command, err := core.DecodeCommand(c.Name, c.Body)
 	if err != nil {
 		return request{}, err
@@ -50,6 +51,10 @@ func newRequest(actor bus.Actor, c bus.Command) (request, error) {
 	if err := refuseSealed(command); err != nil {
 		return request{}, err
 	}
+	if err := e.settleName(command, core.JobID(c.Job)); err != nil {
+		return request{}, err
+	}
+	e.fill(command)
 	sum := sha256.Sum256(c.Body)
 	return request{
 		command: command, job: core.JobID(c.Job), digest: hex.EncodeToString(sum[:16]),

@@ -64,6 +64,10 @@ func (e *Engine) Attach(ctx context.Context, p Paths, body []byte) (query.Attach
 	if err != nil {
 		return query.Attached{}, nil, err
 	}
+	return e.attach(ctx, p, in)
+}
+
+func (e *Engine) attach(ctx context.Context, p Paths, in query.AttachIn) (query.Attached, *os.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, attachWithin)
 	defer cancel()
 	c, err := e.look(in.Ref)

@@ -19,6 +19,8 @@ import (
 func (d *assembly) streams() map[string]server.StreamHandler {
 	return map[string]server.StreamHandler{
 		bus.OpUpload:    d.afterStart(server.Spool(d.root("spool"), uploadLimit)),
+		query.OpQuery:   d.query,
+		query.OpCommand: d.afterStart(control(d.command)),
 		query.OpAttach:  d.afterStart(control(d.attach)),
 		query.OpLogs:    d.afterStart(control(d.logs)),
 		query.OpTop:     d.afterStart(control(d.top)),
@@ -50,6 +52,37 @@ func control(f server.StreamHandler) server.StreamHandler {
 		}
 		return f(ctx, call)
 	}
+}
+
+// query answers from what is known: it waits for no start.
+func (d *assembly) query(ctx context.Context, call *server.StreamCall) error {
+	var in query.QueryIn
+	if err := json.Unmarshal(call.Request.Body, &in); err != nil {
+		return errclass.Errorf(errdefs.ErrInvalidArgument, "read the query: %w", err)
+	}
+	out, err := d.engine.Query(ctx, bus.Query{Name: in.Name, Body: in.Body})
+	if err == nil {
+		_, err = call.Accept(out, nil)
+	}
+	return err
+}
+
+// command takes a command; what becomes of it goes out line by line.
+func (d *assembly) command(ctx context.Context, call *server.StreamCall) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var stream *bus.Stream
+	return d.engine.Carry(ctx, engine.Carry{
+		Paths: d.paths(), Actor: call.Actor, Body: call.Request.Body,
+		Open: func(r bus.Receipt) (context.Context, error) {
+			var err error
+			if stream, err = call.Accept(r, nil); err == nil {
+				go endWith(stream, cancel)
+			}
+			return ctx, err
+		},
+		Say: func(said query.Said, file *os.File) error { return stream.Say(said, file) },
+	})
 }
 
 func (d *assembly) attach(ctx context.Context, call *server.StreamCall) error {

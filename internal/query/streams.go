@@ -1,14 +1,22 @@
 package query
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/gantryd/gantry/core"
 )
 
-// The operations of the engine's stream sockets beside bus.OpUpload. Both need
-// the control role: output is as secret as the container makes it.
+// The operations of the engine's stream sockets beside bus.OpUpload. All but
+// OpQuery need the control role: output is as secret as the container makes it.
 const (
+	// OpQuery takes QueryIn and answers with what the query does: a connection to
+	// the bus, for those who ask once. Whoever may read may ask.
+	OpQuery = "query"
+	// OpCommand takes CommandIn and answers with a bus.Receipt; then come lines of
+	// JSON, each Said, about what the command has begun. A client that goes changes
+	// nothing: the command was taken.
+	OpCommand = "command"
 	// OpAttach takes AttachIn and answers with Attached and a descriptor: the
 	// shim's own attach socket, connected, nothing said yet. The client says
 	// hello there (stdio.Attach); an attachment outlives the engine. The
@@ -18,6 +26,44 @@ const (
 	// stdio (stdout, stderr, lost) until the connection ends.
 	OpLogs = "logs"
 )
+
+// QueryIn is a query by its name.
+type QueryIn struct {
+	Name string          `json:"name"`
+	Body json.RawMessage `json:"body,omitempty"`
+}
+
+// CommandIn is a command, and what is wanted to be told of it.
+type CommandIn struct {
+	Job    string          `json:"job"`
+	Name   string          `json:"name"`
+	Body   json.RawMessage `json:"body,omitempty"`
+	Client string          `json:"client,omitempty"`
+	Reason string          `json:"reason,omitempty"`
+
+	// Attach connects to what the command starts, as OpAttach does: the first line.
+	Attach bool `json:"attach,omitempty"`
+	// Wait tells how the job ends; without Events that is the last line.
+	Wait bool `json:"wait,omitempty"`
+	// Events names the events that are told of the command's container, from the
+	// command on, until the client goes.
+	Events []string `json:"events,omitempty"`
+}
+
+// Said is one line of OpCommand: one of its fields. The client is told no more
+// when the connection ends: what it still needs is in the log.
+type Said struct {
+	Attached *Attached       `json:"attached,omitempty"` // the descriptor comes with this line
+	Refused  *Refusal        `json:"refused,omitempty"`  // there is nothing to attach to
+	Event    json.RawMessage `json:"event,omitempty"`    // as it is in the log
+}
+
+// Refusal is an error with its class.
+type Refusal struct {
+	Class   string `json:"class"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
 
 // AttachIn asks for a container's input and output.
 type AttachIn struct {
