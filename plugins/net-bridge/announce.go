@@ -3,25 +3,18 @@ package bridge
 import (
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
-// do sends one gratuitous ARP request (RFC 5227, announcement), so that the
+// announce sends one gratuitous ARP request (RFC 5227, announcement), so that the
 // neighbours who knew the address with another hardware address learn the new
 // one at once. The socket is closed behind everybody's back: the kernel waits
 // for an RCU grace period there (packet_release), some 10 ms.
-func (o announce) do(k *kernel) error {
-	l, err := k.link(true, o.Link)
-	if err != nil {
-		return err
-	}
-	mac, err := net.ParseMAC(o.MAC)
-	if err != nil {
-		return err
-	}
-	ip := o.Addr.As4()
+func (s *spare) announce(mac net.HardwareAddr, addr netip.Addr) error {
+	ip := addr.As4()
 	packet := make([]byte, 0, 28)
 	packet = binary.BigEndian.AppendUint16(packet, 1) // Ethernet
 	packet = binary.BigEndian.AppendUint16(packet, unix.ETH_P_IP)
@@ -30,15 +23,15 @@ func (o announce) do(k *kernel) error {
 	packet = append(packet, ip[:]...)
 	packet = append(packet, 0, 0, 0, 0, 0, 0)
 	packet = append(packet, ip[:]...)
-	to := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ARP), Ifindex: l.Attrs().Index, Halen: 6,
+	to := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ARP), Ifindex: s.inner, Halen: 6,
 		Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
-	return inNamespace(k.fd, func() error {
-		s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	return inNamespace(s.ns, func() error {
+		sock, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
-		defer func() { go unix.Close(s) }() //nolint:errcheck // it is not written to any more
-		return unix.Sendto(s, packet, 0, to)
+		defer func() { go unix.Close(sock) }() //nolint:errcheck // it is not written to any more
+		return unix.Sendto(sock, packet, 0, to)
 	})
 }
 

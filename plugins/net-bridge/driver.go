@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 
@@ -29,6 +28,8 @@ type Driver struct {
 	store  *netfiles.Store
 	holder *holder
 	host   *netlink.Handle // sockets in the machine's namespace, used by all
+	links  *rtnl           // likewise, for what every attach and detach does
+	pool   *pool
 	sweep  *sweeper
 	run    *os.File // the Run directory, kept open for the holder's address
 
@@ -38,7 +39,7 @@ type Driver struct {
 
 // New returns the driver of one engine. It makes nothing yet.
 func New(cfg driver.Config) (netdriver.Driver, error) {
-	if !regexp.MustCompile(`^[a-z0-9-]{1,32}$`).MatchString(cfg.EngineName) {
+	if strings.Trim(cfg.EngineName, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || cfg.EngineName == "" || len(cfg.EngineName) > 32 {
 		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "engine name %q is not valid", cfg.EngineName)
 	}
 	if cfg.EngineID == "" || strings.ContainsAny(cfg.EngineID, " \n") {
@@ -57,19 +58,39 @@ func New(cfg driver.Config) (netdriver.Driver, error) {
 		_ = run.Close()
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
-	d := &Driver{cfg: cfg, store: store, holder: newHolder(cfg, run), host: host, run: run}
-	d.sweep = newSweeper(host, cfg.EngineID)
-	d.sweep.soon() // what a driver before this one gave back
+	links, err := openRTNL()
+	if err != nil {
+		host.Close()
+		_ = run.Close()
+		return nil, err
+	}
+	d := &Driver{cfg: cfg, store: store, holder: newHolder(cfg, run), host: host, links: links, run: run}
+	d.pool = &pool{size: poolSize, make: d.spare}
+	d.sweep = newSweeper(host, links, cfg.EngineID)
+	if err := d.sweep.found(); err != nil {
+		_ = d.Close()
+		return nil, fmt.Errorf("list links: %w", err)
+	}
 	return d, nil
 }
 
+// spare makes one for the pool.
+func (d *Driver) spare() (*spare, error) {
+	ns, err := d.holder.makeNamespace(-1)
+	if err != nil {
+		return nil, err
+	}
+	return makeSpare(d.links, d.cfg.EngineID, ns, "eth0")
+}
+
 // Close ends this value, not what it holds: networks, endpoints and the holder
-// stay.
+// stay. What was made ahead goes.
 func (d *Driver) Close() error {
+	d.pool.stop()
 	d.sweep.stop()
 	d.holder.close()
 	d.host.Close()
-	return d.run.Close()
+	return errors.Join(d.links.close(), d.run.Close())
 }
 
 // Info introduces the driver and tells what the machine lacks.
@@ -145,14 +166,14 @@ func (d *Driver) ownBridges() ([]bridgeState, error) {
 // findBridge looks a network's bridge up by name, without its addresses; the
 // zero value is none.
 func (d *Driver) findBridge(network string) (bridgeState, error) {
-	l, err := d.host.LinkByName(bridgeName(d.cfg.EngineName, network))
-	if isMissing(err) {
+	l, err := d.links.run(askLink{Name: bridgeName(d.cfg.EngineName, network)})
+	if errors.Is(err, unix.ENODEV) {
 		return bridgeState{}, nil
 	}
 	if err != nil {
 		return bridgeState{}, fmt.Errorf("look up the bridge: %w", err)
 	}
-	return bridgeOf(l), nil
+	return bridgeState{Index: l.Index, Name: l.Name, Alias: l.Alias, MTU: l.MTU, Up: l.Up, Runs: l.Runs}, nil
 }
 
 func bridgeOf(l netlink.Link) bridgeState {

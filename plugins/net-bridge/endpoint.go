@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/netdriver"
 	"github.com/gantryd/gantry/sdk/netdriver/netfiles"
 )
@@ -23,7 +26,8 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 	if err := netfiles.CheckKey(r.EndpointKey); err != nil {
 		return netdriver.Endpoint{}, err
 	}
-	defer d.runs.lock(fmt.Sprintf("%s/%d", r.Container, r.Run))()
+	defer d.runs.lock(runKey(r.EndpointKey))()
+	defer d.pool.busy()
 	b, err := d.findBridge(r.Network)
 	if err != nil {
 		return netdriver.Endpoint{}, err
@@ -55,8 +59,8 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 // portWhole reports whether an endpoint's port is on its bridge: somebody may
 // have deleted bridge or port, or a detach may have been killed half way.
 func (d *Driver) portWhole(key netdriver.EndpointKey, bridge int) bool {
-	l, err := d.host.LinkByName(portName(d.cfg.EngineID, key))
-	return err == nil && l.Attrs().MasterIndex == bridge && l.Attrs().Alias != detachedAlias(d.cfg.EngineID)
+	l, err := d.links.run(askLink{Name: portName(d.cfg.EngineID, key)})
+	return err == nil && l.Master == bridge && l.Alias != detachedAlias(d.cfg.EngineID)
 }
 
 // attach makes namespace, link and files, and keeps the namespace under the
@@ -68,83 +72,122 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool)
 	}
 	usual, _ := endpointMAC("", r.Address.Addr()) // cannot fail
 	p := endpointPlan{
-		Port: portName(d.cfg.EngineID, r.EndpointKey), Interface: "eth0", Bridge: b,
-		Address: r.Address, Gateway: r.Gateway, MAC: mac.String(), Announce: !bytes.Equal(mac, usual),
+		Name: portName(d.cfg.EngineID, r.EndpointKey), Alias: portAlias(d.cfg.EngineID),
+		Bridge: b, Address: r.Address, Gateway: r.Gateway, MAC: mac,
 	}
 	if there {
-		if err := deleteLink(d.host, p.Port); err != nil {
-			return kept{}, err
-		}
-		fd, err := d.link(r, p, there)
-		if err == nil {
-			err = unix.Close(fd)
-		}
-		return old, err
-	}
-	written := make(chan error, 1) // beside: it takes a third of the time
-	go func() { written <- d.writeFiles(r) }()
-	fd, err := d.link(r, p, there)
-	if filesErr := <-written; err == nil && filesErr != nil {
-		d.unlink(r, p, fd)
-		return kept{}, filesErr
+		err = deleteLink(d.host, p.Name)
+	} else {
+		err = d.writeFiles(r)
 	}
 	if err != nil {
 		return kept{}, err
+	}
+	s, err := d.link(r, p, there)
+	if err != nil {
+		return kept{}, err
+	}
+	defer s.close()
+	if !bytes.Equal(mac, usual) { // the neighbours cannot know it
+		if err := s.announce(mac, r.Address.Addr()); err != nil {
+			d.unlink(r, s)
+			return kept{}, fmt.Errorf("announce the hardware address: %w", err)
+		}
+	}
+	if there {
+		return old, nil
 	}
 	key := holderKey(r.EndpointKey)
-	k, err := d.holder.put(key, fd)
+	k, err := d.holder.put(key, s.ns)
 	if errors.Is(err, unix.EEXIST) { // somebody has removed our files
 		if _, err = d.holder.drop(key); err == nil {
-			k, err = d.holder.put(key, fd)
+			k, err = d.holder.put(key, s.ns)
 		}
 	}
 	if err != nil {
-		d.unlink(r, p, fd)
-		return kept{}, err
+		d.unlink(r, s)
 	}
-	return k, unix.Close(fd)
+	return k, err
 }
 
-// link makes the link of an endpoint and returns a descriptor of the namespace
-// that it is in.
-func (d *Driver) link(r netdriver.Attach, p endpointPlan, there bool) (int, error) {
-	fd, err := d.namespace(r, there)
-	if err != nil {
-		return -1, err
+// link makes the link of an endpoint. One that was made ahead may have been
+// deleted by somebody: then another one is made.
+func (d *Driver) link(r netdriver.Attach, p endpointPlan, there bool) (*spare, error) {
+	if !there && r.Join.Mode == "" && isHost(r.UserNS) {
+		if s := d.pool.take(); s != nil {
+			if err := d.join(s, p); err == nil {
+				return s, nil
+			}
+			s.close()
+		}
 	}
-	k, err := openInside(d.host, fd)
+	ns, err := d.namespace(r, there)
 	if err != nil {
-		_ = unix.Close(fd)
-		return -1, err
+		return nil, err
 	}
-	defer k.close()
+	name := "eth0"
 	if r.Join.Mode != "" {
-		p.Interface, err = freeInterface(k)
+		if name, err = freeInterface(ns); err != nil {
+			_ = unix.Close(ns)
+			return nil, err
+		}
+	}
+	s, err := makeSpare(d.links, d.cfg.EngineID, ns, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.join(s, p); err != nil {
+		d.unlink(r, s)
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// unlink takes away what else would stay in the namespace that is joined.
+func (d *Driver) unlink(r netdriver.Attach, s *spare) {
+	if r.Join.Mode != "" { // otherwise the link goes with the namespace
+		_ = d.host.LinkDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: s.port}})
+	}
+}
+
+// join makes an endpoint of a pair.
+func (d *Driver) join(s *spare, p endpointPlan) error {
+	p.Port, p.Inner = s.port, s.inner
+	outside, inside := planEndpoint(p)
+	_, err := d.links.run(outside...)
+	if errors.Is(err, unix.EEXIST) {
+		// The same run was attached before, and its link is on its way out
+		// or its namespace was never kept.
+		if err = deleteLink(d.host, p.Name); err == nil {
+			_, err = d.links.run(outside...)
+		}
 	}
 	if err == nil {
-		ops := planEndpoint(p)
-		err = k.run(ops)
-		if errors.Is(err, unix.EEXIST) {
-			// The same run was attached before, and its link is on its way out
-			// or its namespace was never kept.
-			if err = deleteLink(d.host, p.Port); err == nil {
-				err = k.run(ops)
-			}
-		}
+		_, err = s.inside.run(inside...)
 	}
-	if err != nil {
-		d.unlink(r, p, fd)
-		return -1, err
+	if err == nil {
+		err = d.waitUp(s.port)
 	}
-	return fd, nil
+	if err == nil && !p.Bridge.Runs {
+		err = d.waitUp(p.Bridge.Index)
+	}
+	return err
 }
 
-// unlink gives back what link has made, and closes its descriptor.
-func (d *Driver) unlink(r netdriver.Attach, p endpointPlan, fd int) {
-	if r.Join.Mode != "" { // otherwise the link goes with the namespace
-		_ = deleteLink(d.host, p.Port)
+// waitUp waits until a link passes packets. The other end is up by now, but the
+// kernel takes notice of a carrier in the background, behind whoever holds its
+// lock for links; until then the bridge drops what comes, and a program that is
+// quick waits a second for its second try. Since Linux 6.8 to ask for the link
+// is enough; before, it takes a while.
+func (d *Driver) waitUp(index int) error {
+	for range 1000 {
+		if l, err := d.links.run(askLink{Index: index}); err != nil || l.Runs {
+			return err
+		}
+		time.Sleep(time.Millisecond)
 	}
-	_ = unix.Close(fd)
+	return driver.Errorf(errdefs.ErrUnavailable, "no carrier after a second")
 }
 
 // namespace returns a descriptor of the namespace to attach to: the endpoint's
@@ -163,19 +206,21 @@ func (d *Driver) namespace(r netdriver.Attach, there bool) (int, error) {
 	default:
 		return -1, driver.Errorf(errdefs.ErrInvalidArgument, "a namespace of mode %q cannot be joined", r.Join.Mode)
 	}
-	switch r.UserNS.Mode {
-	case "", netdriver.NamespaceHost:
+	if isHost(r.UserNS) {
 		return d.holder.makeNamespace(-1)
-	case netdriver.NamespacePath:
-		user, err := openNamespace(r.UserNS, unix.CLONE_NEWUSER)
-		if err != nil {
-			return -1, err
-		}
-		defer func() { _ = unix.Close(user) }()
-		return d.holder.makeNamespace(user)
 	}
-	return -1, driver.Errorf(errdefs.ErrNotImplemented, "a network namespace in a user namespace of mode %q is not supported", r.UserNS.Mode)
+	if r.UserNS.Mode != netdriver.NamespacePath {
+		return -1, driver.Errorf(errdefs.ErrNotImplemented, "a network namespace in a user namespace of mode %q is not supported", r.UserNS.Mode)
+	}
+	user, err := openNamespace(r.UserNS, unix.CLONE_NEWUSER)
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = unix.Close(user) }()
+	return d.holder.makeNamespace(user)
 }
+
+func isHost(n netdriver.Namespace) bool { return n.Mode == "" || n.Mode == netdriver.NamespaceHost }
 
 // openNamespace opens a namespace and checks that it is the one meant: a path
 // below /proc may lead to another process by now.
@@ -197,18 +242,18 @@ func openNamespace(n netdriver.Namespace, kind int) (int, error) {
 }
 
 // freeInterface is the first of eth0, eth1 … that is not in the namespace.
-func freeInterface(k *kernel) (string, error) {
-	all, err := links(k.inside)
+func freeInterface(ns int) (string, error) {
+	inside, err := openRTNLIn(ns)
 	if err != nil {
-		return "", fmt.Errorf("list links in the container: %w", err)
+		return "", err
 	}
-	taken := map[string]bool{}
-	for _, l := range all {
-		taken[l.Attrs().Name] = true
-	}
+	defer func() { _ = inside.close() }()
 	for i := 0; ; i++ {
-		if name := fmt.Sprintf("eth%d", i); !taken[name] {
+		name := "eth" + strconv.Itoa(i)
+		if _, err := inside.run(askLink{Name: name}); errors.Is(err, unix.ENODEV) {
 			return name, nil
+		} else if err != nil {
+			return "", err
 		}
 	}
 }
@@ -223,20 +268,20 @@ func (d *Driver) interfaceOf(r netdriver.Attach, k kept) (string, error) {
 		return "", err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	inside, err := openInside(d.host, fd)
+	inside, err := openRTNLIn(fd)
 	if err != nil {
 		return "", err
 	}
-	defer inside.close()
-	port, err := d.host.LinkByName(portName(d.cfg.EngineID, r.EndpointKey))
+	defer func() { _ = inside.close() }()
+	port, err := d.links.run(askLink{Name: portName(d.cfg.EngineID, r.EndpointKey)})
 	if err != nil {
 		return "", fmt.Errorf("look up the endpoint's port: %w", err)
 	}
-	l, err := inside.inside.LinkByIndex(port.Attrs().ParentIndex)
+	l, err := inside.run(askLink{Index: port.Peer})
 	if err != nil {
 		return "", fmt.Errorf("look up the endpoint's link: %w", err)
 	}
-	return l.Attrs().Name, nil
+	return l.Name, nil
 }
 
 // endpoint is the answer to an attach. The files are those of the run, so only
@@ -286,9 +331,10 @@ func (d *Driver) Detach(_ context.Context, key netdriver.EndpointKey) error {
 	if err := netfiles.CheckKey(key); err != nil {
 		return err
 	}
-	defer d.runs.lock(fmt.Sprintf("%s/%d", key.Container, key.Run))()
+	defer d.runs.lock(runKey(key))()
+	defer d.pool.busy()
 	port := portName(d.cfg.EngineID, key)
-	if err := cutPort(d.host, port, detachedAlias(d.cfg.EngineID)); err != nil {
+	if err := d.cutPort(port); err != nil {
 		return err
 	}
 	others, err := d.holder.drop(holderKey(key))
@@ -300,10 +346,27 @@ func (d *Driver) Detach(_ context.Context, key netdriver.EndpointKey) error {
 			return err
 		}
 	} else {
-		d.sweep.soon()
+		d.sweep.soon(port)
 	}
 	if err := d.store.DropEndpoint(key); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the container's network files: %w", err)
+	}
+	return nil
+}
+
+// cutPort marks a port of a bridge as given back, disables it, and forgets the
+// addresses learned behind it. A port that is not there is cut.
+func (d *Driver) cutPort(name string) error {
+	// The mark first: every change of a link makes the bridge look at its
+	// carrier again and enable the port.
+	_, err := d.links.run(setLink{Name: name, Alias: detachedAlias(d.cfg.EngineID)}, shutPort{Name: name})
+	for _, fine := range []unix.Errno{unix.ENODEV, unix.EINVAL, unix.EOPNOTSUPP} { // gone, or no port any more
+		if errors.Is(err, fine) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cut port %s: %w", name, err)
 	}
 	return nil
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -41,7 +39,7 @@ type holder struct {
 	path  string       // its socket, short enough for an address
 
 	mu   sync.Mutex // guards what follows and orders the calls
-	conn *net.UnixConn
+	conn int        // the socket; 0: none, since that is never one
 	pid  int
 }
 
@@ -146,8 +144,7 @@ func (h *holder) quit() error {
 		return nil
 	}
 	if err == nil {
-		_ = h.conn.Close()
-		h.conn = nil
+		h.hangUp()
 	}
 	return err
 }
@@ -156,9 +153,14 @@ func (h *holder) quit() error {
 func (h *holder) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.conn != nil {
-		_ = h.conn.Close()
-		h.conn = nil
+	h.hangUp()
+}
+
+// hangUp closes the connection; mu is held.
+func (h *holder) hangUp() {
+	if h.conn != 0 {
+		_ = unix.Close(h.conn)
+		h.conn = 0
 	}
 }
 
@@ -204,7 +206,7 @@ func (h *holder) call(q request, start bool) (reply, int, error) {
 // killed) is made anew once. It returns the holder's pid too.
 func (h *holder) callLocked(q request, start bool) (reply, int, error) {
 	for try := 0; ; try++ {
-		fresh := h.conn == nil
+		fresh := h.conn == 0
 		if fresh {
 			if err := h.connect(start); err != nil {
 				return reply{}, 0, err
@@ -215,8 +217,7 @@ func (h *holder) callLocked(q request, start bool) (reply, int, error) {
 		if err == nil || errors.As(err, &errno) && errno != unix.EPIPE && errno != unix.ECONNRESET {
 			return r, h.pid, err
 		}
-		_ = h.conn.Close()
-		h.conn = nil
+		h.hangUp()
 		if fresh || try > 0 {
 			return reply{}, 0, fmt.Errorf("talk to the namespace holder: %w", err)
 		}
@@ -238,32 +239,50 @@ func (h *holder) connect(start bool) error {
 			return nil
 		}
 		last = err
-		_ = conn.Close()
+		_ = unix.Close(conn)
 		time.Sleep(2 * time.Millisecond)
 	}
 	return fmt.Errorf("greet the namespace holder: %w", last)
 }
 
-func (h *holder) dial(start bool) (*net.UnixConn, error) {
-	addr := &net.UnixAddr{Name: h.path, Net: "unixpacket"}
-	conn, err := net.DialUnix("unixpacket", nil, addr)
+func (h *holder) dial(start bool) (int, error) {
+	conn, err := dialHolder(h.path)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		if !start {
-			return nil, errNoHolder
+			return 0, errNoHolder
 		}
 		if err := h.start(); err != nil {
-			return nil, err
+			return 0, err
 		}
-		conn, err = net.DialUnix("unixpacket", nil, addr)
+		conn, err = dialHolder(h.path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dial the namespace holder: %w", err)
+		return 0, fmt.Errorf("dial the namespace holder: %w", err)
+	}
+	return conn, nil
+}
+
+// dialHolder makes a plain blocking socket: the holder answers within some ten
+// microseconds, less than it takes to put a goroutine aside and to wake it.
+func dialHolder(path string) (int, error) {
+	conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	patience := unix.NsecToTimeval(callTime.Nanoseconds())
+	err = errors.Join(
+		unix.SetsockoptTimeval(conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
+		unix.SetsockoptTimeval(conn, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience),
+		unix.Connect(conn, &unix.SockaddrUnix{Name: path}))
+	if err != nil {
+		_ = unix.Close(conn)
+		return 0, err
 	}
 	return conn, nil
 }
 
 // exchange is one request and its reply. An errno in it is the holder's answer.
-func exchange(conn *net.UnixConn, q request) (reply, error) {
+func exchange(conn int, q request) (reply, error) {
 	head := make([]byte, 8, 8+len(q.key))
 	head[0], head[1] = holderVersion, q.op
 	binary.NativeEndian.PutUint16(head[2:], uint16(len(q.key)))
@@ -272,15 +291,17 @@ func exchange(conn *net.UnixConn, q request) (reply, error) {
 	if q.fd >= 0 {
 		rights = unix.UnixRights(q.fd)
 	}
-	if err := conn.SetDeadline(time.Now().Add(callTime)); err != nil {
-		return reply{}, err
-	}
-	if _, _, err := conn.WriteMsgUnix(append(head, q.key...), rights, nil); err != nil {
+	err := uninterrupted(func() error { return unix.Sendmsg(conn, append(head, q.key...), rights, nil, unix.MSG_NOSIGNAL) })
+	if err != nil {
 		return reply{}, broken(err)
 	}
 	buf := make([]byte, replySize(q.op))
 	oob := make([]byte, unix.CmsgSpace(4))
-	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
+	var n, oobn int
+	err = uninterrupted(func() (err error) {
+		n, oobn, _, _, err = unix.Recvmsg(conn, buf, oob, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
 	if err != nil || n < replyHead {
 		return reply{}, broken(err)
 	}
@@ -297,6 +318,15 @@ func exchange(conn *net.UnixConn, q request) (reply, error) {
 	return r, nil
 }
 
+// uninterrupted repeats a call that a signal has interrupted.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
 func replySize(op byte) int {
 	if op == opList {
 		return replyMax
@@ -306,7 +336,7 @@ func replySize(op byte) int {
 
 // broken keeps a lost connection apart from the errnos that the holder answers.
 func broken(err error) error {
-	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if err == nil || errors.Is(err, unix.EAGAIN) {
 		return driver.Errorf(errdefs.ErrUnavailable, "no answer")
 	}
 	return driver.Errorf(errdefs.ErrUnavailable, "%v", err)

@@ -68,11 +68,11 @@ func again() int {
 // engine is a driver under test with an engine's name and directories.
 type engine struct {
 	*Driver
-	t      *testing.T
+	t      testing.TB
 	beside bool // another engine lives in the test's namespace
 }
 
-func newEngine(t *testing.T, name string) *engine {
+func newEngine(t testing.TB, name string) *engine {
 	t.Helper()
 	dir := os.Getenv(insideVariable)
 	if dir == "" {
@@ -86,7 +86,7 @@ func newEngine(t *testing.T, name string) *engine {
 }
 
 // testConfig puts the Run directory on tmpfs, where it belongs.
-func testConfig(t *testing.T, name, libexec string) driver.Config {
+func testConfig(t testing.TB, name, libexec string) driver.Config {
 	t.Helper()
 	run, err := os.MkdirTemp("/dev/shm", "gantry-bridge")
 	if err != nil {
@@ -145,8 +145,9 @@ func (e *engine) end() {
 	}
 }
 
-// ownLinks lists the links in the test's namespace that any engine has made.
-func ownLinks(t *testing.T) []string {
+// ownLinks lists the links in the test's namespace that any engine has made,
+// without those made ahead.
+func ownLinks(t testing.TB) []string {
 	t.Helper()
 	all, err := whole(netlink.LinkList)
 	if err != nil {
@@ -154,14 +155,15 @@ func ownLinks(t *testing.T) []string {
 	}
 	var own []string
 	for _, l := range all {
-		if n := l.Attrs().Name; strings.HasPrefix(n, bridgePrefix) || strings.HasPrefix(n, portPrefix) {
+		n, spare := l.Attrs().Name, strings.HasSuffix(l.Attrs().Alias, " spare")
+		if strings.HasPrefix(n, bridgePrefix) || strings.HasPrefix(n, pairPrefix) && !spare {
 			own = append(own, n)
 		}
 	}
 	return own
 }
 
-func waitFor(t *testing.T, what string, f func() bool) {
+func waitFor(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {

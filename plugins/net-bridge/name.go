@@ -3,7 +3,6 @@ package bridge
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -17,7 +16,8 @@ import (
 
 const (
 	bridgePrefix = "gb"
-	portPrefix   = "gv"
+	pairPrefix   = "gp" // of the machine's end of a pair
+	portPrefix   = "gv" // of its further name, as an endpoint's port
 	markPrefix   = "gantry engine="
 )
 
@@ -77,13 +77,19 @@ func parseMark(alias string) (mark, bool) {
 	return m, true
 }
 
-// detachedAlias marks a port that was given back.
+// The aliases of the machine's end of a pair: made ahead, of an endpoint, and
+// of one that was given back.
+func spareAlias(engineID string) string    { return markPrefix + engineID + " spare" }
+func portAlias(engineID string) string     { return markPrefix + engineID + " endpoint" }
 func detachedAlias(engineID string) string { return markPrefix + engineID + " detached" }
 
 // holderKey is an endpoint's key in the holder.
 func holderKey(k netdriver.EndpointKey) string {
-	return fmt.Sprintf("%s/%s/%d", k.Network, k.Container, k.Run)
+	return k.Network + "/" + k.Container + "/" + strconv.FormatUint(k.Run, 10)
 }
+
+// runKey names a run of a container.
+func runKey(k netdriver.EndpointKey) string { return k.Container + "/" + strconv.FormatUint(k.Run, 10) }
 
 func parseHolderKey(s string) (netdriver.EndpointKey, bool) {
 	parts := strings.Split(s, "/")

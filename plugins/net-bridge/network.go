@@ -83,6 +83,7 @@ func (d *Driver) RemoveNetwork(_ context.Context, id string) error {
 		return err
 	}
 	if len(rest) == 0 {
+		d.pool.empty()
 		return d.holder.quit()
 	}
 	return nil

@@ -7,13 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"time"
 
-	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,62 +35,17 @@ type (
 	}
 	// addAddr gives a link an address; one that is there is fine.
 	addAddr struct {
-		Inside bool
-		Link   string
-		Addr   netip.Prefix
+		Link string
+		Addr netip.Prefix
 	}
 	// setUp switches a link on.
-	setUp struct {
-		Inside bool
-		Link   string
-	}
-	// addVeth makes a pair, one end a port of Master that is up, the other
-	// directly inside the namespace, in one message.
-	addVeth struct {
-		Name    string
-		Master  int
-		MTU     int
-		Peer    string
-		PeerMAC string
-	}
-	// addDefaultRoute is always inside; one that is there stays.
-	addDefaultRoute struct {
-		Link    string
-		Gateway netip.Addr
-	}
-	// waitUp waits until a link passes packets.
-	waitUp struct{ Link string }
-	// announce sends a gratuitous ARP request from inside.
-	announce struct {
-		Link string
-		MAC  string
-		Addr netip.Addr
-	}
+	setUp struct{ Link string }
 )
 
-// kernel is where a plan runs: the machine's namespace and, for endpoints, the
-// container's.
+// kernel is where the plan of a network runs: the machine's namespace.
 type kernel struct {
-	host   *netlink.Handle
-	inside *netlink.Handle // nil where a plan has nothing inside
-	fd     int             // the container's namespace
-	links  map[string]netlink.Link
-}
-
-// openInside adds the namespace behind fd. The socket is opened by a thread
-// that is in that namespace for this one call and returns.
-func openInside(host *netlink.Handle, fd int) (*kernel, error) {
-	h, err := netlink.NewHandleAt(netns.NsHandle(fd), unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket in the container's namespace: %w", err)
-	}
-	return &kernel{host: host, inside: h, fd: fd}, nil
-}
-
-func (k *kernel) close() {
-	if k.inside != nil {
-		k.inside.Close()
-	}
+	host  *netlink.Handle
+	links map[string]netlink.Link
 }
 
 // run is the one loop. It stops at the first operation that fails.
@@ -109,25 +59,14 @@ func (k *kernel) run(ops []op) error {
 	return nil
 }
 
-func (k *kernel) handle(inside bool) *netlink.Handle {
-	if inside {
-		return k.inside
-	}
-	return k.host
-}
-
 // link looks a name up once for each run.
-func (k *kernel) link(inside bool, name string) (netlink.Link, error) {
-	id := name
-	if inside {
-		id = "inside/" + name
-	}
-	if l, ok := k.links[id]; ok {
+func (k *kernel) link(name string) (netlink.Link, error) {
+	if l, ok := k.links[name]; ok {
 		return l, nil
 	}
-	l, err := k.handle(inside).LinkByName(name)
+	l, err := k.host.LinkByName(name)
 	if err == nil {
-		k.links[id] = l
+		k.links[name] = l
 	}
 	return l, err
 }
@@ -157,7 +96,7 @@ func (o noIPv6) do(*kernel) error {
 func ipv6Switch(link string) string { return "/proc/sys/net/ipv6/conf/" + link + "/disable_ipv6" }
 
 func (o setAlias) do(k *kernel) error {
-	l, err := k.link(false, o.Name)
+	l, err := k.link(o.Name)
 	if err != nil {
 		return err
 	}
@@ -165,7 +104,7 @@ func (o setAlias) do(k *kernel) error {
 }
 
 func (o setMTU) do(k *kernel) error {
-	l, err := k.link(false, o.Name)
+	l, err := k.link(o.Name)
 	if err != nil {
 		return err
 	}
@@ -173,11 +112,11 @@ func (o setMTU) do(k *kernel) error {
 }
 
 func (o addAddr) do(k *kernel) error {
-	l, err := k.link(o.Inside, o.Link)
+	l, err := k.link(o.Link)
 	if err != nil {
 		return err
 	}
-	err = k.handle(o.Inside).AddrAdd(l, &netlink.Addr{IPNet: ipNet(o.Addr)})
+	err = k.host.AddrAdd(l, &netlink.Addr{IPNet: ipNet(o.Addr)})
 	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
@@ -185,54 +124,11 @@ func (o addAddr) do(k *kernel) error {
 }
 
 func (o setUp) do(k *kernel) error {
-	l, err := k.link(o.Inside, o.Link)
+	l, err := k.link(o.Link)
 	if err != nil {
 		return err
 	}
-	return k.handle(o.Inside).LinkSetUp(l)
-}
-
-func (o addVeth) do(k *kernel) error {
-	mac, err := net.ParseMAC(o.PeerMAC)
-	if err != nil {
-		return err
-	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MasterIndex, attrs.MTU, attrs.Flags = o.Name, o.Master, o.MTU, net.FlagUp
-	return k.host.LinkAdd(&netlink.Veth{
-		LinkAttrs: attrs, PeerName: o.Peer, PeerHardwareAddr: mac,
-		PeerTxQLen: -1, PeerNamespace: netlink.NsFd(k.fd),
-	})
-}
-
-func (o addDefaultRoute) do(k *kernel) error {
-	l, err := k.link(true, o.Link)
-	if err != nil {
-		return err
-	}
-	err = k.inside.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: o.Gateway.AsSlice()})
-	if errors.Is(err, unix.EEXIST) {
-		return nil // a further network: the first one's route stays
-	}
-	return err
-}
-
-// The other end is up by now, but the kernel takes notice of a carrier in the
-// background, behind whoever holds its lock for links; until then the bridge
-// drops what comes, and a program that is quick waits a second for its second
-// try. Since Linux 6.8 to ask for the link is enough; before, it takes a while.
-func (o waitUp) do(k *kernel) error {
-	for range 1000 {
-		l, err := k.host.LinkByName(o.Link)
-		if err != nil {
-			return err
-		}
-		if l.Attrs().OperState == netlink.OperUp {
-			return nil
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return driver.Errorf(errdefs.ErrUnavailable, "no carrier after a second")
+	return k.host.LinkSetUp(l)
 }
 
 // deleteLink deletes a link if it is there; it takes tens of milliseconds.
@@ -248,53 +144,6 @@ func deleteLink(h *netlink.Handle, name string) error {
 		return fmt.Errorf("delete link %s: %w", name, err)
 	}
 	return nil
-}
-
-const portStateDisabled = 0 // BR_STATE_DISABLED, linux/if_bridge.h
-
-// cutPort marks a port of a bridge as given back, disables it, and forgets the
-// addresses learned behind it. A port that is not there is cut.
-func cutPort(h *netlink.Handle, name, alias string) error {
-	l, err := h.LinkByName(name)
-	if isMissing(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look up port %s: %w", name, err)
-	}
-	// The mark first: every change of a link makes the bridge look at its
-	// carrier again and enable the port.
-	if err := h.LinkSetAlias(l, alias); err != nil && !isMissing(err) {
-		return fmt.Errorf("mark port %s: %w", name, err)
-	}
-	if l.Attrs().MasterIndex == 0 {
-		return nil
-	}
-	if err := disablePort(l.Attrs().Index); err != nil {
-		return fmt.Errorf("disable port %s: %w", name, err)
-	}
-	return nil
-}
-
-// disablePort also locks the port (Linux 5.18; no frame comes in whose sender
-// is not known on it, and none is learned any more): a process that is still
-// behind it could enable it again by switching its own end off and on.
-func disablePort(index int) error {
-	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
-	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
-	msg.Index = int32(index)
-	req.AddData(msg)
-	port := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
-	port.AddRtAttr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(0))
-	port.AddRtAttr(unix.IFLA_BRPORT_LOCKED, nl.Uint8Attr(1))
-	port.AddRtAttr(unix.IFLA_BRPORT_STATE, nl.Uint8Attr(portStateDisabled))
-	port.AddRtAttr(unix.IFLA_BRPORT_FLUSH, nil)
-	req.AddData(port)
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) { // gone, or no port any more
-		return nil
-	}
-	return err
 }
 
 func isMissing(err error) bool {

@@ -26,19 +26,22 @@ func outside(t *testing.T, e *engine) (learn func(subnet netip.Prefix), there ne
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Close(fd) })
-	k, err := openInside(e.host, fd)
+	inside, err := openRTNLIn(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer k.close()
+	t.Cleanup(func() { _ = inside.close() })
 	host := netip.MustParsePrefix("198.51.100.1/24")
 	far := netip.MustParsePrefix("198.51.100.2/24")
-	err = k.run([]op{
-		addVeth{Name: "outside", Peer: "wan", PeerMAC: "02:00:00:00:00:01"},
-		addAddr{Link: "outside", Addr: host},
-		addAddr{Inside: true, Link: "wan", Addr: far},
-		setUp{Inside: true, Link: "wan"},
-	})
+	near, err := e.links.run(makePair{Name: "outside", Peer: "wan", NS: fd}, askLink{Name: "outside"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = e.links.run(giveAddr{Index: near.Index, Addr: host}, setLink{Index: near.Index, Up: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = inside.run(giveAddr{Index: near.Peer, Addr: far}, setLink{Index: near.Peer, Up: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,12 +60,8 @@ func outside(t *testing.T, e *engine) (learn func(subnet netip.Prefix), there ne
 		}
 	})
 	return func(subnet netip.Prefix) {
-		k, err := openInside(e.host, fd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer k.close()
-		if err := k.inside.RouteAdd(&netlink.Route{Dst: ipNet(subnet), Gw: host.Addr().AsSlice()}); err != nil {
+		route := &netlink.Route{Dst: ipNet(subnet), Gw: host.Addr().AsSlice()}
+		if err := inNamespace(fd, func() error { return netlink.RouteAdd(route) }); err != nil {
 			t.Fatal(err)
 		}
 	}, netdriver.Namespace{Path: fmt.Sprintf("/proc/self/fd/%d", fd)}

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"net"
 	"net/netip"
 	"strconv"
 
@@ -158,34 +159,40 @@ func overlap(subnet netip.Prefix, routes []route, own int) (route, bool) {
 
 // endpointPlan is what an attach needs to know.
 type endpointPlan struct {
-	Port      string // the machine's end
-	Interface string // the container's end
-	Bridge    bridgeState
-	Address   netip.Prefix
-	Gateway   netip.Addr
-	MAC       string
-	Announce  bool // tell the neighbours: the MAC does not follow from the address
+	Name        string // that the port is found by
+	Alias       string // its mark
+	Port, Inner int    // the two ends, each by its index in its namespace
+	Bridge      bridgeState
+	Address     netip.Prefix
+	Gateway     netip.Addr // invalid: no route
+	MAC         net.HardwareAddr
 }
 
-// planEndpoint lists the operations of an attach. Those marked Inside run in
-// the container's namespace.
-func planEndpoint(p endpointPlan) []op {
-	ops := []op{
-		addVeth{Name: p.Port, Master: p.Bridge.Index, MTU: p.Bridge.MTU, Peer: p.Interface, PeerMAC: p.MAC},
-		addAddr{Inside: true, Link: p.Interface, Addr: p.Address},
-		setUp{Inside: true, Link: p.Interface},
+// usualMTU is that of a pair as it is made.
+const usualMTU = 1500
+
+// planEndpoint lists what makes an endpoint of a pair: first on the machine,
+// then in the container's namespace. In this order the container's end has a
+// carrier as soon as it is up; one that gets it later drops all packets until
+// the kernel has taken notice.
+func planEndpoint(p endpointPlan) (outside, inside []linkOp) {
+	mtu := p.Bridge.MTU
+	if mtu == usualMTU {
+		mtu = 0
+	}
+	outside = []linkOp{
+		// The name first: if it is taken, the port is on no bridge yet.
+		callLink{Index: p.Port, Name: p.Name},
+		setLink{Index: p.Port, Alias: p.Alias, MTU: mtu, Master: p.Bridge.Index, Up: true},
+	}
+	inside = []linkOp{
+		setLink{Index: p.Inner, MAC: p.MAC, MTU: mtu, Up: true},
+		giveAddr{Index: p.Inner, Addr: p.Address},
 	}
 	if p.Gateway.IsValid() {
-		ops = append(ops, addDefaultRoute{Link: p.Interface, Gateway: p.Gateway})
+		inside = append(inside, routeVia{Index: p.Inner, Gateway: p.Gateway})
 	}
-	ops = append(ops, waitUp{Link: p.Port})
-	if !p.Bridge.Runs {
-		ops = append(ops, waitUp{Link: p.Bridge.Name})
-	}
-	if p.Announce {
-		ops = append(ops, announce{Link: p.Interface, MAC: p.MAC, Addr: p.Address.Addr()})
-	}
-	return ops
+	return outside, inside
 }
 
 // ruleset is the engine's nftables table as data.

@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -108,23 +109,30 @@ func TestPlanNetworkRefuses(t *testing.T) {
 }
 
 func TestPlanEndpoint(t *testing.T) {
+	mac := net.HardwareAddr{2, 0x42, 10, 1, 0, 2}
 	p := endpointPlan{
-		Port: "gv1", Interface: "eth0", Bridge: bridgeState{Index: 7, Name: "gb1", MTU: 1400},
-		Address: netip.MustParsePrefix("10.1.0.2/24"), MAC: "02:42:0a:01:00:02",
+		Name: "gv1", Alias: "mark", Port: 21, Inner: 2, Bridge: bridgeState{Index: 7, Name: "gb1", MTU: 1400},
+		Address: netip.MustParsePrefix("10.1.0.2/24"), MAC: mac,
 	}
-	want := []op{
-		addVeth{Name: "gv1", Master: 7, MTU: 1400, Peer: "eth0", PeerMAC: "02:42:0a:01:00:02"},
-		addAddr{Inside: true, Link: "eth0", Addr: p.Address},
-		setUp{Inside: true, Link: "eth0"},
-		waitUp{Link: "gv1"}, waitUp{Link: "gb1"},
+	wantInside := []linkOp{
+		setLink{Index: 2, MAC: mac, MTU: 1400, Up: true},
+		giveAddr{Index: 2, Addr: p.Address},
 	}
-	if got := planEndpoint(p); !reflect.DeepEqual(got, want) {
-		t.Errorf("without a gateway: %+v", got)
+	wantOutside := []linkOp{
+		callLink{Index: 21, Name: "gv1"},
+		setLink{Index: 21, Alias: "mark", MTU: 1400, Master: 7, Up: true},
 	}
-	p.Gateway, p.Announce, p.Bridge.Runs = netip.MustParseAddr("10.1.0.1"), true, true
-	want = append(want[:3], addDefaultRoute{Link: "eth0", Gateway: p.Gateway}, waitUp{Link: "gv1"}, announce{Link: "eth0", MAC: p.MAC, Addr: p.Address.Addr()})
-	if got := planEndpoint(p); !reflect.DeepEqual(got, want) {
-		t.Errorf("with gateway and MAC: %+v", got)
+	outside, inside := planEndpoint(p)
+	if !reflect.DeepEqual(inside, wantInside) || !reflect.DeepEqual(outside, wantOutside) {
+		t.Errorf("without a gateway: %+v, %+v", inside, outside)
+	}
+	p.Gateway, p.Bridge.MTU = netip.MustParseAddr("10.1.0.1"), 1500
+	wantInside[0] = setLink{Index: 2, MAC: mac, Up: true}
+	wantInside = append(wantInside, routeVia{Index: 2, Gateway: p.Gateway})
+	wantOutside[1] = setLink{Index: 21, Alias: "mark", Master: 7, Up: true}
+	outside, inside = planEndpoint(p)
+	if !reflect.DeepEqual(inside, wantInside) || !reflect.DeepEqual(outside, wantOutside) {
+		t.Errorf("with a gateway and the usual MTU: %+v, %+v", inside, outside)
 	}
 }
 

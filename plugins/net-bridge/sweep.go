@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"strings"
 	"sync"
 	"time"
 
@@ -17,55 +16,80 @@ const sweepAfter = 500 * time.Millisecond
 // later. One goroutine at most.
 type sweeper struct {
 	host  *netlink.Handle
+	links *rtnl
 	alias string        // of ports given back
 	after time.Duration // sweepAfter, but for tests
 
+	sweeping sync.Mutex // held while ports are deleted; taken before mu
+
 	mu      sync.Mutex // guards what follows
+	given   []string   // names of the ports given back since the last sweep
 	waiting bool       // a sweep is to come
 	stopped bool       // none is to come any more
 }
 
-func newSweeper(host *netlink.Handle, engineID string) *sweeper {
-	return &sweeper{host: host, alias: detachedAlias(engineID), after: sweepAfter}
+func newSweeper(host *netlink.Handle, links *rtnl, engineID string) *sweeper {
+	return &sweeper{host: host, links: links, alias: detachedAlias(engineID), after: sweepAfter}
 }
 
-// soon asks for a sweep after a while; further calls until then are the same.
-func (s *sweeper) soon() {
+// soon asks for a sweep after a while: of these ports, and of those of the
+// calls until then.
+func (s *sweeper) soon(ports ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.given = append(s.given, ports...)
 	if s.waiting || s.stopped {
 		return
 	}
 	s.waiting = true
-	time.AfterFunc(s.after, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.waiting = false
-		if !s.stopped {
-			s.now()
-		}
-	})
+	time.AfterFunc(s.after, s.now)
 }
 
 // stop waits for a running sweep and ends them all.
 func (s *sweeper) stop() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.stopped = true
+	s.mu.Unlock()
+	s.sweeping.Lock() // none runs any more
+	defer s.sweeping.Unlock()
 }
 
-// now, with mu held, deletes the ports that bear the mark. One that cannot be deleted is left
-// for the next time: nothing behind it is heard on the network.
+// now deletes those ports that are still there and bear the mark. One that
+// cannot be deleted stays: nothing behind it is heard on the network. The next
+// driver finds it.
 func (s *sweeper) now() {
-	all, err := links(s.host)
-	if err != nil {
+	s.sweeping.Lock()
+	defer s.sweeping.Unlock()
+	s.mu.Lock()
+	given, stopped := s.given, s.stopped
+	s.given, s.waiting = nil, false
+	s.mu.Unlock()
+	if stopped {
 		return
 	}
-	for _, l := range all {
-		if strings.HasPrefix(l.Attrs().Name, portPrefix) && l.Attrs().Alias == s.alias {
-			_ = s.host.LinkDel(l)
+	for _, name := range given {
+		if l, err := s.links.run(askLink{Name: name}); err == nil && l.Alias == s.alias {
+			_ = deleteLink(s.host, l.Name)
 		}
 	}
+}
+
+// found asks for a sweep of what a driver before this one gave back.
+func (s *sweeper) found() error {
+	all, err := links(s.host)
+	if err != nil {
+		return err
+	}
+	var ports []string
+	for _, l := range all {
+		if l.Attrs().Alias == s.alias {
+			ports = append(ports, l.Attrs().Name)
+		}
+	}
+	if len(ports) > 0 {
+		s.soon(ports...)
+	}
+	return nil
 }
 
 // keyed is a lock for each key.

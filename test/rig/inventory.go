@@ -152,7 +152,10 @@ func (e *Engine) network() ([]string, error) {
 			continue
 		}
 		name, _, _ := strings.Cut(strings.TrimSuffix(f[1], ":"), "@")
-		if name != "lo" {
+		if i := slices.Index(f, "altname"); i > 0 && i+1 < len(f) {
+			name = f[i+1] // the endpoint's, of a pair that is one
+		}
+		if name != "lo" && f[len(f)-1] != "spare" {
 			list = append(list, "link "+name)
 		}
 	}

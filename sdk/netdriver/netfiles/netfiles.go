@@ -20,7 +20,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -50,9 +49,18 @@ func Open(dir string) (*Store, error) {
 	return &Store{dir: dir}, nil
 }
 
-// CheckID refuses an id that could not be a file's name.
+const idMax = 128 // bytes of an id
+
+// CheckID refuses an id that could not be a file's name: letters, digits, and
+// behind the first of those also "_", "." and "-".
 func CheckID(what, id string) error {
-	if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`).MatchString(id) {
+	ok := len(id) > 0 && len(id) <= idMax
+	for i := 0; ok && i < len(id); i++ {
+		c := id[i]
+		ok = 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' ||
+			i > 0 && (c == '_' || c == '.' || c == '-')
+	}
+	if !ok {
 		return fmt.Errorf("%s id %q: %w", what, id, errdefs.ErrInvalidArgument)
 	}
 	return nil
