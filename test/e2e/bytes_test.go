@@ -43,7 +43,11 @@ func settle(t *testing.T, e *rig.Engine) {
 // thousand times from several clients: every byte and every code arrive. Each
 // client uses one name again and again: with --rm it is free when run returns.
 func TestNoByteIsLost(t *testing.T) {
-	const clients, each = 4, 250
+	const clients = 4
+	each := 250
+	if testing.Short() {
+		each = 8
+	}
 	t.Parallel()
 	e := busybox(t)
 	want := rig.Pattern()
@@ -72,7 +76,10 @@ func TestNoByteIsLost(t *testing.T) {
 // TestSlowReader reads 500 MB slowly from a container's output: the program
 // is held up, and nothing is lost, doubled or out of order.
 func TestSlowReader(t *testing.T) {
-	const parts = 7630 // of 64 KiB: 500 MB
+	parts := 7630 // of 64 KiB: 500 MB
+	if testing.Short() {
+		parts = 1000 // still far more than all buffers
+	}
 	t.Parallel()
 	e := busybox(t)
 	cmd := e.CLI(t.Context(), "run", "--name", "much", "--network", "none", "busybox", "sh", "-c",

@@ -26,6 +26,9 @@ type weight struct {
 // more descriptors and processes than before, and hardly more memory.
 func TestManyExecs(t *testing.T) {
 	count := 1000
+	if testing.Short() {
+		count = 200
+	}
 	if text := os.Getenv(execsEnv); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {

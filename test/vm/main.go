@@ -34,7 +34,7 @@ type options struct {
 	run, skip               string
 	packages                []string // patterns of go list
 	cache, report           string
-	limit, each             time.Duration // of a machine, of a package's tests
+	limit, each             time.Duration // of a machine, of a test
 	here                    bool          // run them on this machine too
 	accel                   string
 	kept                    bool // earlier results count too
@@ -69,11 +69,11 @@ func parseFlags() options {
 	flag.StringVar(&o.cache, "cache", filepath.Join(cache, "gantry-vm"), "where images are kept")
 	flag.StringVar(&o.report, "report", "", "write the report into this file")
 	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "how long a machine may take")
-	flag.DurationVar(&o.each, "each", 4*time.Minute, "how long the tests of a package may take")
+	flag.DurationVar(&o.each, "each", 4*time.Minute, "how long a program may go on without a test that begins or ends")
 	flag.BoolVar(&o.here, "here", true, "run them on this machine too, for comparison")
 	flag.BoolVar(&o.kept, "kept", false, "tell in the report also what other machines said in earlier runs")
 	flag.StringVar(&o.accel, "accel", "", "kvm or tcg (default what works)")
-	flag.BoolVar(&o.verbose, "v", false, "print what failed tests say")
+	flag.BoolVar(&o.verbose, "v", false, "print each test that ends, and what failed ones say")
 	flag.Parse()
 	o.kernels, o.inits, o.cgroups = list(*kernels), list(*inits), list(*cgroups)
 	o.packages = flag.Args()

@@ -35,12 +35,14 @@ type program struct {
 	code    int
 	problem string
 	left    []string
+	hung    []string // the tests that it was ended in
+	again   bool     // what failed before, once more
 	begun   time.Time
 }
 
 // outcome is how a test ended.
 type outcome struct {
-	pkg, test, action string // action: pass, fail, skip, or cut: time was over
+	pkg, test, action string // action: pass, fail, skip; cut: time was over; second: passed when tried again
 	said              []string
 }
 
@@ -58,12 +60,17 @@ func (r *result) take(m wire.Message) {
 	case wire.Fact:
 		r.facts[m.Name] = m.Text
 	case wire.Begin:
-		r.programs = append(r.programs, &program{path: m.Package, begun: time.Now()})
+		r.programs = append(r.programs, &program{path: m.Package, again: m.Again, begun: time.Now()})
 	case wire.Output:
 		r.last().said.WriteString(m.Text)
+		for line := range strings.Lines(m.Text) {
+			if _, end, ok := strings.Cut(line, "--- "); ok && r.verbose && strings.HasPrefix(line, "\x16") {
+				r.tell("       %s", strings.TrimSpace(end))
+			}
+		}
 	case wire.End:
 		p := r.last()
-		p.ended, p.code, p.problem, p.left = true, m.Code, m.Text, m.Left
+		p.ended, p.code, p.problem, p.left, p.hung = true, m.Code, m.Text, m.Left, m.Hung
 		state := "ok"
 		if m.Code != 0 {
 			state = "FAIL"
@@ -104,7 +111,9 @@ func (r *result) settle(p *program) {
 	}
 	p.settled = true
 	for _, o := range outcomes(p, events) {
-		r.outcomes = append(r.outcomes, o)
+		if !r.note(o, p.again) {
+			continue
+		}
 		if o.action != "fail" && o.action != "cut" {
 			continue
 		}
@@ -113,6 +122,27 @@ func (r *result) settle(p *program) {
 			fmt.Print("     ", strings.Join(o.said, "     "))
 		}
 	}
+}
+
+// note takes an outcome beside those of the same package's earlier runs on this
+// machine, and says whether it is news. What failed and passes when it is tried
+// again is neither passed nor failed; what was cut off stays so, and so does a
+// test that has run whole but for that part.
+func (r *result) note(o outcome, again bool) bool {
+	i := slices.IndexFunc(r.outcomes, func(have outcome) bool { return have.name() == o.name() })
+	switch {
+	case i < 0 && !again:
+		r.outcomes = append(r.outcomes, o)
+	case i < 0:
+		return false
+	case again && o.action == "pass" && r.outcomes[i].action == "fail":
+		r.outcomes[i].action = "second"
+	case !again && r.outcomes[i].action == "cut" && o.action == "fail":
+		r.outcomes[i] = o
+	default:
+		return false
+	}
+	return true
 }
 
 // settleRest does so for a program whose machine ended first.
@@ -167,6 +197,9 @@ func outcomes(p *program, events []event) []outcome {
 	}
 	for test := range running {
 		failed = true
+		if len(p.hung) > 0 && !p.hangs(test) {
+			continue // it only waited, and follows
+		}
 		all = append(all, outcome{pkg: p.path, test: test, action: p.unended(), said: append(said[test], "did not end: "+p.end()+"\n")})
 	}
 	if !failed && (p.code != 0 || !p.ended) {
@@ -182,8 +215,8 @@ func (p *program) end() string {
 	switch {
 	case !p.ended:
 		return "the machine ended first"
-	case bytes.Contains(p.said.Bytes(), []byte("panic: test timed out")):
-		return "the time of the package was over"
+	case len(p.hung) > 0:
+		return "it went on for too long"
 	}
 	return fmt.Sprintf("exit code %d %s", p.code, p.problem)
 }
@@ -191,10 +224,15 @@ func (p *program) end() string {
 // unended is what became of a test that has no end: whoever broke it off, or
 // itself. It is not passed either way.
 func (p *program) unended() string {
-	if !p.ended || bytes.Contains(p.said.Bytes(), []byte("panic: test timed out")) {
+	if !p.ended || len(p.hung) > 0 {
 		return "cut"
 	}
 	return "fail"
+}
+
+// hangs says whether the program was ended in this test or one below it.
+func (p *program) hangs(test string) bool {
+	return slices.ContainsFunc(p.hung, func(h string) bool { return h == test || strings.HasPrefix(h, test+"/") })
 }
 
 // count says how many tests ended so.
@@ -210,7 +248,8 @@ func (r *result) count(action string) int {
 
 // line sums a machine up.
 func (r *result) line() string {
-	s := fmt.Sprintf("%s: %d passed, %d failed, %d cut off, %d skipped, %v", r.name, r.count("pass"), r.count("fail"), r.count("cut"), r.count("skip"),
+	s := fmt.Sprintf("%s: %d passed, %d of them when tried again, %d failed, %d cut off, %d skipped, %v", r.name,
+		r.count("pass")+r.count("second"), r.count("second"), r.count("fail"), r.count("cut"), r.count("skip"),
 		r.took.Round(time.Second))
 	if r.err != "" {
 		first, _, _ := strings.Cut(r.err, "\n")

@@ -44,7 +44,7 @@ func TestOutcomes(t *testing.T) {
 	rep := &report{stage: &staged{tests: map[string][]string{"p": {"TestA", "TestB", "TestC", "TestNeverMet"}}}, results: []*result{r}}
 	text = rep.markdown()
 	for _, want := range []string{
-		"| m | 1 | 1 | 0 | 1 |",
+		"| m | 1 | 0 | 1 | 0 | 1 |",
 		"- `p TestC` (m): c_test.go:9: wrong",
 		"- `p TestB` (m): b_test.go:3: no such hierarchy",
 		"## Ran nowhere\n\n- `p TestB`\n- `p TestNeverMet`\n",
@@ -70,6 +70,36 @@ func TestEndsThatAreNoEnd(t *testing.T) {
 	}
 	if r := follower(said("PASS"), nil); r.count("cut") != 1 {
 		t.Errorf("a machine that ends before its program: %+v", r.outcomes)
+	}
+}
+
+// TestTriedAgain: a test that hangs is cut off and the others count; what failed
+// and passes alone afterwards is told as such.
+func TestTriedAgain(t *testing.T) {
+	r := &result{name: "m", facts: map[string]string{}, quiet: true}
+	for _, run := range []struct {
+		text string
+		end  wire.Message
+	}{
+		{said("=== RUN   TestA", "--- PASS: TestA (0.00s)", "=== RUN   TestB", "=== RUN   TestB/hangs", "SIGQUIT: quit"),
+			wire.Message{Kind: wire.End, Code: 2, Hung: []string{"TestB/hangs"}}},
+		{said("=== RUN   TestB", "=== RUN   TestB/well", "--- PASS: TestB/well (0.00s)", "--- PASS: TestB (0.00s)", "=== RUN   TestC", "--- FAIL: TestC (0.00s)",
+			"=== RUN   TestD", "--- FAIL: TestD (0.00s)", "FAIL"), wire.Message{Kind: wire.End, Code: 1}},
+	} {
+		r.take(wire.Message{Kind: wire.Begin, Package: "p"})
+		r.take(wire.Message{Kind: wire.Output, Text: run.text})
+		r.take(run.end)
+	}
+	r.take(wire.Message{Kind: wire.Begin, Package: "p", Again: true})
+	r.take(wire.Message{Kind: wire.Output, Text: said("=== RUN   TestC", "--- PASS: TestC (0.00s)", "=== RUN   TestD", "--- FAIL: TestD (0.00s)", "FAIL")})
+	r.take(wire.Message{Kind: wire.End, Code: 1})
+	got := map[string]string{}
+	for _, o := range r.outcomes {
+		got[o.test] += o.action
+	}
+	want := map[string]string{"TestA": "pass", "TestB": "cut", "TestB/hangs": "cut", "TestB/well": "pass", "TestC": "second", "TestD": "fail"}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

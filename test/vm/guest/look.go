@@ -27,6 +27,7 @@ func facts() [][2]string {
 		{"pid 1", read("/proc/1/comm")},
 		{"cgroups", controllers},
 		{"security modules", read("/sys/kernel/security/lsm")},
+		{"clock", read("/sys/devices/system/clocksource/clocksource0/current_clocksource")},
 		{"processors", strings.TrimSpace(fmt.Sprint(bytes.Count([]byte(read("/proc/cpuinfo")), []byte("processor\t"))))},
 	}
 }

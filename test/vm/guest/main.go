@@ -14,10 +14,10 @@ import (
 func main() {
 	var err error
 	switch {
-	case os.Getpid() == 1 && len(os.Args) < 2:
-		err = early()
 	case len(os.Args) == 2 && os.Args[1] == "init":
 		err = pid1()
+	case os.Getpid() == 1: // words that the kernel does not know are our arguments
+		err = early()
 	case len(os.Args) >= 3 && os.Args[1] == "run":
 		here := len(os.Args) > 3 && os.Args[3] == "here"
 		if err = run(os.Args[2], here); !here {

@@ -77,7 +77,7 @@ func run(manifest string, here bool) error {
 		}
 	}
 	for _, p := range m.Packages {
-		if err := runPackage(r, m, base, p, here); err != nil {
+		if err := (&program{r: r, m: m, p: p, base: base, here: here}).run(); err != nil {
 			return err
 		}
 	}
@@ -101,46 +101,123 @@ func openPort(name string) (*os.File, error) {
 	return nil, fmt.Errorf("no virtio port %s", name)
 }
 
-// runPackage runs one test program to its end, or to the end of its time.
-func runPackage(r *results, m wire.Manifest, base string, p wire.Package, here bool) error {
-	if err := r.send(wire.Message{Kind: wire.Begin, Package: p.Path}); err != nil {
+// program is a compiled test program on this machine.
+type program struct {
+	r    *results
+	m    wire.Manifest
+	p    wire.Package
+	base string // directory of the manifest
+	here bool
+}
+
+// run runs the tests of a package: all of them, anew without those that ended
+// whenever one hangs, and at last those once more that failed. On a machine that
+// is translated or stopped for others a minute may be missing in a test: what
+// only then fails passes the second time, and is told as such.
+func (p *program) run() error {
+	w := newWatch()
+	skip := p.m.Skip
+	for {
+		hung, err := p.once(w, p.m.Run, skip, false)
+		if err != nil {
+			return err
+		}
+		if len(hung) == 0 {
+			break
+		}
+		skip = strings.Trim(p.m.Skip+"|"+pattern(w.ended()), "|")
+		w.restart()
+	}
+	if names := w.failed(); len(names) > 0 {
+		_, err := p.once(newWatch(), pattern(names), p.m.Skip, true)
 		return err
 	}
-	before := seen(here)
-	// The tests say first where they hang; then they are killed.
-	ctx, cancel := context.WithTimeout(context.Background(), m.Each+20*time.Second)
+	return nil
+}
+
+// once runs the program to its end, or until a test hangs; those that hung it
+// returns.
+func (p *program) once(w *watch, which, skip string, again bool) ([]string, error) {
+	if err := p.r.send(wire.Message{Kind: wire.Begin, Package: p.p.Path, Again: again}); err != nil {
+		return nil, err
+	}
+	before := seen(p.here)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	args := []string{"-test.v=test2json", "-test.timeout=" + m.Each.String(), "-test.count=1"}
-	if m.Run != "" {
-		args = append(args, "-test.run="+m.Run)
+	cmd := p.command(ctx, which, skip)
+	out := &said{r: p.r, pkg: p.p.Path}
+	both := io.MultiWriter(out, w)
+	cmd.Stdout, cmd.Stderr = both, both
+	end := wire.Message{Kind: wire.End, Package: p.p.Path}
+	err := cmd.Start()
+	if err == nil {
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		if err = p.await(w, cmd.Process.Pid, ended); errors.Is(err, errHangs) {
+			cancel()
+			<-ended
+			end.Hung = w.give()
+			if len(end.Hung) == 0 {
+				end.Text = "it hangs outside of its tests"
+			}
+		}
 	}
-	if m.Skip != "" {
-		args = append(args, "-test.skip="+m.Skip)
-	}
-	cmd := exec.CommandContext(ctx, filepath.Join(base, p.Binary), args...)
-	cmd.Dir = p.Dir
-	cmd.Env = append(os.Environ(), "GANTRY_BIN="+filepath.Join(m.Root, "bin"))
-	if !here {
-		cmd.Env = append(cmd.Env, "HOME=/root", "LANG=C.UTF-8")
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	// Whoever was left behind may hold the output open.
-	cmd.WaitDelay = 5 * time.Second
-	w := &said{r: r, pkg: p.Path}
-	cmd.Stdout, cmd.Stderr = w, w
-	err := cmd.Run()
-	w.flush()
-	end := wire.Message{Kind: wire.End, Package: p.Path, Left: left(before, here)}
+	out.flush()
+	end.Left = left(before, p.here)
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
 	case errors.As(err, &exit):
 		end.Code = exit.ExitCode()
 	default:
-		end.Code, end.Text = -1, err.Error()
+		end.Code, end.Text = -1, strings.TrimSpace(end.Text+" "+err.Error())
 	}
-	return r.send(end)
+	return end.Hung, p.r.send(end)
+}
+
+// errHangs is that of a program in which no test ends any more.
+var errHangs = errors.New("no test went on for too long")
+
+// await waits for the program's end. One that hangs has to say first where.
+func (p *program) await(w *watch, pid int, ended <-chan error) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-tick.C:
+		}
+		if w.still() > p.m.Each {
+			_ = unix.Kill(pid, unix.SIGQUIT) // the go runtime writes all stacks
+			time.Sleep(5 * time.Second)
+			return errHangs
+		}
+	}
+}
+
+func (p *program) command(ctx context.Context, which, skip string) *exec.Cmd {
+	args := []string{"-test.v=test2json", "-test.timeout=0", "-test.count=1"}
+	if p.m.Short {
+		args = append(args, "-test.short")
+	}
+	if which != "" {
+		args = append(args, "-test.run="+which)
+	}
+	if skip != "" {
+		args = append(args, "-test.skip="+skip)
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(p.base, p.p.Binary), args...)
+	cmd.Dir = p.p.Dir
+	cmd.Env = append(os.Environ(), "GANTRY_BIN="+filepath.Join(p.m.Root, "bin"), "GANTRY_WEAK_BIN="+filepath.Join(p.base, wire.Weak))
+	if !p.here {
+		cmd.Env = append(cmd.Env, "HOME=/root", "LANG=C.UTF-8")
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	// Whoever was left behind may hold the output open.
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
 }
 
 // said sends what a program writes, by whole lines. exec writes from one

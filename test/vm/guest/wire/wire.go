@@ -7,6 +7,9 @@ import "time"
 // Port is the name of the virtio port that carries the results out.
 const Port = "gantry.results"
 
+// Weak is the directory beside the manifest with the programs that have switches.
+const Weak = "weak"
+
 // Alive is what a machine says on its console that is only asked whether it runs.
 const Alive = "guest: alive"
 
@@ -15,7 +18,8 @@ type Manifest struct {
 	Root     string        // where the tree belongs: its path is compiled into the tests
 	Run      string        // only tests that match
 	Skip     string        // not tests that match
-	Each     time.Duration // how long the tests of a package may take
+	Each     time.Duration // how long a program may go on without a test that begins or ends
+	Short    bool          // big numbers smaller: the machine is translated
 	Packages []Package
 }
 
@@ -34,6 +38,8 @@ type Message struct {
 	Name    string   `json:",omitempty"` // of a fact
 	Code    int      `json:",omitempty"` // of the end of a package
 	Left    []string `json:",omitempty"` // at the end of a package: what it left on the machine
+	Hung    []string `json:",omitempty"` // at the end of a package: the tests that it was ended in; the rest follows
+	Again   bool     `json:",omitempty"` // at the beginning of a package: only what failed, once more
 }
 
 // The kinds of messages, in the order in which they come.
