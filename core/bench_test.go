@@ -2,6 +2,9 @@ package core
 
 import (
 	"fmt"
+	"net/netip"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -135,4 +138,58 @@ func BenchmarkDecodeFold(b *testing.B) {
 	}
 	b.ReportMetric(float64(folded)/b.Elapsed().Seconds(), "events/s")
 	b.ReportMetric(float64(bytes)/float64(folded), "bytes/event")
+}
+
+// BenchmarkRunningContainer tells what a container that runs costs in memory: in
+// both folds of an engine, with the job that started it. The jobs' ids and
+// digests count, too.
+func BenchmarkRunningContainer(b *testing.B) {
+	const containers = 2000
+	perContainer := 0.0
+	for b.Loop() {
+		second := NewState()
+		l := newLives(b, func(e Event) { second.Apply(e) })
+		l.answer = l.w.result
+		l.job(&NewNetwork{ID: netID("wide"), Name: "wide", Subnet: netip.MustParsePrefix("10.100.0.0/16")})
+		before := heap()
+		for range containers {
+			l.running()
+		}
+		perContainer = float64(heap()-before) / containers
+		if len(second.Containers) != containers || l.s.Hash() != second.Hash() {
+			b.Fatalf("%d containers in the second fold, or another state", len(second.Containers))
+		}
+	}
+	b.ReportMetric(perContainer, "bytes/container")
+}
+
+// running starts one container that stays.
+func (l *lives) running() {
+	digits := fmt.Sprintf("%064x", l.n+1)
+	path := "/var/lib/gantry/drivers/graphdriver-overlay/rootfs/" + digits
+	l.answer = func(st Step) Result {
+		r := l.w.result(st)
+		switch st.(type) {
+		case PrepareRootfs:
+			r.Mounts = []Mount{{Type: "overlay", Source: "overlay", Target: "/", Options: []string{
+				"lowerdir+=" + path, "upperdir=" + path + "/upper", "workdir=" + path + "/work",
+			}}}
+		case StartProcess:
+			r.Started.Log = "/var/lib/gantry/drivers/exec-native/" + digits + "/output.log"
+		}
+		return r
+	}
+	l.job(&CreateContainer{
+		ID: ContainerID(digits), Name: fmt.Sprint("life-", l.n), Image: strings.Clone("docker.io/library/a:latest"), Want: Running,
+		Spec: Spec{Process: Process{Cmd: []string{"true"}}, Network: NetworkSpec{Network: "wide"}},
+	})
+}
+
+// heap is how many bytes are in use.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
