@@ -39,7 +39,11 @@ func (e *Engine) Logs(ctx context.Context, p Paths, body []byte, open func(query
 		return err
 	}
 	defer log.Close()
+	if !in.Follow {
+		err = log.Bound()
+	}
 	switch {
+	case err != nil:
 	case in.From > 0:
 		err = log.Seek(in.From)
 	case in.Tail != nil:

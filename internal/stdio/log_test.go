@@ -285,3 +285,51 @@ func FuzzLog(f *testing.F) {
 		}
 	})
 }
+
+// TestLogBound: what is written after the bound is not read, however often the log
+// is rotated meanwhile; what rotation has taken is told.
+func TestLogBound(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		files     []string // of the log at first
+		rotations int      // while it is read, of three files
+		tail      int      // lines; -1: all
+		want      string
+	}{
+		{"one file", []string{"a\nb\n"}, 0, -1, "a\nb\n"},
+		{"its tail", []string{"a\nb\n"}, 0, 1, "b\n"},
+		{"two files", []string{"a\n", "b\nc\n"}, 0, -1, "a\nb\nc\n"},
+		{"the tail of both", []string{"a\n", "b\nc\n"}, 0, 3, "a\nb\nc\n"},
+		{"rotated", []string{"a\n", "b\n"}, 1, -1, "a\nb\n"},
+		{"the tail of a rotated one", []string{"a\n", "b\n"}, 1, 2, "a\nb\n"},
+		{"none", nil, 0, -1, ""},
+		{"none, rotated", nil, 1, 5, ""},
+		{"all has gone", []string{"a\n", "b\n"}, 4, -1, "a\n<18>new 1\nlate\n"},
+	} {
+		w := newWriter(t)
+		for i, data := range c.files {
+			if i > 0 {
+				w.rotate(3)
+			}
+			w.put(Stdout, data)
+		}
+		r := open(t, w.path)
+		if err := r.Bound(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range c.rotations {
+			w.put(Stdout, "late\n")
+			w.rotate(3)
+			w.put(Stdout, fmt.Sprintf("new %d\n", i))
+		}
+		w.put(Stderr, "last\n")
+		if c.tail >= 0 {
+			if err := r.Tail(c.tail); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := drain(t, r); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}

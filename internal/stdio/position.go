@@ -46,15 +46,15 @@ func (r *LogReader) Tail(n int) error {
 	first, lines := len(files), 0
 	for first > 0 && lines <= n {
 		first--
-		if err := eachRecord(files[first].f, func(rec Record) {
+		if err := eachRecord(&files[first], func(rec Record) {
 			lines += bytes.Count(rec.Data, []byte{'\n'})
 		}); err != nil {
 			return fmt.Errorf("tail of log %s: %w", r.path, err)
 		}
 	}
 	starts := lineStarts{max: n}
-	for _, f := range files[first:] {
-		if err := eachRecord(f.f, starts.add); err != nil {
+	for i := range files[first:] {
+		if err := eachRecord(&files[first+i], starts.add); err != nil {
 			return fmt.Errorf("tail of log %s: %w", r.path, err)
 		}
 	}
@@ -63,8 +63,8 @@ func (r *LogReader) Tail(n int) error {
 
 func (r *LogReader) seekEnd(files []file) error {
 	var end uint64
-	for _, f := range files {
-		if err := eachRecord(f.f, func(rec Record) { end = max(end, rec.End()) }); err != nil {
+	for i := range files {
+		if err := eachRecord(&files[i], func(rec Record) { end = max(end, rec.End()) }); err != nil {
 			return fmt.Errorf("end of log %s: %w", r.path, err)
 		}
 	}
@@ -72,11 +72,11 @@ func (r *LogReader) seekEnd(files []file) error {
 }
 
 // eachRecord reads a file from its beginning.
-func eachRecord(f *os.File, do func(Record)) error {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+func eachRecord(f *file, do func(Record)) error {
+	if _, err := f.f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	s := newScanner(f)
+	s := newScanner(io.LimitReader(f.f, f.limit), f.f)
 	for {
 		rec, err := s.next()
 		if errors.Is(err, io.EOF) {
@@ -142,7 +142,7 @@ func RepairLog(path string) (uint64, error) {
 	var end uint64
 	for i := len(files) - 1; i >= 0 && end == 0; i-- {
 		if !files[i].empty {
-			if err := eachRecord(files[i].f, func(rec Record) { end = max(end, rec.End()) }); err != nil {
+			if err := eachRecord(&files[i], func(rec Record) { end = max(end, rec.End()) }); err != nil {
 				return 0, fmt.Errorf("repair log %s: %w", path, err)
 			}
 		}
@@ -159,7 +159,7 @@ func cutTorn(path string) error {
 		return fmt.Errorf("repair log: %w", err)
 	}
 	defer f.Close()
-	s := newScanner(f)
+	s := newScanner(f, f)
 	for {
 		_, err := s.next()
 		if errors.Is(err, io.EOF) {

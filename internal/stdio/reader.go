@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"slices"
 	"sort"
 	"time"
 )
@@ -32,6 +34,9 @@ type LogReader struct {
 	next uint64      // running offset behind what was read
 	from uint64      // bytes before this are left out (Seek)
 	any  bool        // something was read: next is known
+
+	bounded bool
+	end     os.FileInfo // the last file to be read, up to the size it had; nil: none (Bound)
 }
 
 // file is one file of a log, open.
@@ -40,6 +45,7 @@ type file struct {
 	info  os.FileInfo
 	first uint64 // offset of its first record
 	empty bool   // it has none yet
+	limit int64  // bytes to read
 }
 
 // OpenLog opens the log whose newest file is path. A log that does not exist
@@ -50,6 +56,24 @@ func OpenLog(path string) (*LogReader, error) {
 		return nil, fmt.Errorf("open log %s: %w", path, err)
 	}
 	return r, nil
+}
+
+// Bound ends the log where it ends now: what is written afterwards is not read. It is
+// to be called first. Else who reads the log of a busy program never comes to an end.
+func (r *LogReader) Bound() error {
+	files, err := r.files()
+	if err != nil {
+		return fmt.Errorf("look for the end of log %s: %w", r.path, err)
+	}
+	defer closeAll(files)
+	r.bounded = true
+	if len(files) > 0 {
+		r.end = files[len(files)-1].info
+	}
+	if r.cur != nil && r.end != nil && os.SameFile(r.end, r.id) {
+		r.cur = newScanner(io.LimitReader(r.cur.f, r.end.Size()), r.cur.f) // nothing was read yet
+	}
+	return nil
 }
 
 // Close lets the files go.
@@ -133,7 +157,7 @@ func (r *LogReader) read() (Record, error) {
 			// Once another file bears the name this one grows no more; it may
 			// have grown before.
 			info, statErr := os.Stat(r.path)
-			if statErr == nil && os.SameFile(info, r.id) {
+			if statErr == nil && os.SameFile(info, r.id) || r.end != nil && os.SameFile(r.end, r.id) {
 				return Record{}, io.EOF
 			}
 			if rec, err = r.cur.next(); !errors.Is(err, io.EOF) {
@@ -174,7 +198,7 @@ func (r *LogReader) use(f *file) {
 	if r.cur != nil {
 		r.cur.f.Close()
 	}
-	r.cur, r.id = newScanner(f.f), f.info
+	r.cur, r.id = newScanner(io.LimitReader(f.f, f.limit), f.f), f.info
 }
 
 // files opens all files of the log, oldest first. Looked for from the newest
@@ -214,7 +238,25 @@ func (r *LogReader) files() ([]file, error) {
 		}
 		return all[i].first < all[j].first
 	})
-	return all, nil
+	return r.within(all), nil
+}
+
+// within leaves out what has come since Bound. Where rotation has taken all that was
+// there then, the oldest file that is left shows by its offset how much that was.
+func (r *LogReader) within(files []file) []file {
+	if !r.bounded {
+		return files
+	}
+	last := -1
+	if r.end != nil && len(files) > 0 {
+		last = slices.IndexFunc(files, func(f file) bool { return os.SameFile(f.info, r.end) })
+		if last < 0 {
+			last, r.end = 0, files[0].info
+		}
+		files[last].limit = r.end.Size()
+	}
+	closeAll(files[last+1:])
+	return files[:last+1]
 }
 
 func closeAll(files []file) {
@@ -233,10 +275,10 @@ func openFile(path string) (file, error) {
 		f.Close()
 		return file{}, err
 	}
-	rec, err := newScanner(f).next()
+	rec, err := newScanner(f, f).next()
 	if err == nil || errors.Is(err, io.EOF) {
 		_, seekErr := f.Seek(0, io.SeekStart)
-		return file{f: f, info: info, first: rec.Offset, empty: err != nil}, seekErr
+		return file{f: f, info: info, first: rec.Offset, empty: err != nil, limit: math.MaxInt64}, seekErr
 	}
 	f.Close()
 	return file{}, err

@@ -18,8 +18,9 @@ type scanner struct {
 	at  int64 // position behind the last whole record
 }
 
-func newScanner(f *os.File) *scanner {
-	return &scanner{f: f, b: bufio.NewReaderSize(f, 2*(recordHeader+maxRecord))}
+// newScanner reads records from r, which is f or a part of it from its beginning on.
+func newScanner(r io.Reader, f *os.File) *scanner {
+	return &scanner{f: f, b: bufio.NewReaderSize(r, 2*(recordHeader+maxRecord))}
 }
 
 // next gives the next whole record, or io.EOF. Bytes that are no record are
