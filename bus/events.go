@@ -197,20 +197,25 @@ func (s *EventStream) fromLive(ctx context.Context) (Event, bool, error) {
 	}
 }
 
-// PublishFrame tells the frame's events to whoever listens.
-func (c *Client) PublishFrame(f Frame) error {
-	messages, err := c.subjects.Messages(f)
+// BufferFrame tells the frame's events to whoever listens, as far as heard says that
+// somebody does: it is asked with each subject. They go out with the next Flush, or
+// with FlushFrames.
+func (c *Client) BufferFrame(f Frame, heard func(subject string) bool) error {
+	events, err := f.Events()
 	if err != nil {
 		return err
 	}
-	for i, m := range messages {
-		send := c.conn.Buffer
-		if i == len(messages)-1 {
-			send = c.conn.Publish
+	for _, e := range events {
+		subject := c.subjects.Event(e.Noun, e.ID, e.Name)
+		if !heard(subject) {
+			continue
 		}
-		if err := send(m.Subject, "", m.Header, m.Event.Line); err != nil {
+		if err := c.conn.Buffer(subject, "", liveHeader(e), e.Line); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// FlushFrames sends what BufferFrame has left.
+func (c *Client) FlushFrames() error { return c.conn.Send() }

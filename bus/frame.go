@@ -65,19 +65,16 @@ func (f Frame) Events() ([]Event, error) {
 
 // eventOf reads what the bus needs of an event: what it is about and its name.
 func eventOf(seq uint64, line []byte) (Event, error) {
-	var head struct {
-		Name string `json:"event"`
-		Noun string `json:"noun"`
-		ID   string `json:"id"`
-	}
-	if err := json.Unmarshal(line, &head); err != nil {
-		return Event{}, errclass.Errorf(errdefs.ErrInvalidArgument, "read event %d: %w", seq, err)
-	}
-	return Event{Seq: seq, Noun: head.Noun, ID: head.ID, Name: head.Name, Line: line}, nil
+	e, err := EventOf(line)
+	e.Seq = seq
+	return e, err
 }
 
 // EventOf reads an event from its JSON, as it is in the log.
 func EventOf(line []byte) (Event, error) {
+	if e, ok := peekEvent(line); ok {
+		return e, nil
+	}
 	var head struct {
 		Seq  uint64 `json:"seq"`
 		Name string `json:"event"`
@@ -90,12 +87,42 @@ func EventOf(line []byte) (Event, error) {
 	return Event{Seq: head.Seq, Noun: head.Noun, ID: head.ID, Name: head.Name, Line: line}, nil
 }
 
-// header is that of one event of the frame.
-func (f Frame) header(e Event) wire.Header {
-	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+// peekEvent reads an event as the core writes it, with its header in the header's
+// order; not ok if the line looks otherwise. All else of the line is not looked at.
+func peekEvent(line []byte) (e Event, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte(`{"seq":`))
+	if !ok {
+		return e, false
+	}
+	digits, rest, ok := bytes.Cut(rest, []byte(`,"event":"`))
+	seq, err := strconv.ParseUint(string(digits), 10, 64)
+	if !ok || err != nil {
+		return e, false
+	}
+	var parts [4]string // name, time, noun, id
+	for i, next := range [4]string{`,"time":"`, `,"noun":"`, `,"id":"`, ``} {
+		end := bytes.IndexAny(rest, "\"\\")
+		if end < 0 || rest[end] == '\\' {
+			return e, false
+		}
+		parts[i] = string(rest[:end])
+		if rest, ok = bytes.CutPrefix(rest[end+1:], []byte(next)); !ok {
+			return e, false
+		}
+	}
+	return Event{Seq: seq, Name: parts[0], Noun: parts[2], ID: parts[3], Line: line}, true
+}
+
+func number(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// liveHeader is that of an event for those who listen: what they read of it.
+func liveHeader(e Event) wire.Header {
+	return wire.Header{{Name: HeaderSeq, Value: number(e.Seq)}, {Name: HeaderEvent, Value: e.Name}}
+}
+
+// header is what all events of the frame have in the stream beside their own.
+func (f Frame) header() wire.Header {
 	return wire.Header{
-		{Name: HeaderSeq, Value: number(e.Seq)},
-		{Name: HeaderEvent, Value: e.Name},
 		{Name: HeaderFirst, Value: number(f.First)},
 		{Name: HeaderCount, Value: number(uint64(f.Count))},
 		{Name: HeaderBatch, Value: number(f.Batch)},
@@ -106,22 +133,22 @@ func (f Frame) header(e Event) wire.Header {
 	}
 }
 
-// Outgoing is a message as it is published.
+// Outgoing is a message as the stream gets it.
 type Outgoing struct {
 	Subject string
 	Header  wire.Header
 	Event   Event
 }
 
-// Messages are the frame's events as they are published, one each.
+// Messages are the frame's events as they are copied into the stream, one each.
 func (s Subjects) Messages(f Frame) ([]Outgoing, error) {
 	events, err := f.Events()
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Outgoing, len(events))
+	out, shared := make([]Outgoing, len(events)), f.header()
 	for i, e := range events {
-		out[i] = Outgoing{Subject: s.Event(e.Noun, e.ID, e.Name), Header: f.header(e), Event: e}
+		out[i] = Outgoing{Subject: s.Event(e.Noun, e.ID, e.Name), Header: append(liveHeader(e), shared...), Event: e}
 	}
 	return out, nil
 }

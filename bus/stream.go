@@ -131,13 +131,13 @@ func (c *Client) Stream(ctx context.Context, r StreamRequest, file *os.File) (*S
 }
 
 // OpenStream opens a stream of the engine at host, as Client.Stream does of the
-// one it is connected to.
-func OpenStream(ctx context.Context, host string, r StreamRequest, file *os.File) (*Stream, error) {
+// one it is connected to. meanwhile, if not nil, is called while the engine answers.
+func OpenStream(ctx context.Context, host string, r StreamRequest, meanwhile func()) (*Stream, error) {
 	path, err := socketOf(host)
 	if err != nil {
 		return nil, err
 	}
-	return dialStream(ctx, streamSocket(path), path, r, file)
+	return dialStream(ctx, streamSocket(path), path, r, nil, meanwhile)
 }
 
 // socketOf is the path of the host's socket.
@@ -162,12 +162,12 @@ func streamSocket(path string) string {
 
 // DialStream opens a stream at the socket of that path.
 func DialStream(ctx context.Context, path string, r StreamRequest, file *os.File) (*Stream, error) {
-	return dialStream(ctx, path, path, r, file)
+	return dialStream(ctx, path, path, r, file, nil)
 }
 
 // dialStream opens a stream at path; an error to connect names the socket that the
 // caller knows.
-func dialStream(ctx context.Context, path, known string, r StreamRequest, file *os.File) (*Stream, error) {
+func dialStream(ctx context.Context, path, known string, r StreamRequest, file *os.File, meanwhile func()) (*Stream, error) {
 	line, err := json.Marshal(r)
 	if err != nil || len(line) >= MaxStreamLine {
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "open stream %s: %d bytes (%v)", r.Op, len(line), err)
@@ -179,7 +179,7 @@ func dialStream(ctx context.Context, path, known string, r StreamRequest, file *
 	}
 	conn := nc.(*net.UnixConn) // the network is "unix"
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	s, err := begin(conn, append(line, '\n'), file)
+	s, err := begin(conn, append(line, '\n'), file, meanwhile)
 	if !stop() && err == nil {
 		err = ctx.Err()
 		_ = s.Close() // the first error is the one that matters
@@ -194,9 +194,12 @@ func dialStream(ctx context.Context, path, known string, r StreamRequest, file *
 	return s, nil
 }
 
-func begin(conn *net.UnixConn, line []byte, file *os.File) (*Stream, error) {
+func begin(conn *net.UnixConn, line []byte, file *os.File, meanwhile func()) (*Stream, error) {
 	if err := SendLine(conn, line, file); err != nil {
 		return nil, errclass.Errorf(errdefs.ErrUnavailable, "send the request: %w", err)
+	}
+	if meanwhile != nil {
+		meanwhile()
 	}
 	line, early, passed, err := ReceiveLine(conn, MaxStreamAnswer)
 	if err != nil {

@@ -186,20 +186,35 @@ func token(s string) string {
 		sum := sha256.Sum256([]byte(s))
 		s = s[:maxToken/2] + "~" + hex.EncodeToString(sum[:])
 	}
+	plain := 0
+	for plain < len(s) && !special(s[plain]) {
+		plain++
+	}
+	if plain == len(s) {
+		return s
+	}
 	var b strings.Builder
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c <= ' ' || c >= 0x7f || c == '.' || c == '*' || c == '>' || c == '%':
-			fmt.Fprintf(&b, "%%%02X", c)
-		default:
-			b.WriteByte(c)
+	b.WriteString(s[:plain])
+	for i := plain; i < len(s); i++ {
+		if special(s[i]) {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		} else {
+			b.WriteByte(s[i])
 		}
 	}
 	return b.String()
 }
 
+// special reports whether a byte is not what it is in a part of a subject.
+func special(c byte) bool {
+	return c <= ' ' || c >= 0x7f || c == '.' || c == '*' || c == '>' || c == '%'
+}
+
 // tokens keeps the dots of a name and escapes what is between them.
 func tokens(name string) string {
+	if !strings.Contains(name, ".") {
+		return token(name)
+	}
 	parts := strings.Split(name, ".")
 	for i, p := range parts {
 		parts[i] = token(p)

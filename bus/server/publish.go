@@ -20,6 +20,10 @@ import (
 // acknowledgement.
 const window = 512
 
+// copyRest is how long the stream's copier rests after each batch. The stream may be
+// behind by that; a burst of small frames wakes its goroutines that much less often.
+const copyRest = 20 * time.Millisecond
+
 // Publisher tells the events to whoever listens, and copies them into the
 // stream. Each of the two has a goroutine of its own; neither delays the other, or the
 // engine.
@@ -43,13 +47,17 @@ func (s *Server) startPublisher(ctx context.Context, js jetStream, journal Journ
 		live:    newTailer("listeners", journal, s.log, head+1),
 		replica: newTailer("stream", journal, s.log, report.Last+1),
 	}
-	p.live.emit = func(_ context.Context, f bus.Frame) error { return client.PublishFrame(f) }
+	listeners := s.registry.accounts[accountEngine]
+	heard := func(subject string) bool { return listeners.Interest(subject) > 0 }
+	p.live.emit = func(_ context.Context, f bus.Frame) error { return client.BufferFrame(f, heard) }
+	p.live.flush = client.FlushFrames
 	p.writer, err = newWriter(js, s.subjects, report, p.replica.nudge)
 	if err != nil {
 		return nil, err
 	}
 	p.replica.check = p.writer.check
 	p.replica.emit = p.writer.write
+	p.replica.flush, p.replica.rest = js.conn.Send, copyRest
 	p.replica.again = p.writer.again
 	run, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
@@ -167,7 +175,7 @@ func (w *writer) write(ctx context.Context, f bus.Frame) error {
 			}
 		}
 		h := append(m.Header, wire.Field{Name: server.JSExpectedLastSeq, Value: strconv.FormatUint(m.Event.Seq-1, 10)})
-		if err := w.js.conn.Publish(m.Subject, w.acks, h, m.Event.Line); err != nil {
+		if err := w.js.conn.Buffer(m.Subject, w.acks, h, m.Event.Line); err != nil {
 			return err
 		}
 		w.inFlight++

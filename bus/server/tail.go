@@ -27,6 +27,10 @@ type tailer struct {
 	journal Journal
 	log     *slog.Logger
 	emit    func(context.Context, bus.Frame) error
+	// flush sends what emit has left in a buffer. It is called when nothing waits.
+	flush func() error
+	// rest is waited after a flush: what comes meanwhile goes together.
+	rest time.Duration
 	// check finds out whether what was emitted has arrived, as far as is known.
 	check func(context.Context) error
 	// again finds out, after an error of emit, which sequence comes next.
@@ -41,6 +45,7 @@ type tailer struct {
 func newTailer(name string, journal Journal, log *slog.Logger, next uint64) *tailer {
 	return &tailer{name: name, journal: journal, log: log, next: next,
 		check: func(context.Context) error { return nil },
+		flush: func() error { return nil },
 		again: func(_ context.Context, next uint64) (uint64, error) { return next, nil },
 		queue: make(chan bus.Frame, tailFrames), wake: make(chan struct{}, 1)}
 }
@@ -113,6 +118,19 @@ func (t *tailer) follow(ctx context.Context) error {
 			}
 			if err := t.take(ctx, f); err != nil {
 				return err
+			}
+		}
+		if len(t.queue) > 0 {
+			continue
+		}
+		if err := t.flush(); err != nil {
+			return err
+		}
+		if t.rest > 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(t.rest):
 			}
 		}
 	}

@@ -181,10 +181,10 @@ func (c *Conn) Publish(subject, reply string, h Header, data []byte) error {
 	if err := c.Buffer(subject, reply, h, data); err != nil {
 		return err
 	}
-	return c.flushBuffer()
+	return c.Send()
 }
 
-// Buffer is Publish without sending yet: the next Publish, Request or Flush
+// Buffer is Publish without sending yet: the next Send, Publish, Request or Flush
 // does it, or a full buffer.
 func (c *Conn) Buffer(subject, reply string, h Header, data []byte) error {
 	if err := checkSubject(subject); err != nil {
@@ -205,12 +205,18 @@ func (c *Conn) Buffer(subject, reply string, h Header, data []byte) error {
 	}
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
+	line := c.w.AvailableBuffer()
 	if len(head) > 0 {
-		fmt.Fprintf(c.w, "HPUB %s %s%d %d\r\n", subject, reply, len(head), len(head)+len(data))
-		c.w.Write(head)
+		line = append(append(append(line, "HPUB "...), subject...), ' ')
+		line = strconv.AppendInt(append(line, reply...), int64(len(head)), 10)
+		line = append(line, ' ')
 	} else {
-		fmt.Fprintf(c.w, "PUB %s %s%d\r\n", subject, reply, len(data))
+		line = append(append(append(line, "PUB "...), subject...), ' ')
+		line = append(line, reply...)
 	}
+	line = strconv.AppendInt(line, int64(len(head)+len(data)), 10)
+	c.w.Write(append(line, "\r\n"...))
+	c.w.Write(head)
 	c.w.Write(data)
 	if _, err := c.w.WriteString("\r\n"); err != nil { // bufio remembers the first error
 		return c.lost(err)
@@ -218,7 +224,8 @@ func (c *Conn) Buffer(subject, reply string, h Header, data []byte) error {
 	return nil
 }
 
-func (c *Conn) flushBuffer() error {
+// Send sends what Buffer has left.
+func (c *Conn) Send() error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	if err := c.w.Flush(); err != nil {
