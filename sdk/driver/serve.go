@@ -51,6 +51,12 @@ func NewServer(s Service, opts ...grpc.ServerOption) *grpc.Server {
 	server := grpc.NewServer(append(opts,
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxSendMsgSize(MaxMessage),
+		grpc.InitialWindowSize(window),
+		grpc.InitialConnWindowSize(window),
+		grpc.ReadBufferSize(buffer),
+		grpc.WriteBufferSize(buffer),
+		grpc.SharedWriteBuffer(true),
+		grpc.NumStreamWorkers(workers),
 		grpc.Creds(PeerCredentials()),
 		grpc.ChainUnaryInterceptor(g.unary, c.unary),
 		grpc.ChainStreamInterceptor(g.stream, c.stream),
@@ -60,6 +66,20 @@ func NewServer(s Service, opts ...grpc.ServerOption) *grpc.Server {
 	return server
 }
 
+// Both ends of a connection between host and driver.
+const (
+	// window is how much of a message may be under way, in bytes. A fixed one keeps
+	// gRPC from measuring the connection: it sends a PING with each message for that
+	// (internal/transport/bdp_estimator.go), which wakes both sides once more.
+	window = 1 << 20
+	// buffer is that of a connection's reader and writer each, in bytes. Messages are
+	// a few kilobytes.
+	buffer = 8 << 10
+	// workers wait for calls with the stack that the last one needed; further calls
+	// get goroutines of their own.
+	workers = 4
+)
+
 // DialOptions are those with which every host connects to a driver.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
@@ -68,6 +88,13 @@ func DialOptions() []grpc.DialOption {
 			grpc.MaxCallRecvMsgSize(MaxMessage),
 			grpc.MaxCallSendMsgSize(MaxMessage),
 		),
+		grpc.WithInitialWindowSize(window),
+		grpc.WithInitialConnWindowSize(window),
+		grpc.WithReadBufferSize(buffer),
+		grpc.WithWriteBufferSize(buffer),
+		grpc.WithSharedWriteBuffer(true),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
 	}
 }
 
