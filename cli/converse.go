@@ -299,11 +299,16 @@ func (v *conversation) fetch(ctx context.Context, lost stdio.Lost) error {
 
 // stream opens a stream of the engine's.
 func (a *app) stream(ctx context.Context, op string, in any) (*bus.Stream, error) {
+	return a.streamWhile(ctx, op, in, nil)
+}
+
+// streamWhile is stream, and does something else while the engine answers.
+func (a *app) streamWhile(ctx context.Context, op string, in any, meanwhile func()) (*bus.Stream, error) {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", op, err)
 	}
-	st, err := bus.OpenStream(ctx, a.engine(), bus.StreamRequest{Op: op, Body: body}, nil)
+	st, err := bus.OpenStream(ctx, a.engine(), bus.StreamRequest{Op: op, Body: body}, meanwhile)
 	var said *errclass.Error
 	if errors.As(err, &said) {
 		return nil, said // the engine's own sentence

@@ -54,7 +54,7 @@ func (f *createFlags) register(c *cobra.Command) {
 	p.StringVar(&f.name, "name", "", "name of the container")
 	p.StringVarP(&f.workdir, "workdir", "w", "", "working directory inside")
 	p.StringVarP(&f.user, "user", "u", "", "user: name|uid[:group|gid]")
-	p.StringArrayVar(&f.groups, "group-add", nil, "further groups of the user: name|gid")
+	listVar(p, &f.groups, "group-add", "further groups of the user: name|gid")
 	p.StringVarP(&f.hostname, "hostname", "h", "", "host name inside")
 	p.StringVar(&f.domain, "domainname", "", "NIS domain name inside")
 	p.StringVar(&f.entrypoint, "entrypoint", "", "program to run instead of the image's entrypoint")
@@ -64,7 +64,7 @@ func (f *createFlags) register(c *cobra.Command) {
 	p.BoolVarP(&f.stdin, "interactive", "i", false, "keep its standard input open")
 	p.BoolVarP(&f.tty, "tty", "t", false, "give it a terminal")
 	p.BoolVar(&f.init, "init", false, "run a small init inside that forwards signals and reaps processes")
-	p.StringArrayVarP(&f.attach, "attach", "a", nil, "attach to stdin, stdout or stderr only")
+	listVarP(p, &f.attach, "attach", "a", "attach to stdin, stdout or stderr only")
 	p.StringVar(&f.stopSignal, "stop-signal", "", "signal that stop sends first")
 	p.IntVar(&f.stopAfter, "stop-timeout", 0, "seconds until stop kills it")
 	p.IntVar(&f.oomScore, "oom-score-adj", 0, "how readily the kernel kills it for want of memory, -1000 to 1000")
@@ -198,8 +198,8 @@ func (f *createFlags) writeCID(id core.ContainerID) error {
 type variableFlags struct{ env, files []string }
 
 func (f *variableFlags) register(p *pflag.FlagSet) {
-	p.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable: NAME=value, or NAME to take yours")
-	p.StringArrayVar(&f.files, "env-file", nil, "set those in a file, one a line")
+	listVarP(p, &f.env, "env", "e", "set an environment variable: NAME=value, or NAME to take yours")
+	listVar(p, &f.files, "env-file", "set those in a file, one a line")
 }
 
 func (f *variableFlags) read(a *app) ([]core.Env, error) {
@@ -218,8 +218,8 @@ func (f *variableFlags) read(a *app) ([]core.Env, error) {
 type labelFlags struct{ labels, files []string }
 
 func (f *labelFlags) register(p *pflag.FlagSet) {
-	p.StringArrayVarP(&f.labels, "label", "l", nil, "set a label: NAME=value")
-	p.StringArrayVar(&f.files, "label-file", nil, "set those in a file, one a line")
+	listVarP(p, &f.labels, "label", "l", "set a label: NAME=value")
+	listVar(p, &f.files, "label-file", "set those in a file, one a line")
 }
 
 func (f *labelFlags) read() (map[string]string, error) {

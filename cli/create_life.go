@@ -110,7 +110,7 @@ type loggingFlags struct {
 
 func (f *loggingFlags) register(p *pflag.FlagSet) {
 	p.StringVar(&f.driver, "log-driver", "", "how output is kept: local, json-file (the same) or none")
-	p.StringArrayVar(&f.options, "log-opt", nil, "max-size=20m, max-file=5, max-age=24h, mode=non-blocking, max-buffer-size=1m")
+	listVar(p, &f.options, "log-opt", "max-size=20m, max-file=5, max-age=24h, mode=non-blocking, max-buffer-size=1m")
 }
 
 func (f *loggingFlags) read() (core.Logging, error) {

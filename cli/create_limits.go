@@ -129,12 +129,12 @@ type deviceLimitFlags struct {
 func (f *deviceLimitFlags) register(p *pflag.FlagSet) {
 	p.Int64Var(&f.swappiness, "memory-swappiness", -1, "how readily memory is swapped out, 0 to 100 (default: the machine's)")
 	p.BoolVar(&f.oomKillDisable, "oom-kill-disable", false, "hold its processes instead of killing them when memory runs out")
-	p.StringArrayVar(&f.weights, "blkio-weight-device", nil, "share of one disk: /dev/sda:weight")
-	p.StringArrayVar(&f.readBps, "device-read-bps", nil, "bytes a second to read from a disk: /dev/sda:1mb")
-	p.StringArrayVar(&f.writeBps, "device-write-bps", nil, "bytes a second to write to a disk: /dev/sda:1mb")
-	p.StringArrayVar(&f.readIOps, "device-read-iops", nil, "reads a second from a disk: /dev/sda:1000")
-	p.StringArrayVar(&f.writeIOps, "device-write-iops", nil, "writes a second to a disk: /dev/sda:1000")
-	p.StringArrayVar(&f.ulimits, "ulimit", nil, "a limit of setrlimit(2): nofile=1024:2048; -1 for none")
+	listVar(p, &f.weights, "blkio-weight-device", "share of one disk: /dev/sda:weight")
+	listVar(p, &f.readBps, "device-read-bps", "bytes a second to read from a disk: /dev/sda:1mb")
+	listVar(p, &f.writeBps, "device-write-bps", "bytes a second to write to a disk: /dev/sda:1mb")
+	listVar(p, &f.readIOps, "device-read-iops", "reads a second from a disk: /dev/sda:1000")
+	listVar(p, &f.writeIOps, "device-write-iops", "writes a second to a disk: /dev/sda:1000")
+	listVar(p, &f.ulimits, "ulimit", "a limit of setrlimit(2): nofile=1024:2048; -1 for none")
 	p.StringVar(&f.cgroupParent, "cgroup-parent", "", "cgroup to make the container's in")
 }
 

@@ -19,9 +19,9 @@ import (
 type mountFlags struct{ volumes, mounts, tmpfs []string }
 
 func (f *mountFlags) register(p *pflag.FlagSet) {
-	p.StringArrayVarP(&f.volumes, "volume", "v", nil, "a host directory or file: /HOST:/INSIDE[:ro,rslave…]")
-	p.StringArrayVar(&f.mounts, "mount", nil, "the same in words: type=bind,source=/HOST,target=/INSIDE,readonly; type=tmpfs,target=/INSIDE")
-	p.StringArrayVar(&f.tmpfs, "tmpfs", nil, "a filesystem in memory: /INSIDE[:size=64m,mode=1770…]")
+	listVarP(p, &f.volumes, "volume", "v", "a host directory or file: /HOST:/INSIDE[:ro,rslave…]")
+	listVar(p, &f.mounts, "mount", "the same in words: type=bind,source=/HOST,target=/INSIDE,readonly; type=tmpfs,target=/INSIDE")
+	listVar(p, &f.tmpfs, "tmpfs", "a filesystem in memory: /INSIDE[:size=64m,mode=1770…]")
 }
 
 func (f *mountFlags) read() ([]core.MountSpec, error) {

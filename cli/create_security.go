@@ -25,13 +25,13 @@ type securityFlags struct {
 
 func (f *securityFlags) register(p *pflag.FlagSet) {
 	p.BoolVar(&f.privileged, "privileged", false, "give it every right that the engine has")
-	p.StringArrayVar(&f.capAdd, "cap-add", nil, "add a capability, or ALL")
-	p.StringArrayVar(&f.capDrop, "cap-drop", nil, "drop a capability, or ALL")
-	p.StringArrayVar(&f.options, "security-opt", nil,
+	listVar(p, &f.capAdd, "cap-add", "add a capability, or ALL")
+	listVar(p, &f.capDrop, "cap-drop", "drop a capability, or ALL")
+	listVar(p, &f.options, "security-opt",
 		"no-new-privileges, seccomp=FILE|unconfined|builtin, apparmor=PROFILE, label=OPTION, systempaths=unconfined")
-	p.StringArrayVar(&f.devices, "device", nil, "a device of the host: /dev/NAME[:INSIDE[:rwm]]")
-	p.StringArrayVar(&f.rules, "device-cgroup-rule", nil, "allow devices by number: 'c 10:200 rwm'")
-	p.StringArrayVar(&f.sysctls, "sysctl", nil, "set a kernel parameter inside: net.core.somaxconn=1024")
+	listVar(p, &f.devices, "device", "a device of the host: /dev/NAME[:INSIDE[:rwm]]")
+	listVar(p, &f.rules, "device-cgroup-rule", "allow devices by number: 'c 10:200 rwm'")
+	listVar(p, &f.sysctls, "sysctl", "set a kernel parameter inside: net.core.somaxconn=1024")
 }
 
 func (f *securityFlags) read(s *core.Security) error {

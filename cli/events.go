@@ -45,7 +45,7 @@ func (a *app) eventsCmd() *cobra.Command {
 	c.Flags().StringVar(&since, "since", "", "begin there: a time, or how long ago (default: now)")
 	c.Flags().StringVar(&until, "until", "", "end there (default: never)")
 	c.Flags().StringVar(&format, "format", "", "json, or a Go template: '{{.Type}} {{.Action}}'")
-	c.Flags().StringArrayVarP(&f.list, "filter", "f", nil, "only some: type=, event=, container=, image=, network=")
+	listVarP(c.Flags(), &f.list, "filter", "f", "only some: type=, event=, container=, image=, network=")
 	return c
 }
 

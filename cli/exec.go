@@ -129,9 +129,8 @@ type execSession struct {
 func (x *execSession) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	signal.Notify(x.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	var err error
-	if x.sent, err = x.a.carry(ctx, x.cmd, told{attach: true}); err != nil {
+	if x.sent, err = x.a.carry(ctx, x.cmd, told{attach: true, meanwhile: x.takeSignals}); err != nil {
 		return err
 	}
 	output := make(chan outputEnd, 1)
@@ -154,6 +153,11 @@ func (x *execSession) run(ctx context.Context) error {
 			return &statusError{code: 128 + int(sig.(unix.Signal))}
 		}
 	}
+}
+
+// takeSignals: from here on none ends the command by itself.
+func (x *execSession) takeSignals() {
+	signal.Notify(x.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 }
 
 // handed is the connection that came with the command.

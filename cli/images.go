@@ -46,7 +46,7 @@ func (a *app) imagesCmd() *cobra.Command {
 	l.register(c)
 	c.Flags().BoolVarP(&all, "all", "a", false, "accepted: there are no hidden images")
 	c.Flags().BoolVar(&digests, "digests", false, "show the manifests' digests")
-	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only some: dangling=true, reference=NAME[:TAG]")
+	listVarP(c.Flags(), &filters, "filter", "f", "only some: dangling=true, reference=NAME[:TAG]")
 	return c
 }
 

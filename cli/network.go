@@ -49,7 +49,7 @@ func (a *app) networkLsCmd() *cobra.Command {
 		},
 	}
 	l.register(c)
-	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only some: name=, id=, driver=")
+	listVarP(c.Flags(), &filters, "filter", "f", "only some: name=, id=, driver=")
 	return c
 }
 
@@ -99,8 +99,8 @@ func (a *app) networkCreateCmd() *cobra.Command {
 	c.Flags().StringVar(&subnet, "subnet", "", "addresses of it, e.g. 10.1.2.0/24 (default: out of the engine's pool)")
 	c.Flags().StringVar(&gateway, "gateway", "", "address of the gateway (default: the first one)")
 	c.Flags().BoolVar(&internal, "internal", false, "without a way out")
-	c.Flags().StringArrayVarP(&options, "opt", "o", nil, "an option of the driver: NAME=value")
-	c.Flags().StringArrayVar(&labels, "label", nil, "set a label: NAME=value")
+	listVarP(c.Flags(), &options, "opt", "o", "an option of the driver: NAME=value")
+	listVar(c.Flags(), &labels, "label", "set a label: NAME=value")
 	return c
 }
 

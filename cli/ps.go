@@ -60,7 +60,7 @@ func (a *app) psCmd() *cobra.Command {
 	c.Flags().BoolVarP(&all, "all", "a", false, "also those that do not run")
 	c.Flags().BoolVarP(&latest, "latest", "l", false, "only the one made last")
 	c.Flags().IntVarP(&last, "last", "n", -1, "only so many, those made last")
-	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only some: status=, health=, name=, id=, label=, ancestor=, network=, exited=")
+	listVarP(c.Flags(), &filters, "filter", "f", "only some: status=, health=, name=, id=, label=, ancestor=, network=, exited=")
 	return c
 }
 

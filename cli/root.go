@@ -122,6 +122,8 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.host, "host", "H", "", "engine to talk to, unix://PATH (default $GANTRY_HOST, or "+bus.DefaultHost+")")
 	root.SetFlagErrorFunc(flagError)
 	word := firstWord(a.Args)
+	// To make the scripts for completion takes longer than to parse a command line.
+	root.CompletionOptions.DisableDefaultCmd = !slices.Contains([]string{"", "help", "completion", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd}, word)
 	all := verbs()
 	for _, v := range all {
 		if slices.Contains(v.names, word) {

@@ -56,9 +56,9 @@ func (a *app) run(ctx context.Context, f *runFlags, cmd *core.CreateContainer) e
 		size := a.terminalSize()
 		p.Rows, p.Columns = int(size.Rows), int(size.Cols)
 	}
-	want := told{wait: true}
+	want := told{wait: true, meanwhile: s.takeSignals}
 	if !f.detach {
-		want = told{attach: true, events: sessionEvents()}
+		want = told{attach: true, events: sessionEvents(), meanwhile: s.takeSignals}
 	}
 	accepted, err := a.create(ctx, cmd, want)
 	if err != nil {

@@ -28,6 +28,7 @@ type sent struct {
 type told struct {
 	attach, wait bool
 	events       []string
+	meanwhile    func() // done while the engine decides
 }
 
 // send sends a command as a new job.
@@ -54,9 +55,9 @@ func (a *app) carry(ctx context.Context, cmd core.Command, want told) (sent, err
 	}
 	in.Reason, _ = a.LookupEnv("GANTRY_REASON")
 	if len(body) > bus.MaxStreamLine/2 {
-		return a.sendLong(ctx, s, in)
+		return a.sendLong(ctx, s, in, want.meanwhile)
 	}
-	st, err := a.stream(ctx, query.OpCommand, in)
+	st, err := a.streamWhile(ctx, query.OpCommand, in, want.meanwhile)
 	if err != nil {
 		return s, err
 	}
@@ -74,10 +75,13 @@ func (a *app) carry(ctx context.Context, cmd core.Command, want told) (sent, err
 }
 
 // sendLong sends over the bus what is too long for a line.
-func (a *app) sendLong(ctx context.Context, s sent, in query.CommandIn) (sent, error) {
+func (a *app) sendLong(ctx context.Context, s sent, in query.CommandIn, meanwhile func()) (sent, error) {
 	client, err := a.dial(ctx)
 	if err != nil {
 		return s, err
+	}
+	if meanwhile != nil {
+		meanwhile()
 	}
 	r, err := client.Command(ctx, bus.Command{Job: in.Job, Name: in.Name, Body: in.Body, Client: in.Client, Reason: in.Reason})
 	s.seq = r.Seq

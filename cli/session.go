@@ -82,8 +82,7 @@ type outputEnd struct {
 	err  error
 }
 
-// newSession begins to take signals: from here on none ends the command by
-// itself. It wants all output, and waits for it.
+// newSession wants all output, and waits for it.
 func newSession(a *app, id core.ContainerID) *session {
 	s := &session{
 		a: a, id: id, talk: conversation{
@@ -91,9 +90,13 @@ func newSession(a *app, id core.ContainerID) *session {
 		}, signals: make(chan os.Signal, 16), handed: make(chan handed, 1), facts: make(chan fact, 16),
 		output: make(chan outputEnd, 1), moves: make(chan struct{}, 4), stop: func() {},
 	}
-	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM)
 	return s
 }
+
+// takeSignals: from here on none ends the command by itself. Each signal that is
+// asked for costs a few switches of threads: it is done when there is nothing to do
+// but to wait for the engine.
+func (s *session) takeSignals() { signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM) }
 
 // end lets everything go. The container stays as it is.
 func (s *session) end() { s.stop() }
@@ -112,8 +115,7 @@ func (s *session) attached(ctx context.Context, accepted sent) error {
 		s.talk.handed = s.takeHanded
 	}
 	ctx = s.begin(ctx, accepted)
-	// Each signal that is asked for costs a few switches of threads: these are asked
-	// for when there is nothing to do but to wait.
+	s.takeSignals()
 	signal.Notify(s.signals, unix.SIGHUP, unix.SIGQUIT)
 	if s.proxy {
 		signal.Notify(s.signals, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT, unix.SIGTSTP)

@@ -64,7 +64,7 @@ func (a *app) startAttached(ctx context.Context, ref string, f *joinFlags) error
 		return err
 	}
 	s.talk.hello.StdinOnce = s.talk.hello.StdinOnce && p.StdinOnce
-	accepted, err := a.carry(ctx, &core.StartContainer{ID: d.ID, Attach: true}, told{attach: true, events: sessionEvents()})
+	accepted, err := a.carry(ctx, &core.StartContainer{ID: d.ID, Attach: true}, told{attach: true, events: sessionEvents(), meanwhile: s.takeSignals})
 	if err != nil {
 		return err
 	}
