@@ -68,6 +68,9 @@ func resolveOne(s *core.State, kind, ref string) (query.Resolved, error) {
 func findContainer(s *core.State, ref string) (*core.Container, error) {
 	c, err := s.FindContainer(ref)
 	if errdefs.IsNotFound(err) {
+		if gone := leaving(s, ref); gone != nil {
+			return gone, nil
+		}
 		var names []string
 		for _, k := range s.Containers {
 			if k.Want != core.Removed {
@@ -77,6 +80,19 @@ func findContainer(s *core.State, ref string) (*core.Container, error) {
 		err = hinted(err, ref, names)
 	}
 	return c, err
+}
+
+// leaving is the container that had the name until its removal was wanted, as long
+// as something of it is still to be given back: the name itself is free already. Of
+// several it is the newest.
+func leaving(s *core.State, name string) *core.Container {
+	var last *core.Container
+	for _, c := range s.Containers {
+		if c.Name == name && c.Want == core.Removed && (last == nil || last.Created.Before(c.Created)) {
+			last = c
+		}
+	}
+	return last
 }
 
 func findImage(s *core.State, ref string) (*core.Image, error) {
