@@ -34,6 +34,8 @@ type span struct {
 	last  uint64
 	prev  *Hash // hash of the record before from; nil if not known
 	end   Hash  // hash of the record that ends at to
+
+	unmarked bool // it has no marks: see seek
 }
 
 // spans lists what is durable now, from the record that holds from on.
@@ -49,7 +51,7 @@ func (j *Journal) spans(from uint64) ([]span, error) {
 			continue
 		}
 		prev := s.header.Prev
-		p := span{name: s.name, file: s.file, from: headerSize, to: s.end, first: s.header.First, last: s.last, prev: &prev, end: s.lastHash}
+		p := span{name: s.name, file: s.file, from: headerSize, to: s.end, first: s.header.First, last: s.last, prev: &prev, end: s.lastHash, unmarked: len(s.marks) == 0}
 		// the last mark at or before from
 		if n := sort.Search(len(s.marks), func(i int) bool { return s.marks[i].first > from }); n > 1 {
 			p.from, p.first, p.prev = s.marks[n-1].off, s.marks[n-1].first, nil
@@ -59,7 +61,38 @@ func (j *Journal) spans(from uint64) ([]span, error) {
 	return spans, nil
 }
 
+// seekNear is how near seek comes to a record, in bytes; the rest is read through.
+const seekNear = 1 << 20
+
+// seek moves the begin of p to a record not far before the one that holds from, by
+// halves: a segment that was closed before this process opened the log has no
+// marks. What is passed over is VerifyOlder's business; what is read is bound to the
+// segment's end by its chain as ever.
+func (p *span) seek(from uint64) error {
+	for low, high := p.from, p.to; high-low > seekNear; {
+		middle := low + (high-low)/2
+		it, err := newScanner(p.file, middle, p.to).resync()
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return errClosed()
+		case err != nil:
+			return fmt.Errorf("read event log: %s: %w", p.name, err)
+		case it.kind == foundRecord && it.record.First <= from:
+			low = it.off
+			p.from, p.first, p.prev = it.off, it.record.First, nil
+		default:
+			high = middle
+		}
+	}
+	return nil
+}
+
 func (p span) read(from uint64, f func(Record) error) error {
+	if p.unmarked && p.first < from {
+		if err := p.seek(from); err != nil {
+			return err
+		}
+	}
 	scan := newScanner(p.file, p.from, p.to)
 	at := position{next: p.first}
 	for known := p.prev != nil; scan.off < p.to; known = true {
