@@ -92,8 +92,10 @@ func (m machine) commandLine(fast bool) string {
 		// What costs much when translated and that no test asks for. Without
 		// tsc=reliable the kernel distrusts the clock of a machine that others
 		// interrupt, and every look at the time becomes an access to a device.
+		// With timers of high resolution each sleep sets the device anew, and a
+		// program of Go sleeps for microseconds often.
 		line += " mitigations=off init_on_alloc=0 randomize_kstack_offset=off transparent_hugepage=madvise" +
-			" tsc=reliable clocksource=tsc nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
+			" tsc=reliable clocksource=tsc highres=off nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
 	}
 	if m.cgroup == "v2" {
 		line += " cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
@@ -159,9 +161,12 @@ func bootQemu(ctx context.Context, dir string, img image, st *staged, m machine,
 	return follow(cmd, res)
 }
 
+// hereName is what the machine that boots the others is called.
+const hereName = "this machine"
+
 // here runs the same tests on this machine.
 func here(ctx context.Context, dir string, o options, st *staged) *result {
-	res := &result{name: "this machine", facts: map[string]string{"accelerator": "none needed"}, verbose: o.verbose}
+	res := &result{name: hereName, facts: map[string]string{"accelerator": "none needed"}, verbose: o.verbose}
 	begun := time.Now()
 	progress("this machine")
 	ctx, cancel := context.WithTimeout(ctx, o.limit)

@@ -59,6 +59,7 @@ func (r *report) markdown() string {
 	r.list(&b, "Passed the second time only", "second", "Nothing that passed had to be tried again.")
 	r.list(&b, "Cut off", "cut", "Every test that began came to its end.")
 	r.list(&b, "Skipped", "skip", "No test was skipped.")
+	r.elsewhere(&b)
 	r.nowhere(&b)
 	r.left(&b)
 	return b.String()
@@ -144,6 +145,32 @@ func (r *report) clean(s string) string {
 		s = s[:most] + "…"
 	}
 	return s
+}
+
+// elsewhere says of each test that is skipped on this machine where it did run.
+func (r *report) elsewhere(b *strings.Builder) {
+	ran, skipped := map[string][]string{}, map[string]bool{}
+	for _, res := range r.results {
+		for _, o := range res.outcomes {
+			switch {
+			case o.action == "skip" && res.name == hereName:
+				skipped[o.name()] = true
+			case o.action == "pass" || o.action == "second":
+				ran[o.name()] = append(ran[o.name()], res.name)
+			}
+		}
+	}
+	if len(skipped) == 0 {
+		return
+	}
+	b.WriteString("\n## Skipped on this machine, and where it passed\n\n")
+	for _, name := range slices.Sorted(maps.Keys(skipped)) {
+		where := "nowhere"
+		if len(ran[name]) > 0 {
+			where = r.places(ran[name])
+		}
+		fmt.Fprintf(b, "- `%s`: %s\n", name, where)
+	}
 }
 
 // nowhere names the tests that ran on no machine: done means run somewhere.
