@@ -20,6 +20,7 @@ import (
 type machine struct {
 	kernel       kernel
 	init, cgroup string
+	leave        []string // packages, and all below them, that other machines run
 }
 
 func (m machine) String() string {
@@ -87,7 +88,7 @@ func qemu(ctx context.Context, fast bool, args ...string) *exec.Cmd {
 // commandLine is the kernel's.
 func (m machine) commandLine(fast bool) string {
 	line := "console=ttyS0 quiet loglevel=4 panic=-1 root=/dev/vda rw apparmor=1 security=apparmor " +
-		"systemd.show_status=0 vm.init=" + m.init + " vm.cgroup=" + m.cgroup
+		"systemd.show_status=0 vm.init=" + m.init + " vm.cgroup=" + m.cgroup + " vm.leave=" + strings.Join(m.leave, ",")
 	if !fast {
 		// What costs much when translated and that no test asks for. Without
 		// tsc=reliable the kernel distrusts the clock of a machine that others
@@ -109,6 +110,9 @@ func boot(ctx context.Context, dir string, o options, img image, st *staged, m m
 	begun := time.Now()
 	progress("%s", m)
 	limit := o.limit
+	if len(m.leave) > 0 {
+		res.facts["left to other machines"] = strings.Join(m.leave, ", ")
+	}
 	if !fast {
 		res.facts["accelerator"] = "none: translated by qemu"
 	} else {

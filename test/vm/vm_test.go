@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +159,16 @@ func TestMachines(t *testing.T) {
 	o := options{cgroups: []string{"v2"}}
 	if got := names(o, false); got != "6.1 tiny, 6.1 systemd, 6.12 tiny, 7.2 systemd" {
 		t.Error(got)
+	}
+	// Whatever one machine leaves out another runs.
+	all := machines(options{cgroups: []string{"v2", "v1"}}, ks, false)
+	if len(all) != 5 || all[2].cgroup != "v1" {
+		t.Errorf("%d machines, %v", len(all), all)
+	}
+	for _, p := range all[4].leave {
+		if slices.Contains(all[0].leave, p) && slices.Contains(all[1].leave, p) {
+			t.Errorf("nobody runs %s", p)
+		}
 	}
 	if got := len(machines(o, ks, true)); got != 6 {
 		t.Errorf("%d machines", got)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,11 +78,21 @@ func run(manifest string, here bool) error {
 		}
 	}
 	for _, p := range m.Packages {
+		if !here && leaves(p.Path) {
+			continue
+		}
 		if err := (&program{r: r, m: m, p: p, base: base, here: here}).run(); err != nil {
 			return err
 		}
 	}
 	return r.send(wire.Message{Kind: wire.Over})
+}
+
+// leaves says whether this machine leaves a package to others.
+func leaves(path string) bool {
+	return slices.ContainsFunc(strings.Split(parameter("vm.leave"), ","), func(l string) bool {
+		return path == l || l != "" && strings.HasPrefix(path, l+"/")
+	})
 }
 
 // openPort finds the virtio port of that name.
