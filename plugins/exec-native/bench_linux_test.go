@@ -2,13 +2,16 @@ package execnative
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gantryd/gantry/sdk/netdriver"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,12 +19,47 @@ import (
 // to the exit, then the release. Compare with bench/floor's "none/v1" of the
 // same minute, which is all of it with the kernel's calls alone.
 func BenchmarkStart(b *testing.B) {
+	benchmarkStart(b, netdriver.Namespace{Mode: netdriver.NamespaceNew})
+}
+
+// BenchmarkStartPrepared is the same in a network namespace that was made
+// before. Compare with the floor's "prepared/v1".
+func BenchmarkStartPrepared(b *testing.B) {
+	network := newNetwork(b)
+	var st unix.Stat_t
+	if err := unix.Fstat(int(network.Fd()), &st); err != nil {
+		b.Fatal(err)
+	}
+	benchmarkStart(b, netdriver.Namespace{Mode: netdriver.NamespacePath, Path: fmt.Sprintf("/proc/self/fd/%d", network.Fd()), Inode: st.Ino})
+}
+
+// newNetwork makes a network namespace.
+func newNetwork(b *testing.B) *os.File {
+	made := make(chan *os.File)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			b.Error(err)
+		}
+		f, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			b.Error(err)
+		}
+		made <- f
+	}()
+	f := <-made
+	b.Cleanup(func() { f.Close() })
+	return f
+}
+
+func benchmarkStart(b *testing.B, network netdriver.Namespace) {
 	e := newBench(b)
 	var start, exit, release, whole []float64
 	driver, inside := cpuOfDriver(b), cpuOfContainers(e)
 	for b.Loop() {
 		b.StopTimer()
 		r := e.request("")
+		r.Network = network
 		r.Process.Args = []string{"/bin/true"}
 		b.StartTimer()
 		t0 := time.Now()

@@ -37,10 +37,13 @@ type native struct {
 	filters    *seccomp.Cache
 	apparmor   *confinement
 	warnings   []string
+	parts      []part // of a plan, that are carried out ahead
 
 	mu       sync.Mutex              // guards what follows, and in runs what says so
 	warm     []*plan.Warm            // shims that wait for a start
 	warming  int                     // those being executed
+	aheads   []*ahead                // what else was made for starts to come
+	spares   uint64                  // number of the last one
 	parents  map[string]*askedParent // cgroups that containers asked to be put in, by path
 	closed   bool                    // no more of them
 	runs     map[execdriver.Key]*run
@@ -49,8 +52,9 @@ type native struct {
 	watching bool          // memory of all runs
 	oomNews  chan struct{} // closed and replaced when a run's count rises
 
-	meters  meters
-	holding sync.Mutex // orders what is done to user namespaces
+	aheadMaker sync.Mutex // held while something is made ahead
+	meters     meters
+	holding    sync.Mutex // orders what is done to user namespaces
 }
 
 // New makes the driver, and finds the runs of an earlier instance again.
@@ -62,10 +66,11 @@ func New(cfg driver.Config) (execdriver.Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open exec-native: %w", err)
 	}
-	if err := d.recover(); err != nil {
+	if err := errors.Join(d.recover(), d.containers.RemoveSpares()); err != nil {
 		d.close()
 		return nil, fmt.Errorf("find earlier runs: %w", err)
 	}
+	d.parts = d.kitParts()
 	go d.warmUp()
 	return d, nil
 }
@@ -115,6 +120,12 @@ func open(cfg driver.Config) (*native, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// Close implements io.Closer: what was made ahead goes. Runs go on.
+func (d *native) Close() error {
+	d.close()
+	return nil
 }
 
 // close lets go of what is open. Runs go on.

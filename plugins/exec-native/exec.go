@@ -134,11 +134,15 @@ func (d *native) launchExec(ctx context.Context, one *run, e joiner, listen func
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
+	d.holdShim(one, shim.TakeShim())
 	if listen != nil {
 		go listen()
 	}
 	if err := d.await(ctx, one, shim); err != nil {
 		shim.Close()
+		if stopped := stoppedByFilter(err, in.set.Security); stopped != nil && !e.privileged {
+			return nil, stopped
+		}
 		return nil, execError(err, one.key, in, process, p)
 	}
 	return shim, nil

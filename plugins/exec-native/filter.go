@@ -1,14 +1,18 @@
 package execnative
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/plugins/exec-native/seccomp"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // filter is a compiled seccomp filter, and the flags it is installed with.
@@ -43,6 +47,19 @@ func (d *native) filterOf(s execdriver.Security, p *specs.Process) (filter, erro
 		return filter{}, fmt.Errorf("Security.Seccomp: %w", err)
 	}
 	return filter{code, flags}, nil
+}
+
+// stoppedByFilter says that a start failed because of its profile: the init has
+// ended without a word. nil for what failed otherwise.
+func stoppedByFilter(err error, s execdriver.Security) error {
+	var failed *oci.ShimError
+	if s.Seccomp == "" || !errors.As(err, &failed) || failed.Report.Errno != unix.ESRCH {
+		return nil
+	}
+	if failed.Report.Stage == plan.StageExec {
+		return driver.Errorf(errdefs.ErrInvalidArgument, "Security.Seccomp: the profile does not let the program be executed")
+	}
+	return driver.Errorf(errdefs.ErrInvalidArgument, "Security.Seccomp: the profile let the container's init be killed before its program ran")
 }
 
 // checkProfile refuses profiles that ask somebody outside: this driver hands

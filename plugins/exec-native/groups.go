@@ -41,9 +41,9 @@ func (d *native) group(r *run) *cgroup.Group {
 }
 
 // createGroup makes the cgroup of a run.
-func (d *native) createGroup(r *run, resources *specs.LinuxResources) (*cgroup.Group, error) {
+func (d *native) createGroup(r *run, resources *specs.LinuxResources, making cgroup.Making) (*cgroup.Group, error) {
 	if r.set.Parent == "" {
-		return d.containers.Create(groupName(r.key), resources)
+		return d.containers.CreateWith(groupName(r.key), resources, making)
 	}
 	for try := 1; ; try++ {
 		p, err := d.holdParent(r)

@@ -104,7 +104,7 @@ func fillRoot(t testing.TB, dir string) {
 	if err := os.WriteFile(dir+"/bin/busybox", text, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range strings.Fields("sh cat id hostname mount ls ps sleep true false echo grep touch mkdir env pwd stat dd head chmod ip wc kill sed readlink mknod seq unshare") {
+	for _, n := range strings.Fields("sh cat id hostname mount ls ps sleep sort true false echo grep touch mkdir env pwd stat dd head chmod ip wc kill sed readlink mknod seq unshare") {
 		if err := os.Symlink("busybox", dir+"/bin/"+n); err != nil {
 			t.Fatal(err)
 		}

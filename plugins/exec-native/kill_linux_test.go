@@ -11,23 +11,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestProfileKillsTheInit: the start fails at once, and says why. With
-// no_new_privs the filter comes right before the program, whose end it is.
-func TestProfileKillsTheInit(t *testing.T) {
+// TestProfileStopsTheInit: the start fails at once, and says why. With
+// no_new_privs the filter comes right before the program, where the init can no
+// longer say anything itself if it may neither execute nor speak.
+func TestProfileStopsTheInit(t *testing.T) {
 	b := newBench(t)
-	r := b.request("true")
-	r.Security = execdriver.Security{Seccomp: `{"defaultAction":"SCMP_ACT_KILL_PROCESS"}`}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if _, err := b.d.Start(ctx, r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "killed before its program ran") {
-		t.Errorf("%v", err)
+	for _, c := range []struct {
+		action string
+		nnp    bool
+		says   string
+	}{
+		{"SCMP_ACT_KILL_PROCESS", false, "killed before its program ran"},
+		{"SCMP_ACT_ERRNO", false, "killed before its program ran"},
+		{"SCMP_ACT_ERRNO", true, "does not let the program be executed"},
+	} {
+		r := b.request("true")
+		r.Security = execdriver.Security{Seccomp: `{"defaultAction":"` + c.action + `"}`, NoNewPrivileges: c.nnp}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		_, err := b.d.Start(ctx, r)
+		cancel()
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
-	r = b.request("true")
-	r.Security = execdriver.Security{Seccomp: `{"defaultAction":"SCMP_ACT_KILL_PROCESS"}`, NoNewPrivileges: true}
-	if _, err := b.d.Start(ctx, r); err != nil {
-		t.Fatal(err)
-	}
-	if e := b.wait(r.Key); e.Signal != int(unix.SIGSYS) {
-		t.Errorf("%+v", e)
+}
+
+// TestProgramKilledByItsProfile: at its execution or right after it, the signal
+// says what has happened.
+func TestProgramKilledByItsProfile(t *testing.T) {
+	b := newBench(t)
+	for _, syscalls := range []string{`[]`, `[{"names":["execve"],"action":"SCMP_ACT_ALLOW"}]`} {
+		r := b.request("")
+		r.Process.Args = []string{"/bin/true"}
+		r.Security = execdriver.Security{NoNewPrivileges: true, Seccomp: `{"defaultAction":"SCMP_ACT_KILL_PROCESS","syscalls":` + syscalls + `}`}
+		if _, e := b.run(r); e.Signal != int(unix.SIGSYS) {
+			t.Errorf("%s: %+v", syscalls, e)
+		}
 	}
 }

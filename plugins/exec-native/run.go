@@ -100,12 +100,20 @@ func (d *native) knowShim(r *run, pid int) {
 	if err != nil {
 		return // it has ended; nothing to wait for
 	}
+	d.holdShim(r, os.NewFile(uintptr(fd), "pidfd of shim"))
+}
+
+// holdShim keeps hold of a shim by its pidfd; nil for none yet.
+func (d *native) holdShim(r *run, pidfd *os.File) {
+	if pidfd == nil {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if r.shim != nil {
 		r.shim.Close()
 	}
-	r.shim = os.NewFile(uintptr(fd), "pidfd of shim")
+	r.shim = pidfd
 }
 
 // becomeRunning notes that the program was executed. Without a pidfd it has

@@ -17,7 +17,6 @@ import (
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // abortTimeout bounds how long a given-up start may take to be gone.
@@ -147,8 +146,11 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 	}
 	b := &oci.Files{}
 	defer b.Close()
-	w := d.takeWarm()
-	spec, h, p, err := d.planned(one, r, b, w)
+	w, a := d.takeWarm(), d.takeAhead(r)
+	if a != nil {
+		defer func() { go a.discard() }() // what is left of it: nobody need wait
+	}
+	spec, h, p, err := d.planned(one, r, b, w, a)
 	var encoded []byte
 	if err == nil {
 		if encoded, err = p.Encode(len(b.All)); err != nil {
@@ -165,10 +167,11 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
+	d.holdShim(one, shim.TakeShim())
 	if err := d.await(ctx, one, shim); err != nil {
 		shim.Close()
-		if r.Security.Seccomp != "" && errors.Is(err, unix.ESRCH) {
-			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Security.Seccomp: the profile let the container's init be killed before its program ran")
+		if stopped := stoppedByFilter(err, r.Security); stopped != nil {
+			return nil, stopped
 		}
 		return nil, oci.StartError(err, spec, p, b.All[h.Root])
 	}
@@ -177,12 +180,12 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 
 // planned prepares a start and makes its plan; w, if there is one, begins with the
 // init meanwhile.
-func (d *native) planned(one *run, r execdriver.Start, b *oci.Files, w *plan.Warm) (*specs.Spec, handles, *plan.Plan, error) {
-	spec, h, err := d.prepare(one, r, b, w)
+func (d *native) planned(one *run, r execdriver.Start, b *oci.Files, w *plan.Warm, a *ahead) (*specs.Spec, handles, *plan.Plan, error) {
+	spec, h, err := d.prepare(one, r, b, w, a)
 	if err != nil {
 		return nil, h, nil, oci.Exhausted(err)
 	}
-	p, err := planOf(spec, h)
+	p, err := d.planAhead(one, spec, &h, b, a)
 	return spec, h, p, err
 }
 
@@ -228,7 +231,7 @@ func (d *native) abort(ctx context.Context, shim *plan.Conn) error {
 }
 
 // prepare opens everything that the plan names, and states the specification.
-func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files, w *plan.Warm) (*specs.Spec, handles, error) {
+func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files, w *plan.Warm, a *ahead) (*specs.Spec, handles, error) {
 	h := handles{UID: uint32(os.Getuid()), Run: r.Run, BootID: d.bootID, Handles: oci.Handles{OOMScore: d.facts.OOMScoreAdj, Network: plan.NoFD}}
 	h.Flags = stdioFlags(r.Stdio, r.Process.TTY)
 	log, err := logOf(r.Stdio.Log)
@@ -251,7 +254,7 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files, w *plan.War
 	}
 	userFD := b.Add(user)
 	root := goOpenRoot(r, user)
-	groups, err := d.prepareRunDir(one, r, resources, b, &h, w)
+	groups, err := d.prepareRunDir(one, r, resources, b, &h, w, a)
 	m := <-root // also after an error: it must be closed
 	h.Root = b.Add(m.root.File)
 	err = errors.Join(err, m.err)
@@ -292,7 +295,7 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files, w *plan.War
 
 // stdioFlags are the monitor's settings of input and output.
 func stdioFlags(s execdriver.Stdio, tty bool) uint32 {
-	var flags uint32
+	flags := plan.Quiet
 	if s.WaitAttach {
 		flags |= plan.WaitAttach
 	}
@@ -318,14 +321,14 @@ func (d *native) lendShims(b *oci.Files, h *handles) {
 
 // prepareRunDir makes the run's directory. The cgroup is made beside it, as
 // soon as there is an intent to tell whose it is.
-func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxResources, b *oci.Files, h *handles, w *plan.Warm) (<-chan groupFiles, error) {
+func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxResources, b *oci.Files, h *handles, w *plan.Warm, a *ahead) (<-chan groupFiles, error) {
 	in := intent{Container: r.Container, Run: r.Run, Set: one.set, Log: one.log, Time: time.Now(), BootID: fmt.Sprintf("%x", d.bootID)}
 	if err := makeIntent(one.dir, in); err != nil {
 		none := make(chan groupFiles, 1)
 		none <- groupFiles{}
 		return none, err
 	}
-	groups := d.prepareCgroups(one, r, res, w)
+	groups := d.prepareCgroups(one, r, res, w, a)
 	files, err := makeRunFiles(one.dir)
 	if err == nil {
 		err = writeHostname(filepath.Join(one.dir, hostnameFile), r.Hostname)
@@ -361,20 +364,32 @@ type groupFiles struct {
 }
 
 // prepareCgroups makes the run's cgroup while the mounts are made: both take a
-// few hundred microseconds.
-func (d *native) prepareCgroups(one *run, r execdriver.Start, resources *specs.LinuxResources, w *plan.Warm) <-chan groupFiles {
+// few hundred microseconds. As soon as the init can be put into it, w begins
+// with that.
+func (d *native) prepareCgroups(one *run, r execdriver.Start, resources *specs.LinuxResources, w *plan.Warm, a *ahead) <-chan groupFiles {
 	out := make(chan groupFiles, 1)
 	go func() {
 		var g groupFiles
 		var group *cgroup.Group
-		if group, g.err = d.createGroup(one, resources); g.err == nil {
+		begun := false
+		making := cgroup.Making{Spare: a.takeGroup(), Enter: func(dir *os.File) {
+			begun = true
+			d.early(w, r, dir)
+		}}
+		if group, g.err = d.createGroup(one, resources, making); g.err == nil {
+			defer group.Close()
+			if a != nil && !group.FromSpare() {
+				a.drop(cgroupTarget)
+			}
 			g.entry, g.err = group.Entry()
 		}
-		if g.err == nil {
+		if g.err == nil && !begun {
 			d.early(w, r, g.entry.Dir)
-			g.oom, g.err = group.OOMCounter()
 		}
 		if g.err == nil {
+			g.oom, g.err = group.OOMCounter()
+		}
+		if g.err == nil && !a.hasCgroups() {
 			g.mounts, g.err = group.Mounts()
 		}
 		out <- g

@@ -23,34 +23,68 @@ const warmDelay = 10 * time.Millisecond
 // program is the shim's executable, as this process names it.
 func (d *native) program() string { return fmt.Sprintf("/proc/self/fd/%d", d.shim.Fd()) }
 
-// warmUp fills up the waiting shims. It is called where nobody waits for it:
-// without them a start makes its own.
+// warmUp fills up the waiting shims and what else starts need. It is called
+// where nobody waits for it: without them a start makes its own.
 func (d *native) warmUp() {
-	for {
-		d.mu.Lock()
-		full := len(d.warm)+d.warming >= warmShims || d.closed
-		if !full {
-			d.warming++
-		}
-		d.mu.Unlock()
-		if full {
-			return
-		}
-		w, err := plan.Spawn(d.program())
-		d.mu.Lock()
-		d.warming--
-		kept := err == nil && !d.closed
-		if kept {
-			d.warm = append(d.warm, w)
-		}
-		d.mu.Unlock()
-		if err == nil && !kept {
-			w.Close()
-		}
-		if !kept {
-			return // the next start will say what is wrong
-		}
+	for d.fillWarm() || d.fillAhead() {
 	}
+}
+
+// fillWarm makes one more waiting shim; false when there are enough, or none can
+// be made: the next start will say what is wrong.
+func (d *native) fillWarm() bool {
+	d.mu.Lock()
+	full := len(d.warm)+d.warming >= warmShims || d.closed
+	if !full {
+		d.warming++
+	}
+	d.mu.Unlock()
+	if full {
+		return false
+	}
+	w, err := d.spawn()
+	d.mu.Lock()
+	d.warming--
+	kept := err == nil && !d.closed
+	if kept {
+		d.warm = append(d.warm, w)
+	}
+	d.mu.Unlock()
+	if err == nil && !kept {
+		w.Close()
+	}
+	return kept
+}
+
+// fillAhead is fillWarm for what else is made ahead. One makes them at a time:
+// whoever closes the driver waits for that one.
+func (d *native) fillAhead() bool {
+	d.aheadMaker.Lock()
+	defer d.aheadMaker.Unlock()
+	d.mu.Lock()
+	full := len(d.aheads) >= warmShims || d.closed
+	d.mu.Unlock()
+	if full {
+		return false
+	}
+	a := d.makeAhead()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.aheads = append(d.aheads, a)
+	return true
+}
+
+// spawn makes a shim that stands by in the shims' cgroup.
+func (d *native) spawn() (*plan.Warm, error) {
+	w, err := plan.Spawn(d.program())
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Standby(d.shimEntry.Dir, d.shimEntry.Tasks); err != nil {
+		w.Close()
+		return nil, err
+	}
+	return w, nil
 }
 
 // takeWarm is a waiting shim, or nil.
@@ -73,6 +107,15 @@ func (d *native) coolDown() {
 	d.mu.Unlock()
 	for _, w := range warm {
 		w.Close()
+	}
+	d.aheadMaker.Lock() // nobody makes more
+	defer d.aheadMaker.Unlock()
+	d.mu.Lock()
+	aheads := d.aheads
+	d.aheads = nil
+	d.mu.Unlock()
+	for _, a := range aheads {
+		a.discard()
 	}
 }
 

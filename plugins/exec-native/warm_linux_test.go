@@ -1,33 +1,23 @@
 package execnative
 
 import (
-	"bytes"
-	"fmt"
-	"os"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// children lists this process's children that run the shim.
-func children(t *testing.T) (pids []int) {
-	t.Helper()
-	tasks, err := os.ReadDir("/proc/self/task")
+// shims lists the shims of an engine, those that wait among them.
+func (b *bench) shims() []int {
+	b.t.Helper()
+	p, err := b.d.tree.OpenParent(b.cfg.Cgroup, false)
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	for _, task := range tasks {
-		text, _ := os.ReadFile("/proc/self/task/" + task.Name() + "/children") // a thread may have ended
-		for _, word := range strings.Fields(string(text)) {
-			var pid int
-			fmt.Sscan(word, &pid)
-			if comm, _ := os.ReadFile("/proc/" + word + "/comm"); bytes.Equal(comm, []byte("gantry-shim\n")) {
-				pids = append(pids, pid)
-			}
-		}
+	defer p.Close()
+	pids, err := p.Group("shims").Pids()
+	if err != nil {
+		b.t.Fatal(err)
 	}
 	return pids
 }
@@ -35,14 +25,12 @@ func children(t *testing.T) (pids []int) {
 // TestWarmShims: some wait, the killed ones among them are replaced without
 // anybody noticing, and none outlives its driver.
 func TestWarmShims(t *testing.T) {
-	others := children(t) // of drivers that other tests have left
 	b := newBench(t)
 	until := func(n int) []int {
 		t.Helper()
 		var got []int
 		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			got = slices.DeleteFunc(children(t), func(pid int) bool { return slices.Contains(others, pid) })
-			if len(got) == n {
+			if got = b.shims(); len(got) == n {
 				return got
 			}
 		}
@@ -54,6 +42,7 @@ func TestWarmShims(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	until(0)
 	expect(t, b, b.request("echo up"), "up")
 	until(warmShims)
 	if items, err := b.d.List(t.Context()); err != nil || len(items) != 1 {

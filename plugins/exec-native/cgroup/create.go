@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,45 +23,115 @@ import (
 // a controller or a file, or would ignore what it is told. FailedPrecondition:
 // processes run in a group of this name, or it is frozen.
 func (p *Parent) Create(name string, r *specs.LinuxResources) (*Group, error) {
+	return p.CreateWith(name, r, Making{})
+}
+
+// Making says how a group is made faster.
+type Making struct {
+	// Spare is used up, whatever comes of it; nil for none.
+	Spare *Spare
+	// Enter is called once processes may be cloned into the version 2 directory,
+	// while the rest is still being made. The directory is the group's (Entry). After
+	// an error it may have been called: then the caller removes the group, with
+	// what was cloned into it. nil for nobody who wants to know.
+	Enter func(dir *os.File)
+}
+
+// CreateWith is Create with something made ahead, for somebody in haste.
+func (p *Parent) CreateWith(name string, r *specs.LinuxResources, m Making) (*Group, error) {
 	g := p.Group(name)
-	if err := g.check(); err != nil {
-		return nil, err
-	}
+	g.spare = m.Spare
 	if r == nil {
 		r = &specs.LinuxResources{}
 	}
-	var writes []Write
-	var err error
-	early := !p.atRoot()
-	if early {
-		if writes, err = plan(r, p.viewNew("")); err != nil {
-			return nil, err
-		}
+	err := g.check()
+	if err == nil && p.atRoot() {
+		err = p.createAtRoot(g, r)
+	} else if err == nil {
+		err = p.create(g, r, m.Enter)
 	}
-	if err := p.mkdirs(name); err != nil {
-		if !errors.Is(err, errdefs.ErrFailedPrecondition) { // that one is somebody else's
-			err = errors.Join(err, g.sweep())
-		}
-		return nil, err
+	if err == nil {
+		return g, nil
 	}
-	if err := p.setUp(g, r, writes, early); err != nil {
-		return nil, errors.Join(err, g.sweep())
+	if m.Spare != nil {
+		m.Spare.Remove()
 	}
-	return g, nil
+	g.forget()
+	return nil, err
 }
 
-// setUp fills a group that has just been made.
-func (p *Parent) setUp(g *Group, r *specs.LinuxResources, writes []Write, planned bool) error {
-	if !planned {
-		var err error
-		if writes, err = plan(r, p.viewNew(g.name)); err != nil {
-			return err
-		}
-	}
-	if err := p.writeNew(g.name, writes); err != nil {
+// create makes the group of version 2 first, whose limits are few: a process can
+// be cloned into it while the many directories of version 1 are made.
+func (p *Parent) create(g *Group, r *specs.LinuxResources, enter func(*os.File)) error {
+	writes, err := plan(r, p.viewNew(""))
+	if err != nil {
 		return err
 	}
-	return p.restrictDevices(g.name, r.Devices)
+	var one, two []Write
+	for _, w := range writes {
+		if d, ok := p.of(w.Controller); ok && d.Unified {
+			two = append(two, w)
+		} else {
+			one = append(one, w)
+		}
+	}
+	entered := false
+	err = p.mkdirs(g.name, isTwo)
+	if err == nil {
+		if err = p.writeNew(g.name, two); err == nil {
+			err = p.restrictDevices(g.name, r.Devices)
+		}
+		if _, unified := p.unified(); err == nil && unified && enter != nil {
+			if err = g.openDir(); err == nil {
+				enter(g.dir)
+				entered = true
+			}
+		}
+	}
+	if err == nil {
+		err = p.makeOne(g)
+	}
+	if err == nil {
+		err = p.writeNew(g.name, one)
+	}
+	if err != nil && !entered && !errors.Is(err, errdefs.ErrFailedPrecondition) { // that one is somebody else's
+		err = errors.Join(err, g.sweep())
+	}
+	return err
+}
+
+// makeOne makes the directories of version 1, of the spare where there is one.
+func (p *Parent) makeOne(g *Group) error {
+	if g.spare != nil && g.spare.become(g.name) == nil {
+		return nil
+	}
+	if g.spare != nil { // one that is half renamed is in nobody's way
+		g.spare.Remove()
+		g.spare = nil
+	}
+	return p.mkdirs(g.name, isOne)
+}
+
+// createAtRoot makes a group whose parent cannot tell which files it will have.
+func (p *Parent) createAtRoot(g *Group, r *specs.LinuxResources) error {
+	err := p.mkdirs(g.name, func(dir) bool { return true })
+	if err != nil && errors.Is(err, errdefs.ErrFailedPrecondition) {
+		return err
+	}
+	var writes []Write
+	if err == nil {
+		writes, err = plan(r, p.viewNew(g.name))
+	}
+	if err == nil {
+		err = p.writeNew(g.name, writes)
+	}
+	if err == nil {
+		err = p.restrictDevices(g.name, r.Devices)
+	}
+	if err != nil {
+		err = errors.Join(err, g.sweep())
+	}
+	return err
 }
 
 // atRoot reports whether the parent is the root of a hierarchy, which lacks
@@ -116,16 +187,15 @@ func (p *Parent) hasFile(name, controller, file string) bool {
 	return true
 }
 
-// mkdirs makes the group in every hierarchy.
-func (p *Parent) mkdirs(name string) error {
+// mkdirs makes the group in every hierarchy that is meant.
+func (p *Parent) mkdirs(name string, meant func(dir) bool) error {
 	for _, d := range p.dirs {
-		at := int(d.f.Fd())
-		err := again(func() error { return unix.Mkdirat(at, name, 0o755) })
-		switch {
-		case errors.Is(err, unix.EEXIST):
+		if !meant(d) {
+			continue
+		}
+		err := p.mkdir(d, name)
+		if errors.Is(err, unix.EEXIST) {
 			err = p.adopt(d, name)
-		case err != nil:
-			err = fmt.Errorf("make cgroup %s in %s: %w", filepath.Join(p.path, name), d.Label(), err)
 		}
 		if err == nil && !p.inherit && d.Has("cpuset") {
 			err = fillBelow(d, name)
@@ -133,6 +203,15 @@ func (p *Parent) mkdirs(name string) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// mkdir makes the group in one hierarchy.
+func (p *Parent) mkdir(d dir, name string) error {
+	at := int(d.f.Fd())
+	if err := again(func() error { return unix.Mkdirat(at, name, 0o755) }); err != nil {
+		return fmt.Errorf("make cgroup %s in %s: %w", filepath.Join(p.path, name), d.Label(), err)
 	}
 	return nil
 }

@@ -19,14 +19,48 @@ type Group struct {
 	p    *Parent
 	name string
 	own  bool // the parent was opened for this group alone (place.go)
+
+	// Of a group that was just made; Entry and OOMCounter hand it out.
+	spare *Spare
+	dir   *os.File // of version 2
+}
+
+// FromSpare reports whether a group that was just made is the spare of before.
+func (g *Group) FromSpare() bool { return g.spare != nil }
+
+// openDir opens the directory of version 2.
+func (g *Group) openDir() error {
+	d, ok := g.p.unified()
+	if !ok {
+		return nil
+	}
+	fd, err := openAt(int(d.f.Fd()), g.name, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return fmt.Errorf("open cgroup %s in %s: %w", g.full(), d.Label(), err)
+	}
+	g.dir = os.NewFile(uintptr(fd), g.name)
+	return nil
+}
+
+// forget closes what nobody has asked for.
+func (g *Group) forget() {
+	if g.spare != nil {
+		g.spare.close()
+		g.spare = nil
+	}
+	if g.dir != nil {
+		g.dir.Close()
+		g.dir = nil
+	}
 }
 
 // Group names a group without looking for it.
 func (p *Parent) Group(name string) *Group { return &Group{p: p, name: name} }
 
 // Close lets go of the descriptors of a group that Tree.Make or Tree.Open gave.
-// Groups of a Parent have none of their own.
+// Groups of a Parent have none but what CreateWith has opened ahead.
 func (g *Group) Close() {
+	g.forget()
 	if g.own {
 		g.p.Close()
 	}
@@ -59,7 +93,26 @@ func (g *Group) Entry() (Entry, error) {
 	if err := g.check(); err != nil {
 		return Entry{}, err
 	}
-	return g.p.entry(g.name)
+	return g.entry()
+}
+
+func (g *Group) entry() (Entry, error) {
+	var e Entry
+	var err error
+	if g.spare != nil && g.spare.tasks != nil {
+		e.Tasks, g.spare.tasks = g.spare.tasks, nil
+	} else if e.Tasks, err = g.p.tasks(g.name); err != nil {
+		return Entry{}, err
+	}
+	if g.dir == nil {
+		err = g.openDir()
+	}
+	e.Dir, g.dir = g.dir, nil
+	if err != nil {
+		e.Close()
+		return Entry{}, err
+	}
+	return e, nil
 }
 
 // Mounts makes a detached mount of the group's directory in each hierarchy of

@@ -39,6 +39,11 @@ func (g *Group) OOMCounter() (*os.File, error) {
 	if !ok {
 		return nil, nil
 	}
+	if g.spare != nil && g.spare.oom != nil {
+		f := g.spare.oom
+		g.spare.oom = nil
+		return f, nil
+	}
 	fd, err := openAt(int(d.f.Fd()), filepath.Join(g.name, file), unix.O_RDONLY)
 	switch {
 	case err == nil:

@@ -250,31 +250,34 @@ func (e Entry) Close() {
 }
 
 // Entry opens the ways into the parent itself. The caller closes it.
-func (p *Parent) Entry() (Entry, error) { return p.entry("") }
+func (p *Parent) Entry() (Entry, error) { return p.Group(".").entry() }
 
-func (p *Parent) entry(name string) (Entry, error) {
-	var e Entry
+// tasks opens the version 1 tasks files of a group.
+func (p *Parent) tasks(name string) ([]*os.File, error) {
+	var out []*os.File
 	for _, d := range p.dirs {
-		file, flags := filepath.Join(name, "tasks"), unix.O_WRONLY
 		if d.Unified {
-			file, flags = filepath.Join(".", name), unix.O_PATH|unix.O_DIRECTORY
+			continue
 		}
-		fd, err := openAt(int(d.f.Fd()), file, flags)
+		file := filepath.Join(name, "tasks")
+		fd, err := openAt(int(d.f.Fd()), file, unix.O_WRONLY)
 		if err != nil {
-			e.Close()
-			return Entry{}, fmt.Errorf("open %s of cgroup %s in %s: %w", file, p.path, d.Label(), err)
+			Entry{Tasks: out}.Close()
+			return nil, fmt.Errorf("open %s of cgroup %s in %s: %w", file, p.path, d.Label(), err)
 		}
-		if d.Unified {
-			e.Dir = os.NewFile(uintptr(fd), file)
-		} else {
-			e.Tasks = append(e.Tasks, os.NewFile(uintptr(fd), file))
-		}
+		out = append(out, os.NewFile(uintptr(fd), file))
 	}
-	return e, nil
+	return out, nil
 }
 
-// List names the groups of this parent, sorted.
+// List names the groups of this parent, sorted, without spares.
 func (p *Parent) List() ([]string, error) {
+	names, err := p.list()
+	return slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, sparePrefix) }), err
+}
+
+// list names them all.
+func (p *Parent) list() ([]string, error) {
 	var out []string
 	for _, d := range p.dirs {
 		names, err := subdirs(int(d.f.Fd()), ".")

@@ -3,6 +3,9 @@ package plan
 import (
 	"fmt"
 	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bits of an early message.
@@ -11,6 +14,70 @@ const (
 	earlyShimCgroup = 2
 	earlyCgroup     = 4
 )
+
+// standbyPatience is how long a shim may take to say that it stands by, and to
+// leave when it is not needed.
+const standbyPatience = time.Second
+
+// Standby makes the shim fork its monitor at once, into the shims' cgroup: its
+// version 2 directory, or nil, and its version 1 tasks files. What Start takes
+// for that is saved, and the shim is out of the driver's cgroup from here on. A
+// plan's ShimCgroup must name the same group. Not for plans of Leave. After an
+// error the shim is to be closed.
+func (w *Warm) Standby(dir *os.File, tasks []*os.File) error {
+	var what uint32
+	var fds []int
+	if dir != nil {
+		what = earlyShimCgroup
+		fds = append(fds, int(dir.Fd()))
+	}
+	for _, f := range tasks {
+		fds = append(fds, int(f.Fd()))
+	}
+	if err := w.conn.message(sendStandby, 0, what, nil, fds); err != nil {
+		return fmt.Errorf("let shim stand by: %w", err)
+	}
+	w.conn.c.SetReadDeadline(time.Now().Add(standbyPatience))
+	r, err := w.conn.read()
+	w.conn.c.SetReadDeadline(time.Time{})
+	switch {
+	case err != nil:
+		return fmt.Errorf("let shim stand by: %w", err)
+	case r.Kind != ReportShim:
+		return fmt.Errorf("let shim stand by: %w", r.Err())
+	}
+	fd, err := unix.PidfdOpen(r.PID, 0)
+	if err != nil {
+		return fmt.Errorf("hold shim that stands by: %w", err)
+	}
+	w.conn.shim = os.NewFile(uintptr(fd), "pidfd of shim")
+	_, err = w.helper.Wait()
+	w.helper = nil
+	return err
+}
+
+// awaitMonitor gives a monitor that was not needed a moment to be gone.
+func (w *Warm) awaitMonitor() {
+	if f := w.conn.shim; f != nil {
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, int(standbyPatience.Milliseconds()))
+	}
+	w.conn.letGoShim()
+}
+
+// TakeShim gives the pidfd of a monitor that stood by, or nil. It is the
+// caller's to close.
+func (c *Conn) TakeShim() *os.File {
+	f := c.shim
+	c.shim = nil
+	return f
+}
+
+func (c *Conn) letGoShim() {
+	if c.shim != nil {
+		c.shim.Close()
+		c.shim = nil
+	}
+}
 
 // Early says what is known of a start before its plan is.
 type Early struct {

@@ -13,7 +13,7 @@ import (
 
 // TestEarly runs what others test with an init that was made before its plan.
 func TestEarly(t *testing.T) {
-	t.Setenv("GANTRY_TEST_EARLY", "1")
+	t.Setenv("GANTRY_TEST_EARLY", "early")
 	for _, c := range []struct {
 		name string
 		f    func(*testing.T)
@@ -28,6 +28,60 @@ func TestEarly(t *testing.T) {
 		{"leaving terminal", TestLeavingTerminal}, {"nothing at gate", TestNothingOpenAtGate},
 	} {
 		t.Run(c.name, c.f)
+	}
+}
+
+// TestStandby runs what others test with a monitor that was made before its
+// plan, and with an init that was, too.
+func TestStandby(t *testing.T) {
+	for _, mode := range []string{"standby", "standby,early"} {
+		t.Setenv("GANTRY_TEST_EARLY", mode)
+		for _, c := range []struct {
+			name string
+			f    func(*testing.T)
+		}{
+			{"isolation", TestIsolation}, {"descriptors", TestDescriptors}, {"user namespace", TestUserNamespace},
+			{"cgroups v1", TestCgroupsV1}, {"cgroups v2", TestCgroupsV2}, {"join", TestJoin}, {"terminal", TestTerminal},
+			{"failures", TestStartFailures}, {"gate", TestFailureTellsAttachedClient}, {"abort", TestAbortAtSync},
+			{"no driver", TestLivesOnWithoutDriver}, {"seccomp", TestSeccomp},
+		} {
+			t.Run(mode+"/"+c.name, c.f)
+		}
+	}
+}
+
+// TestStandbyUnused: one that was not needed is gone when Close returns, and one
+// that is not let go of leaves with the driver's end of the socket.
+func TestStandbyUnused(t *testing.T) {
+	path, err := buildShim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := Spawn(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Standby(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(running(t, path)) != 1 {
+		t.Errorf("%v", running(t, path))
+	}
+	w.Close()
+	if left := running(t, path); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestQuiet: only what somebody waits for is told.
+func TestQuiet(t *testing.T) {
+	t.Setenv("GANTRY_TEST_EARLY", "standby")
+	s := newShim(t, Monitor{Flags: Quiet}, 0).host("/bin/true").start()
+	s.until(ReportExited)
+	for _, r := range s.seen {
+		if r.Kind != ReportRunning && r.Kind != ReportExited {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 

@@ -16,13 +16,15 @@ import (
 )
 
 const (
-	sendMagic  = 0x4d485347 // "GSHM"
-	sendFiles  = 1
-	sendPlan   = 2
-	sendGo     = 3 // monitor: Continue
-	sendAbort  = 4 // monitor: Abort
-	sendEarly  = 5
-	sendHeader = 16
+	sendMagic = 0x4d485347 // "GSHM"
+	sendFiles = 1
+	sendPlan  = 2
+	sendGo    = 3 // monitor: Continue
+	sendAbort = 4 // monitor: Abort
+	sendEarly = 5
+	// sendStandby: see Warm.Standby.
+	sendStandby = 6
+	sendHeader  = 16
 	// maxPiece bounds the plan's bytes in one message, below any sane
 	// net.core.wmem_default.
 	maxPiece = 32 << 10
@@ -34,15 +36,16 @@ const (
 // of the init's. It is for one goroutine at a time.
 type Conn struct {
 	c      *net.UnixConn
-	leaver *leaver // of the leaving mode
+	leaver *leaver  // of the leaving mode
+	shim   *os.File // pidfd of a monitor that stood by; nil if it did not, or was taken
 }
 
 // Warm is a shim that was executed and waits for its plan. It is nobody's yet:
 // it leaves when its socket closes, thus also with the driver.
 type Warm struct {
 	conn   *Conn
-	helper *os.Process
-	child  bool // an init of the leaving mode was made early
+	helper *os.Process // nil once it was reaped: the monitor stands by
+	child  bool        // an init of the leaving mode was made early
 }
 
 // ErrLost says that a shim died before it had taken its plan. Nothing was done:
@@ -100,6 +103,10 @@ func (w *Warm) Close() error {
 		w.reap(w.lastWord())
 	}
 	err := w.conn.Close()
+	if w.helper == nil {
+		w.awaitMonitor()
+		return err
+	}
 	_, waitErr := w.helper.Wait()
 	return errors.Join(err, waitErr)
 }
@@ -116,10 +123,13 @@ func (w *Warm) Start(ctx context.Context, plan []byte, files []*os.File) (*Conn,
 	if sent != nil {
 		sent = w.refused(sent)
 	}
-	if _, err := w.helper.Wait(); err != nil && sent == nil {
-		sent = fmt.Errorf("helper: %w", err)
+	if w.helper != nil {
+		if _, err := w.helper.Wait(); err != nil && sent == nil {
+			sent = fmt.Errorf("helper: %w", err)
+		}
 	}
 	if sent != nil {
+		w.conn.letGoShim()
 		w.conn.Close()
 		return nil, fmt.Errorf("hand over plan: %w", sent)
 	}
@@ -135,7 +145,9 @@ func (w *Warm) refused(sent error) error {
 	} else if errors.Is(sent, unix.EPIPE) || errors.Is(sent, unix.ECONNRESET) {
 		sent = fmt.Errorf("%w: %w", ErrLost, sent)
 	}
-	w.helper.Kill()
+	if w.helper != nil {
+		w.helper.Kill()
+	}
 	w.reap(init, said)
 	return sent
 }
@@ -288,5 +300,6 @@ func (c *Conn) Abort() error { return c.message(sendAbort, 0, 0, nil, nil) }
 // is given up.
 func (c *Conn) Close() error {
 	c.letGo()
+	c.letGoShim()
 	return c.c.Close()
 }

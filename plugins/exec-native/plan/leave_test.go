@@ -58,7 +58,7 @@ func (s *shim) leave() *shim {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if os.Getenv("GANTRY_TEST_EARLY") != "" {
+	if os.Getenv("GANTRY_TEST_EARLY") == "early" {
 		s.early(w, true)
 	}
 	s.conn, err = w.Leave(s.t.Context(), b, s.files)

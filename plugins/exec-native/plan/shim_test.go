@@ -156,7 +156,11 @@ func (s *shim) start() *shim {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if os.Getenv("GANTRY_TEST_EARLY") != "" { // of TestEarly
+	mode := os.Getenv("GANTRY_TEST_EARLY") // of TestEarly and TestStandby
+	if strings.Contains(mode, "standby") {
+		s.standby(w)
+	}
+	if strings.Contains(mode, "early") {
 		s.early(w, false)
 	}
 	s.conn, err = w.Start(s.t.Context(), b, s.files)
@@ -169,6 +173,23 @@ func (s *shim) start() *shim {
 		s.t.Fatal(err)
 	}
 	return s
+}
+
+// standby has the monitor made before anything is known.
+func (s *shim) standby(w *Warm) {
+	s.t.Helper()
+	var dir *os.File
+	var tasks []*os.File
+	for _, step := range s.Steps {
+		if op, ok := step.Op.(ShimCgroup); ok && op.Dir {
+			dir = s.files[op.FD]
+		} else if ok {
+			tasks = append(tasks, s.files[op.FD])
+		}
+	}
+	if err := w.Standby(dir, tasks); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // early has the init made before the plan is sent, if that may be.

@@ -56,6 +56,37 @@ static void wait_for_plan(const struct early *e, int sync, uint8_t *memory)
 	init_main(&in);
 }
 
+/* In the helper, of which only the monitor goes on from here: it enters its
+ * cgroups and says who it is. fds are those of the shims: the directory of
+ * version 2 where home says so, and the tasks files of version 1. */
+int early_standby(struct early *e, int home, const int *fds, int n)
+{
+	struct clone_args monitor = { .exit_signal = SIG_CHLD };
+	struct report up = { .kind = REPORT_SHIM };
+	long r;
+
+	if (home) {
+		monitor.flags = CLONE_INTO_CGROUP;
+		monitor.cgroup = (unsigned)fds[0];
+	}
+	r = SYS2(__NR_clone3, &monitor, sizeof monitor);
+	if (r > 0)
+		sys_exit(0);
+	if (r == 0)
+		SYS0(__NR_setsid);
+	for (int i = 0; i < n; i++) {
+		if (r == 0 && i >= home)
+			r = write_all(fds[i], "0", 1);
+		sys_close(fds[i]);
+	}
+	if (r < 0)
+		return (int)r;
+	e->standby = 1;
+	e->home = home;
+	up.pid = (int)SYS0(__NR_getpid);
+	return report_send(CONTROL_FD, &up, -1);
+}
+
 /* In the helper. With a monitor to come, only that goes on from here. */
 int early_start(struct early *e, void *plan)
 {
@@ -77,7 +108,7 @@ int early_start(struct early *e, void *plan)
 		init.flags |= CLONE_PARENT;
 		init.exit_signal = 0;
 		sys_fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC);
-	} else {
+	} else if (!e->standby) {
 		r = SYS2(__NR_clone3, &monitor, sizeof monitor);
 		if (r > 0)
 			sys_exit(0);

@@ -5,7 +5,7 @@
  */
 #include "monitor.h"
 
-static int reap(int flags)
+int reap(int flags)
 {
 	struct waitinfo info = { 0 };
 	long r;

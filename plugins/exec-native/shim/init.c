@@ -86,6 +86,23 @@ int init_proc(struct init *in)
 	return in->proc;
 }
 
+/* Writes a file of procfs from inside. What the user has mounted upon the
+ * container's procfs does not lie upon a private one. */
+int write_own_proc(struct init *in, const char *path, const char *data, size_t n)
+{
+	int proc = init_proc(in), r = proc;
+
+	if (proc >= 0)
+		r = write_proc(proc, path, data, n);
+	if (r != -EXDEV || !in->proc_shown)
+		return r;
+	sys_close(proc);
+	in->proc = -1;
+	in->proc_shown = 0;
+	proc = init_proc(in);
+	return proc < 0 ? proc : write_proc(proc, path, data, n);
+}
+
 int write_all(int fd, const void *p, size_t n)
 {
 	long r = sys_write(fd, p, n);
@@ -191,7 +208,7 @@ int init_run(struct init *in, struct op *op)
 	case OP_PIVOT:
 	case OP_CONSOLE:
 	case OP_MOVE_ROOT:
-	case OP_PTY:
+	case OP_PTY ... OP_CHROOT:
 		return op_mount(in, op);
 	case OP_AFFINITY ... OP_KEYRING:
 	case OP_LABEL:

@@ -25,8 +25,8 @@ static int apply(const struct op *op, const int *files)
 	switch (op->kind) {
 	case OP_MONITOR:
 		return take_settings(op);
-	case OP_SHIM_CGROUP: /* a v2 cgroup was entered by the clone */
-		return op->dir ? 0 : write_all(files[op->fd], "0", 1);
+	case OP_SHIM_CGROUP: /* a v2 cgroup was entered by the clone, or all were */
+		return op->dir || M.home ? 0 : write_all(files[op->fd], "0", 1);
 	case OP_LOCK:
 		return take_lock(files[op->fd]);
 	case OP_RECORD:
@@ -212,6 +212,7 @@ void look_through(const struct plan *plan, struct parts *has)
 		has->joins += op.stage == STAGE_JOIN;
 		has->parents += op.stage == STAGE_PARENT;
 		has->labels += op.kind == OP_LABEL;
+		has->filters += op.kind == OP_SECCOMP && op.stage == STAGE_EXEC;
 		if (op.kind == OP_CLONE)
 			has->clone = op;
 	}
@@ -297,6 +298,7 @@ void launch(const struct plan *plan, const int *files, struct early *e)
 	look_through(plan, &has);
 	in.must_wait = has.joins || has.parents;
 	in.labels = has.labels;
+	M.filtered = has.filters != 0;
 	if (r < 0)
 		monitor_fail(STAGE_MONITOR, 0, 0, r);
 	else
@@ -313,7 +315,8 @@ void launch(const struct plan *plan, const int *files, struct early *e)
 	}
 	write_record(STATE_MADE);
 	made.pid = M.pid;
-	report_to_driver(&made);
+	if (!(M.set.flags & QUIET))
+		report_to_driver(&made);
 	if (in.must_wait)
 		help_init(plan);
 }

@@ -157,6 +157,10 @@ int op_start_gate(struct init *in, const struct op *op)
 	if (in->mask_dir >= 0)
 		sys_close(in->mask_dir);
 	in->mask_dir = -1;
+	if (in->proc >= 0 && !in->labels) {
+		sys_close(in->proc);
+		in->proc = -1;
+	}
 	while (in->sync < 0) {
 		struct pollfd calls = { .fd = listen, .events = POLLIN };
 		int fd;

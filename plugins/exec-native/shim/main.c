@@ -78,7 +78,7 @@ static int begin_early(struct incoming *in, const struct message *head, const in
 	struct early *e = &in->early;
 	int at = 0;
 
-	if (e->mapped || in->len || in->files)
+	if (e->mapped || in->len || in->files || (e->standby && head->b & EARLY_LEAVE))
 		return -EPROTO;
 	e->flags = head->a;
 	e->what = head->b;
@@ -92,6 +92,16 @@ static int begin_early(struct incoming *in, const struct message *head, const in
 		return -ENOMEM;
 	e->mapped = MAX_PLAN;
 	return early_start(e, in->plan);
+}
+
+/* The monitor is to be there before anything else is known. */
+static int begin_standby(struct incoming *in, const struct message *head, const int *fds, int n)
+{
+	int home = (head->b & EARLY_SHIM_CGROUP) != 0;
+
+	if (in->early.standby || in->early.mapped || in->len || in->files)
+		return -EPROTO;
+	return n < home ? -EINVAL : early_standby(&in->early, home, fds, n);
 }
 
 /* One message: 1 when the plan is whole, 0 when more must come. */
@@ -108,6 +118,8 @@ static int receive(struct incoming *in)
 		return take_files(in, &head, fds, passed);
 	if (head.kind == SEND_EARLY)
 		return begin_early(in, &head, fds, passed);
+	if (head.kind == SEND_STANDBY)
+		return begin_standby(in, &head, fds, passed);
 	if (head.kind != SEND_PLAN || passed)
 		return -EPROTO;
 	return take_piece(in, &head, (size_t)n);
@@ -183,12 +195,14 @@ int shim_main(void)
 		r = plan_check(&plan, &why);
 	if (r < 0)
 		return refuse(&why);
+	why.err = -EINVAL;
+	if (leaves(&plan) && in.early.standby)
+		return refuse(&why);
 	if (leaves(&plan))
 		leave_main(&plan, files, &in.early);
 	cgroup = shim_cgroup(&plan);
-	if (in.early.mapped) { /* we are the monitor */
-		why.err = -EINVAL;
-		if (cgroup >= 0 && !(in.early.what & EARLY_SHIM_CGROUP))
+	if (in.early.mapped || in.early.standby) { /* we are the monitor */
+		if (cgroup >= 0 && !in.early.home && !(in.early.what & EARLY_SHIM_CGROUP))
 			return refuse(&why);
 		monitor_main(&plan, files, &in.early);
 	}

@@ -12,6 +12,7 @@
 #define SIGTERM_ 15
 #define SIGTSTP_ 20
 #define SIGXFSZ_ 25
+#define SIGSYS_ 31
 
 struct monitor M;
 
@@ -92,6 +93,36 @@ static void take_console(int master)
 		M.stdin_fd = -1;
 }
 
+/* A filter may have let the init neither execute nor say so: of a process that
+ * has executed nothing since its fork the kernel knows it. Field 9 of its stat,
+ * behind the name, which may hold any byte, but ends with the last bracket. */
+static int has_executed(void)
+{
+	enum { FORKNOEXEC = 0x40 /* PF_FORKNOEXEC, include/linux/sched.h */ };
+	char path[24] = "/proc/", text[512];
+	size_t at = 6 + put_number(path + 6, (uint64_t)M.pid);
+	uint64_t flags = 0;
+	long n, i;
+	int fd;
+
+	memcpy(path + at, "/stat", 6);
+	fd = (int)sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return 1; /* without a procfs nobody can tell */
+	n = sys_read(fd, text, sizeof text);
+	sys_close(fd);
+	for (i = n - 1; i >= 0 && text[i] != ')'; i--)
+		;
+	for (int spaces = 0; i >= 0 && i < n && spaces < 7; i++)
+		spaces += text[i] == ' ';
+	for (; i > 0 && i < n && text[i] >= '0' && text[i] <= '9'; i++)
+		flags = flags * 10 + (uint64_t)(text[i] - '0');
+	return !(flags & FORKNOEXEC);
+}
+
+/* How it ended says more than that it did: that is told as the program's end. */
+static int killed_by_filter(void) { return reap(WNOWAIT) && M.rec.signal == SIGSYS_; }
+
 /* A word of the init, or its end: of the exec if it had announced it. */
 static void init_says(void)
 {
@@ -103,10 +134,12 @@ static void init_says(void)
 	if (got <= 0) {
 		sys_close(M.sync);
 		M.sync = -1;
-		if (M.final)
-			program_runs();
-		else
+		if (!M.final)
 			monitor_fail(STAGE_CHILD, 0, 0, -ESRCH);
+		else if (M.filtered && !has_executed() && !killed_by_filter())
+			monitor_fail(STAGE_EXEC, 0, 0, -ESRCH);
+		else
+			program_runs();
 		return;
 	}
 	switch (r.kind) {
@@ -337,7 +370,8 @@ void monitor_main(const struct plan *plan, const int *files, struct early *e)
 	M.out[1].index = 1;
 	for (int i = 0; i < MAX_CLIENTS; i++)
 		M.clients[i].fd = -1;
-	if (!e->mapped)
+	M.home = e->standby;
+	if (!e->mapped && !e->standby)
 		SYS0(__NR_setsid);
 	ignore_signals(1);
 	up.pid = M.rec.shim_pid = (int)SYS0(__NR_getpid);
@@ -345,7 +379,8 @@ void monitor_main(const struct plan *plan, const int *files, struct early *e)
 	if (r < 0) {
 		monitor_fail(op.stage, op.kind, op.index, r);
 	} else {
-		report_to_driver(&up);
+		if (!M.home || !(M.set.flags & QUIET))
+			report_to_driver(&up);
 		launch(plan, files, e);
 		close_files(plan, files);
 	}

@@ -114,6 +114,7 @@ struct monitor {
 	int stdin_fd;  /* write end, or the pty's master */
 	int terminal;  /* master, or -1 */
 	int slave;     /* keeps the terminal while the program lives */
+	int home;      /* its cgroups were entered before there was a plan */
 	int pid;
 	enum phase phase;
 	int owned; /* the pipes go to owner: uid and gid */
@@ -121,6 +122,7 @@ struct monitor {
 	uint32_t limit_ms; /* how long the program may run; 0 for ever */
 	int hook_status; /* of a hook that failed */
 	int final;     /* the init said that it is about to execute */
+	int filtered;  /* a filter comes after that, which may stop it */
 	uint64_t oom_before;
 	int64_t deadline; /* of gate, drain or lingering; ms, 0 for none */
 	struct record rec;
@@ -145,6 +147,7 @@ void launch(const struct plan *plan, const int *files, struct early *e);
 int setup(const struct plan *plan, const int *files, struct op *op);
 
 /* ending.c */
+int reap(int flags);
 void monitor_fail(uint16_t stage, uint16_t kind, uint32_t index, int err);
 void program_ended(void);
 void time_is_up(void);

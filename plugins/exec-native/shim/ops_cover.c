@@ -13,12 +13,9 @@
 static int sysctl(struct init *in, const struct op *op)
 {
 	char path[4 + MAX_PATH + 1] = "sys/";
-	int proc = init_proc(in);
 
-	if (proc < 0)
-		return proc;
 	memcpy(path + 4, op->two.a.s, op->two.a.n + 1);
-	return write_proc(proc, path, op->two.b.s, op->two.b.n);
+	return write_own_proc(in, path, op->two.b.s, op->two.b.n);
 }
 
 /* struct ifreq, whose header drags the C library in. */

@@ -98,6 +98,14 @@ static int take_root(struct init *in, const struct op *op)
 	return r;
 }
 
+/* The root is on its place in the namespace that we stay in. */
+static int take_root_here(struct init *in, const struct op *op)
+{
+	in->root = in->files[op->fd];
+	path_forget(in);
+	return 0;
+}
+
 static int attach(struct init *in, const struct op *op)
 {
 	int fd = in->files[op->fd];
@@ -135,6 +143,19 @@ static int attach_plain(struct init *in, int fd, const char *path)
 	return r;
 }
 
+/* The container's procfs serves for our own writes as well: the descriptor is
+ * of the mount that was made here, whatever becomes of its place. One that was
+ * attached nowhere takes the kernel a grace period to let go of. */
+static int keep_proc(struct init *in, const struct op *op, int fd)
+{
+	if (in->proc >= 0 || op->fs.attrs & MOUNT_ATTR_RDONLY || op->fs.params.count > 1 ||
+	    op->fs.type.n != 4 || memcmp(op->fs.type.s, "proc", 4) != 0)
+		return 0;
+	in->proc = fd;
+	in->proc_shown = 1;
+	return 1;
+}
+
 static int filesystem(struct init *in, const struct op *op)
 {
 	struct blob params = op->fs.params;
@@ -147,7 +168,8 @@ static int filesystem(struct init *in, const struct op *op)
 		r = attach_plain(in, fd, op->fs.target.s);
 	else
 		r = attach_at(in, fd, op->fs.target.s, op->fs.create);
-	sys_close(fd);
+	if (r < 0 || !keep_proc(in, op, fd))
+		sys_close(fd);
 	return r;
 }
 
@@ -186,6 +208,18 @@ static int move_root(struct init *in)
 
 	SYS2(__NR_umount2, "/proc", MNT_DETACH);
 	SYS2(__NR_umount2, "/sys", MNT_DETACH);
+	if (r == 0)
+		r = SYS1(__NR_chroot, ".");
+	if (r == 0)
+		r = SYS1(__NR_chdir, "/");
+	return (int)r;
+}
+
+/* Where the mount namespace is the host's there is nothing to be pivoted. */
+static int change_root(struct init *in, const struct op *op)
+{
+	long r = SYS1(__NR_fchdir, in->files[op->fd]);
+
 	if (r == 0)
 		r = SYS1(__NR_chroot, ".");
 	if (r == 0)
@@ -276,6 +310,10 @@ int op_mount(struct init *in, const struct op *op)
 		return pivot(in);
 	case OP_MOVE_ROOT:
 		return move_root(in);
+	case OP_ROOT_HERE:
+		return take_root_here(in, op);
+	case OP_CHROOT:
+		return change_root(in, op);
 	case OP_PTY:
 		return take_pty(in, op);
 	case OP_CONSOLE:

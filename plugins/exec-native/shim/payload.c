@@ -166,7 +166,7 @@ static void get_monitor_op(struct cur *c, struct op *op)
 		op->monitor.uid = get32(c);
 		op->monitor.run = get64(c);
 		op->monitor.boot_id = take(c, 16);
-		check(c, op->monitor.flags < 2 * STDIN_ONCE);
+		check(c, op->monitor.flags < 2 * QUIET);
 		break;
 	case OP_SHIM_CGROUP:
 		op->fd = get_fd(c, 0);
@@ -222,6 +222,10 @@ static void get_mount_op(struct cur *c, struct op *op)
 		check(c, op->attach.create <= CREATE_FILE);
 		op->attach.attr = get_attr(c);
 		op->attach.target = get_path(c);
+		break;
+	case OP_ROOT_HERE:
+	case OP_CHROOT:
+		op->fd = get_fd(c, 0);
 		break;
 	case OP_SET_ATTR:
 		op->attach.attr = get_attr(c);

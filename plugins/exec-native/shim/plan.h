@@ -95,6 +95,8 @@ enum kind {
 	OP_CONSOLE = 56,
 	OP_MOVE_ROOT = 57,
 	OP_PTY = 58,
+	OP_ROOT_HERE = 59,
+	OP_CHROOT = 60,
 	OP_SYNC = 64,
 	OP_GATE = 65,
 	OP_START_GATE = 66,
@@ -112,7 +114,7 @@ enum kind {
 	OP_EXEC = 89,
 };
 
-enum monitor_flag { WAIT_ATTACH = 1, OPEN_STDIN = 2, TERMINAL = 4, STDIN_ONCE = 8 };
+enum monitor_flag { WAIT_ATTACH = 1, OPEN_STDIN = 2, TERMINAL = 4, STDIN_ONCE = 8, QUIET = 16 };
 enum create { CREATE_NONE = 0, CREATE_DIR = 1, CREATE_FILE = 2 };
 enum param { PARAM_FLAG = 0, PARAM_STRING = 1, PARAM_FD = 2 };
 

@@ -24,6 +24,7 @@ enum {
 	SEND_GO = 3,
 	SEND_ABORT = 4,
 	SEND_EARLY = 5,
+	SEND_STANDBY = 6,
 	SEND_HEADER = 16,
 	MAX_PIECE = 32768,
 	MAX_PASSED = 253,
@@ -96,8 +97,10 @@ _Static_assert(sizeof(struct message) == SEND_HEADER, "message");
 /* Bits of an early message's b. */
 enum early_flag { EARLY_LEAVE = 1, EARLY_SHIM_CGROUP = 2, EARLY_CGROUP = 4 };
 
-/* An init that was made before the plan was there (early.c). */
+/* An init that was made before the plan was there (early.c), and the monitor. */
 struct early {
+	int standby;    /* this process is the monitor already, in its cgroups */
+	int home;       /* ... of version 2 as well */
 	uint32_t flags; /* of its clone */
 	uint32_t what;  /* EARLY_... */
 	int cgroups[2]; /* of the shims and of the container; -1 */
@@ -111,6 +114,7 @@ int shim_main(void);
 int take_message(int fd, struct message *head, void *data, size_t room, long *n, int *fds);
 
 /* early.c */
+int early_standby(struct early *e, int home, const int *fds, int n);
 int early_start(struct early *e, void *plan);
 int early_fits(const struct early *e, const struct op *clone);
 int early_hand_over(const struct early *e, const struct plan *plan, const int *files,
@@ -129,7 +133,8 @@ struct init {
 	int std[3];    /* its ends of the pipes; -1 for /dev/null */
 	int console;   /* slave of the pty */
 	int root;      /* the container's root; init_root opens it */
-	int proc;      /* a private procfs of its pid namespace */
+	int proc;      /* a procfs of its pid namespace, made here */
+	int proc_shown; /* it is the container's own /proc, on which others may lie */
 	int mask_dir;  /* an attached empty tmpfs, to be cloned */
 	int parent;    /* directory of the last path, path_parent's own */
 	size_t parent_len;
@@ -146,7 +151,7 @@ struct init {
 
 /* What a plan holds that decides how it is started; clone is its Clone. */
 struct parts {
-	int joins, parents, labels;
+	int joins, parents, labels, filters; /* the last: right before the exec */
 	struct op clone;
 };
 void look_through(const struct plan *plan, struct parts *has);
@@ -173,6 +178,7 @@ void forget_dumps(void);
 void close_files_of(const struct init *in, uint8_t first, uint8_t last);
 int write_all(int fd, const void *p, size_t n);
 int write_proc(int proc, const char *path, const char *data, size_t n);
+int write_own_proc(struct init *in, const char *path, const char *data, size_t n);
 
 /* path.c: descriptors (O_PATH) or negative errno. path_forget comes before a
  * mount on what path_open found: the kept directory might lie below it. */

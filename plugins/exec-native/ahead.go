@@ -1,0 +1,127 @@
+package execnative
+
+import (
+	"os"
+
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/gantryd/gantry/plugins/exec-native/oci"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"github.com/gantryd/gantry/sdk/execdriver"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// ahead is what one container will need, made before anybody asks for it. None
+// of it names a container; all of it goes with this process but the spare cgroup,
+// which the next one removes.
+type ahead struct {
+	group  *cgroup.Spare       // nil where there is none, or once it was used
+	mounts map[string]*os.File // of the parts that were carried out, by their targets
+}
+
+// makeAhead makes all of it that can be made. What is missing the start makes.
+func (d *native) makeAhead() *ahead {
+	d.mu.Lock()
+	d.spares++
+	number := d.spares
+	d.mu.Unlock()
+	a := &ahead{mounts: map[string]*os.File{}}
+	a.group, _ = d.containers.MakeSpare(number)
+	for _, p := range d.parts {
+		var clones []*os.File
+		if p.target == cgroupTarget {
+			if a.group == nil {
+				continue
+			}
+			clones, _ = a.group.CloneMounts()
+		}
+		if f, err := p.make(clones); err == nil {
+			a.mounts[p.target] = f
+		}
+		for _, c := range clones {
+			c.Close()
+		}
+	}
+	return a
+}
+
+// discard removes what was not used.
+func (a *ahead) discard() {
+	if a.group != nil {
+		a.group.Remove()
+	}
+	a.close()
+}
+
+// close closes the mounts that nobody took.
+func (a *ahead) close() {
+	for _, f := range a.mounts {
+		f.Close()
+	}
+	clear(a.mounts)
+}
+
+// takeGroup takes the spare cgroup out; nil if there is none.
+func (a *ahead) takeGroup() *cgroup.Spare {
+	if a == nil {
+		return nil
+	}
+	g := a.group
+	a.group = nil
+	return g
+}
+
+// hasCgroups reports whether the container's view of its cgroups is made.
+func (a *ahead) hasCgroups() bool { return a != nil && a.mounts[cgroupTarget] != nil }
+
+// planAhead makes the plan of a start, with what was made ahead in it.
+func (d *native) planAhead(one *run, spec *specs.Spec, h *handles, b *oci.Files, a *ahead) (*plan.Plan, error) {
+	shown := a.hasCgroups()
+	if shown {
+		h.CgroupMounts = noFDs(len(h.CgroupV1))
+	}
+	p, err := planOf(spec, *h)
+	if err != nil || a == nil {
+		return p, err
+	}
+	for _, part := range d.parts {
+		f := a.mounts[part.target]
+		if f != nil && part.replace(p, plan.FD(len(b.All))) {
+			b.Add(f)
+			delete(a.mounts, part.target)
+		}
+		if shown && part.target == cgroupTarget && a.hasCgroups() { // this container sees them in another way
+			mounts, err := d.group(one).Mounts()
+			h.CgroupMounts = b.AddAll(mounts)
+			if err != nil {
+				return nil, err
+			}
+			a.drop(cgroupTarget)
+			return d.planAhead(one, spec, h, b, a)
+		}
+	}
+	return p, nil
+}
+
+// drop closes a mount that fits nowhere.
+func (a *ahead) drop(target string) {
+	if f := a.mounts[target]; f != nil {
+		f.Close()
+		delete(a.mounts, target)
+	}
+}
+
+// takeAhead is what was made ahead for one container, or nil. The groups are
+// those of the engine's own parent, the mounts those of the host's user namespace.
+func (d *native) takeAhead(r execdriver.Start) *ahead {
+	if r.Resources.CgroupParent != "" || !r.IDMap.IsZero() || r.UserNS.Path != "" {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.aheads) == 0 {
+		return nil
+	}
+	a := d.aheads[len(d.aheads)-1]
+	d.aheads = d.aheads[:len(d.aheads)-1]
+	return a
+}
