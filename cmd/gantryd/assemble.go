@@ -20,6 +20,7 @@ import (
 	"github.com/gantryd/gantry/eventlog"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/hello"
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 )
@@ -36,6 +37,7 @@ type assembly struct {
 	publisher *server.Publisher
 	engine    *engine.Engine
 	host      *driverhost.Host
+	settler   *linux.Settler
 	closers   []func()   // the last one first
 	lost      chan error // what this process cannot go on without
 
@@ -205,6 +207,7 @@ func (d *assembly) loadEngine(ctx context.Context) error {
 		Committed: func(records []eventlog.Record) {
 			for _, r := range records {
 				d.publisher.Publish(engine.FrameOf(r))
+				d.settler.Worked(int(r.Count))
 			}
 		},
 		Needed: d.start,

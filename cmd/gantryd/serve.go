@@ -23,8 +23,12 @@ const stepsGet = 5 * time.Second
 // driversGet is how long drivers may then take to end.
 const driversGet = 2 * time.Second
 
-// settleAfter is when gantryd gives back the memory that its start needed.
-const settleAfter = 2 * time.Second
+// When it has been quiet for settleAfter, gantryd gives back the memory that its start
+// needed, or a burst of at least settleEvents events.
+const (
+	settleAfter  = time.Second
+	settleEvents = 200
+)
 
 // serve runs the engine until a signal comes or the log cannot be written.
 func serve(o options) error {
@@ -40,6 +44,11 @@ func serve(o options) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	d.settler = linux.NewSettler(settleAfter, settleEvents, func() {
+		if err := linux.Settle(); err != nil {
+			d.log.Warn("give back memory", "error", err)
+		}
+	})
 	if err := d.build(ctx); err != nil {
 		return err
 	}
@@ -50,12 +59,6 @@ func serve(o options) error {
 	beside.Go(func() { d.verify(ctx) })
 	d.need()
 	d.ready()
-	settle := time.AfterFunc(settleAfter, func() {
-		if err := linux.Settle(); err != nil {
-			d.log.Warn("give back memory", "error", err)
-		}
-	})
-	defer settle.Stop()
 
 	select {
 	case err := <-turning:

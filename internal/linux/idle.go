@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,4 +53,55 @@ func programText(line, program string) (from, to uintptr, ok bool) {
 		return 0, 0, false
 	}
 	return from, to, from < to && from%uintptr(unix.Getpagesize()) == 0
+}
+
+// Settler has a process settle whenever it has been quiet for a while after it has
+// worked: a burst leaves free heap and mapped program text behind.
+type Settler struct {
+	after  time.Duration
+	least  int64
+	settle func()
+	work   atomic.Int64 // since the last time
+	armed  atomic.Bool  // a timer runs
+	seen   int64        // work at the last look; of whoever looks
+}
+
+// NewSettler calls settle after the start, and again after at least so much work,
+// each time when nothing was done for so long.
+func NewSettler(after time.Duration, least int, settle func()) *Settler {
+	s := &Settler{after: after, least: int64(least), settle: settle}
+	s.Worked(least)
+	return s
+}
+
+// Worked notes some work, from any goroutine. A little work is not worth the pages
+// that have to come back after it.
+func (s *Settler) Worked(n int) {
+	s.work.Add(int64(n))
+	s.arm()
+}
+
+func (s *Settler) arm() {
+	if !s.armed.Load() && s.armed.CompareAndSwap(false, true) {
+		time.AfterFunc(s.after, s.look)
+	}
+}
+
+// look settles if nothing was done since the last look. One timer runs at a time.
+func (s *Settler) look() {
+	now := s.work.Load()
+	if now != s.seen {
+		s.seen = now
+		time.AfterFunc(s.after, s.look)
+		return
+	}
+	if now >= s.least {
+		s.work.Add(-now)
+		s.seen, now = 0, 0
+		s.settle()
+	}
+	s.armed.Store(false)
+	if s.work.Load() != now { // meanwhile, when a timer seemed to run
+		s.arm()
+	}
 }

@@ -1,12 +1,46 @@
 package linux
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestSettle(t *testing.T) {
 	for range 3 {
 		if err := Settle(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestSettlerWaitsForQuietAfterWork(t *testing.T) {
+	const after = 20 * time.Millisecond
+	settled := make(chan time.Time, 8)
+	s := NewSettler(after, 3, func() { settled <- time.Now() })
+	wait := func(what string) time.Time {
+		t.Helper()
+		select {
+		case at := <-settled:
+			return at
+		case <-time.After(5 * time.Second):
+			t.Fatalf("not settled after %s", what)
+			return time.Time{}
+		}
+	}
+	wait("the start")
+	s.Worked(2)
+	select {
+	case <-settled:
+		t.Error("settled after too little work")
+	case <-time.After(5 * after):
+	}
+	last := time.Now()
+	for begun := last; last.Sub(begun) < 5*after; last = time.Now() { // it adds up, and goes on
+		s.Worked(1)
+		time.Sleep(after / 10)
+	}
+	if at := wait("work"); at.Before(last) {
+		t.Errorf("settled %v before the work's end", last.Sub(at))
 	}
 }
 

@@ -115,9 +115,12 @@ func ClientConfig(kind string, p plugin.Plugin, cmd *exec.Cmd, log hclog.Logger)
 	}
 }
 
-// settleAfter is when a driver gives back the memory that its start needed: the
-// step that it was started for has been done by then.
-const settleAfter = 2 * time.Second
+// A driver that has been quiet for settleAfter gives back the memory that its start
+// needed, or a burst of at least settleCalls calls.
+const (
+	settleAfter = time.Second
+	settleCalls = 64
+)
 
 // Serve is the whole life of a driver process: read the environment, open the
 // driver, serve it until the host says to end. It returns the exit status.
@@ -136,16 +139,20 @@ func Serve(kind string, open func(Config) (Service, error)) int {
 		log.Error("open the driver", "kind", kind, "error", err.Error())
 		return 1
 	}
-	time.AfterFunc(settleAfter, func() {
+	settler := linux.NewSettler(settleAfter, settleCalls, func() {
 		if err := linux.Settle(); err != nil {
 			log.Warn("give back memory", "error", err.Error())
 		}
 	})
+	worked := func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		settler.Worked(1)
+		return next(ctx, req)
+	}
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: Handshake(),
 		Plugins:         plugin.PluginSet{kind: &servedPlugin{}},
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
-			return NewServer(s, opts...)
+			return NewServer(s, append(opts, grpc.ChainUnaryInterceptor(worked))...)
 		},
 		Logger: hclog.New(&hclog.LoggerOptions{Output: stderr, Level: hclog.Error, JSONFormat: true}),
 	})
