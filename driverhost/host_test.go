@@ -262,6 +262,9 @@ func TestChildren(t *testing.T) {
 	}
 	for name, on := range map[string][]linux.Hierarchy{"as mounted": mounts, "v1 alone": v1} {
 		t.Run(name, func(t *testing.T) {
+			if len(on) == 0 {
+				t.Skip("no hierarchy of cgroup version 1 is mounted here")
+			}
 			r := newRig(t, "gantry-net-fake").beginOn(on)
 			r.good(r.network("ok"))
 			if pids := r.host.cage.pids("net-fake.0"); len(pids) != 1 || pids[0] != r.pid() {
