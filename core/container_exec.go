@@ -129,6 +129,9 @@ func (c *Container) execStarting() bool {
 func (c *Container) nextExec(i int, driver string) Step {
 	x := &c.Execs[i]
 	verb := c.execVerb(i)
+	if verb == "" {
+		return nil
+	}
 	id := owed(stepID(c.ID.noun(), x.slotName(), verb, x.Turn), "exec", driver)
 	switch verb {
 	case "start":

@@ -89,23 +89,28 @@ func (s *State) sharesReady(sp *Spec) error {
 // come is named without a process: the driver refuses it by name.
 func (c *Container) shares(s *State) (Shares, Endpoint, bool) {
 	sh, endpoint := Shares{}, c.endpoint()
-	sec := &c.Spec.Security
-	for _, to := range [4]struct {
-		mode string
-		key  **RunKey
-	}{{c.Spec.Network.Network, &sh.Network}, {sec.PID, &sh.PID}, {sec.IPC, &sh.IPC}, {sec.UTS, &sh.UTS}} {
-		id, ok := sharedWith(to.mode)
+	for _, m := range c.Spec.sharedModes() {
+		id, ok := sharedWith(m.mode)
 		if !ok {
 			continue
 		}
 		key := &RunKey{Container: id}
-		*to.key = key
+		switch m.what {
+		case "network":
+			sh.Network = key
+		case "pid":
+			sh.PID = key
+		case "ipc":
+			sh.IPC = key
+		case "uts":
+			sh.UTS = key
+		}
 		k := s.Containers[id]
 		switch {
 		case k == nil:
 		case k.Running():
 			key.Run, key.PID = k.Process.Run, k.Process.PID
-			if to.key == &sh.Network {
+			if m.what == "network" {
 				endpoint = k.endpoint()
 			}
 		case k.Want == Running:

@@ -116,7 +116,8 @@ func isUUIDv7(id string) bool {
 	}
 	for i, c := range []byte(id) {
 		dash := i == 8 || i == 13 || i == 18 || i == 23
-		if dash != (c == '-') || !dash && !strings.Contains("0123456789abcdef", string(c)) {
+		digit := '0' <= c && c <= '9' || 'a' <= c && c <= 'f'
+		if dash && c != '-' || !dash && !digit {
 			return false
 		}
 	}

@@ -29,6 +29,9 @@ func (l *Layer) verb() string {
 // stands on it.
 func (l *Layer) next(s *State) []Step {
 	verb := l.verb()
+	if verb == "" {
+		return nil
+	}
 	if verb == "remove" && s.isParent(l.ID) {
 		if l.Users == 0 || l.Fault != nil || l.Slot.State != Unsure {
 			return nil

@@ -55,6 +55,9 @@ func (n *Network) next(s *State) []Step {
 	if verb == "remove" && n.Want == Removed && s.holdsEndpoint(n.ID) {
 		return nil // the endpoints go first; their folds name us as dependents
 	}
+	if verb == "" {
+		return nil
+	}
 	id := owed(stepID(n.ID.noun(), "network", verb, n.Slot.Turn), "net", n.Driver)
 	switch verb {
 	case "create":
@@ -63,10 +66,9 @@ func (n *Network) next(s *State) []Step {
 			c.Subnet, c.Gateway = n.Subnet.String(), n.Gateway.String()
 		}
 		return []Step{c}
-	case "remove":
+	default:
 		return []Step{RemoveNetwork{id, n.ID}}
 	}
-	return nil
 }
 
 func (s *State) holdsEndpoint(id NetworkID) bool {

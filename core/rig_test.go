@@ -103,6 +103,7 @@ func (e *engine) fold(ev Event) {
 		e.t.Fatal(err)
 	}
 	e.log = append(e.log, decoded)
+	e.nearEnough(decoded)
 	touched := e.s.Apply(decoded)
 	e.oneOwnerOfIDs(decoded)
 	for _, n := range touched {
@@ -120,6 +121,22 @@ func (e *engine) fold(ev Event) {
 	compareOwed(e.t, ev, before, owedByID(e.s))
 	if e.onEvent != nil {
 		e.onEvent(decoded)
+	}
+}
+
+// nearEnough stops the test when near says that a release cannot be the last one, and
+// settle knows better.
+func (e *engine) nearEnough(ev Event) {
+	switch ev.(type) {
+	case *ExecReleased, *ProcessReleased, *NetworkDetached, *RootfsReleased, *LogRemoved, *UserNSReleased, *HealthUnwatched, *RootfsPrepared:
+	default:
+		return
+	}
+	c := e.s.Containers[ContainerID(ev.Head().ID)]
+	after := c.clone()
+	after.fold(0, ev.(interface{ on(*Container) }).on)
+	if more := after.settle(); len(more) > 0 && !c.near() {
+		e.t.Fatalf("%s is followed by %s, which near does not foresee: %+v", ev.Head().Name, more[0].name(), c)
 	}
 }
 

@@ -236,6 +236,9 @@ func mergeEnv(base, over []Env) []Env {
 // drops nothing else of the image's, and NONE drops all. The result holds a test,
 // or is nil.
 func (h *Health) merge(image *Health) *Health {
+	if h == nil && image == nil {
+		return nil
+	}
 	var m Health
 	if h != nil {
 		m = *h
