@@ -22,6 +22,7 @@ type (
 		Name            string
 		RestartCount    int
 		Driver          string `json:",omitempty"`
+		Platform        string
 		ExecIDs         []string
 		HostConfig      dockerHostConfig
 		Mounts          []dockerMount
@@ -77,6 +78,7 @@ type (
 	}
 
 	dockerNetworks struct {
+		Ports      map[string]any // none can be published yet
 		IPAddress  string
 		Gateway    string
 		MacAddress string
@@ -118,7 +120,7 @@ type (
 func containerView(d *query.ContainerDetail) dockerContainer {
 	sp := d.State.Spec
 	v := dockerContainer{
-		Id: string(d.ID), Created: d.Created.UTC(), Image: string(d.ImageID), LogPath: d.LogPath, Name: "/" + d.Name,
+		Id: string(d.ID), Created: d.Created.UTC(), Image: string(d.ImageID), LogPath: d.LogPath, Name: "/" + d.Name, Platform: "linux",
 		State: stateView(d), Config: configView(d), HostConfig: hostConfigView(d),
 		NetworkSettings: networksView(d.Networks), RestartCount: d.Restarts, Mounts: mountsView(sp.Mounts),
 		Gantry: gantryState{Want: d.Want, Run: d.Run, Holds: d.Holds, Steps: d.Steps, OOMKills: d.OOMKills},
@@ -210,7 +212,7 @@ func environmentView(env []core.Env) []string {
 }
 
 func networksView(list []query.Attachment) dockerNetworks {
-	v := dockerNetworks{Networks: make(map[string]dockerEndpoint)}
+	v := dockerNetworks{Ports: map[string]any{}, Networks: make(map[string]dockerEndpoint)}
 	for _, n := range list {
 		e := dockerEndpoint{NetworkID: string(n.Network)}
 		if ip := n.Address.IP; n.Held && ip.IsValid() {

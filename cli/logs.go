@@ -10,8 +10,10 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
 	"github.com/gantryd/gantry/internal/stdio"
 )
@@ -74,12 +76,15 @@ func (a *app) showLogs(ctx context.Context, in query.LogsIn, details bool) error
 		gap = stdio.Lost{}
 	}
 	defer tell()
-	return a.readOutput(ctx, in, func(f stdio.Frame) error {
+	ended := false
+	err := a.readOutput(ctx, in, func(f stdio.Frame) error {
 		var err error
 		if f.Type != stdio.FrameLost {
 			tell()
 		}
 		switch f.Type {
+		case stdio.FrameEnd:
+			ended = true
 		case stdio.FrameStdout:
 			err = out.write(f.Payload)
 		case stdio.FrameStderr:
@@ -101,6 +106,10 @@ func (a *app) showLogs(ctx context.Context, in query.LogsIn, details bool) error
 		}
 		return nil
 	})
+	if err == nil && !ended && ctx.Err() == nil {
+		err = errclass.Errorf(errdefs.ErrUnavailable, "the engine has gone while it was showing the log, which may go on")
+	}
+	return err
 }
 
 // readOutput reads a log frame by frame.

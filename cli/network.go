@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/gantryd/gantry/core"
@@ -124,14 +125,21 @@ func readNetwork(cmd *core.NewNetwork, subnet, gateway string, options, labels [
 }
 
 func (a *app) networkRmCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "rm NETWORK [NETWORK...]", Aliases: []string{"remove"}, Short: "Remove networks", Args: minArgs(1),
+	var force bool
+	c := &cobra.Command{
+		Use: "rm [flags] NETWORK [NETWORK...]", Aliases: []string{"remove"}, Short: "Remove networks", Args: minArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.each(args, func(ref string) error {
-				return a.removeNetwork(c.Context(), ref)
+				err := a.removeNetwork(c.Context(), ref)
+				if force && errdefs.IsNotFound(err) {
+					return nil
+				}
+				return err
 			})
 		},
 	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "one that is not there is no error")
+	return c
 }
 
 func (a *app) removeNetwork(ctx context.Context, ref string) error {

@@ -78,12 +78,19 @@ func (l *listing) container(q *query.Container, now time.Time) row {
 		labels = append(labels, k+"="+v)
 	}
 	slices.Sort(labels)
+	mounts := slices.Clone(q.Mounts)
+	for i, host := range mounts {
+		if !l.noTrunc {
+			mounts[i] = clip(host, 15)
+		}
+	}
 	return row{
 		"ID": l.idOf(string(q.ID)), "Image": familiar(q.Image), "Command": strconv.Quote(command),
 		"RunningFor": ago(q.Created, now), "CreatedAt": q.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"),
 		"Status": l.status(q, now), "State": q.Status, "Ports": "", "Names": q.Name,
 		"Networks": strings.Join(networks, ","), "Labels": strings.Join(labels, ","), "PID": strconv.Itoa(q.PID),
 		"Health": q.Health, "Restarts": strconv.Itoa(q.Restarts),
+		"Mounts": strings.Join(mounts, ","), "LocalVolumes": "0", "Size": "N/A",
 	}
 }
 
@@ -188,8 +195,9 @@ func containerFits(q *query.Container, key, v string) bool {
 	case "exited":
 		return q.Exit != nil && !q.Running && strconv.Itoa(q.Exit.Code) == v
 	case "name":
-		hit, err := regexp.MatchString(v, q.Name)
-		return err == nil && hit
+		// Docker's names begin with a slash, and people write ^/web$.
+		name, err := regexp.Compile(v)
+		return err == nil && (name.MatchString(q.Name) || name.MatchString("/"+q.Name))
 	case "id":
 		return strings.HasPrefix(string(q.ID), v)
 	case "label":

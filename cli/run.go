@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -73,13 +75,31 @@ func (a *app) run(ctx context.Context, f *runFlags, cmd *core.CreateContainer) e
 		if errors.As(err, &detachedError{}) {
 			return nil // the container goes on
 		}
-		return asEngine(err)
+		return missingSource(asEngine(err), &cmd.Spec)
 	}
 	if err := s.startedBy(ctx, accepted); err != nil {
-		return asEngine(err)
+		return missingSource(asEngine(err), &cmd.Spec)
 	}
 	fmt.Fprintln(a.Stdout, cmd.ID)
 	return nil
+}
+
+// missingSource adds to a failed start that a host path is not there, if that is it.
+// Docker would have made a directory of it.
+func missingSource(err error, spec *core.Spec) error {
+	var status *statusError
+	if !errors.As(err, &status) || status.hint != "" || status.code != exitEngine {
+		return err
+	}
+	for _, m := range spec.Mounts {
+		if m.Type != "bind" || !strings.Contains(status.text, m.Source) {
+			continue
+		}
+		if _, missing := os.Stat(m.Source); errors.Is(missing, os.ErrNotExist) {
+			status.hint = "no directory of the host is made by itself: mkdir -p " + m.Source
+		}
+	}
+	return err
 }
 
 // wants says which streams the session is for: those that are named, or output

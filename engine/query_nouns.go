@@ -35,6 +35,11 @@ func summary(s *core.State, c *core.Container) query.Container {
 	if c.Health != nil {
 		q.Health = c.Health.Status
 	}
+	for i := range c.Spec.Mounts {
+		if host := c.Spec.Mounts[i].Source; host != "" {
+			q.Mounts = append(q.Mounts, host)
+		}
+	}
 	for i := range c.Execs {
 		if x := &c.Execs[i]; !x.Exited && x.Fault == nil {
 			q.Execs++

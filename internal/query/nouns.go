@@ -35,6 +35,7 @@ type Container struct {
 	Fault      *core.Fault       `json:"fault,omitempty"` // why the last start failed
 	Networks   []Attachment      `json:"networks,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
+	Mounts     []string          `json:"mounts,omitempty"` // host paths that were asked for
 	AutoRemove bool              `json:"auto_remove,omitempty"`
 	Holds      []string          `json:"holds,omitempty"` // slots that hold something: rootfs, net-…, process, log, userns
 
