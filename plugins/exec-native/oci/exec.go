@@ -17,6 +17,7 @@ type ExecHandles struct {
 	CgroupDir plan.FD   // its version 2 directory, or NoFD; Cgroups may hold its cgroup.procs instead
 
 	PIDFD   plan.FD // of the container's init
+	Chroot  plan.Op // into its root directory, where its mount namespace is the host's; nil otherwise
 	Join    uint64  // CLONE_NEW… of the namespaces in which the init differs from us
 	Keyring string  // name of a new session keyring; empty for none
 
@@ -45,6 +46,9 @@ func PlanExec(process *specs.Process, h ExecHandles) (*plan.Plan, error) {
 		p.Add(plan.StageJoin, plan.Join{FD: h.PIDFD, Flags: uint32(h.Join)})
 	}
 	p.Add(plan.StageClone, plan.Clone{Cgroup: h.CgroupDir})
+	if h.Chroot != nil {
+		p.Add(plan.StageChild, h.Chroot)
+	}
 	if final != nil {
 		p.Add(plan.StageChild, plan.Affinity{Mask: final})
 	}

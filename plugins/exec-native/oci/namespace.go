@@ -111,8 +111,8 @@ func namespacesOf(s *specs.Spec, h Handles) (namespaces, error) {
 		}
 	}
 	out.mappedRoot = joinsUser || hasUser && mapsRoot(s.Linux.UIDMappings) && mapsRoot(s.Linux.GIDMappings)
-	if !slices.Contains(seen, specs.MountNamespace) {
-		return out, errclass.Errorf(errdefs.ErrInvalidArgument, "linux.namespaces: without a mount namespace the container's mounts would be the host's")
+	if hasUser && !slices.Contains(seen, specs.MountNamespace) {
+		return out, errclass.Errorf(errdefs.ErrInvalidArgument, "linux.namespaces: a user namespace without a mount namespace: nothing could be mounted")
 	}
 	return out, nil
 }

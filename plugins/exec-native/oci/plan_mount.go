@@ -47,11 +47,14 @@ func mountPart(p *plan.Plan, s *specs.Spec, h Handles) error {
 			return err
 		}
 	}
-	if _, joined := HasNamespace(s, specs.MountNamespace); joined || h.NoPivot {
+	switch own, joined := HasNamespace(s, specs.MountNamespace); {
+	case !own:
+		p.Add(plan.StageMounts, plan.Chroot{FD: h.Root})
+	case joined || h.NoPivot:
 		p.Add(plan.StageMounts, plan.MoveRoot{}) // others live in a joined namespace: its root stays
-		return nil
+	default:
+		p.Add(plan.StageMounts, plan.Pivot{})
 	}
-	p.Add(plan.StageMounts, plan.Pivot{})
 	return nil
 }
 
@@ -73,7 +76,12 @@ func rootPart(p *plan.Plan, s *specs.Spec, h Handles) error {
 	if propagation.Propagation == unix.MS_SLAVE || propagation.Propagation == unix.MS_SHARED {
 		attr.Propagation = unix.MS_SLAVE
 	}
-	if _, joined := HasNamespace(s, specs.MountNamespace); !joined {
+	own, joined := HasNamespace(s, specs.MountNamespace)
+	if !own { // who makes the plan has attached it, and takes it off again
+		p.Add(plan.StageMounts, plan.RootHere{FD: h.Root})
+		return nil
+	}
+	if !joined {
 		p.Add(plan.StageMounts, plan.Propagation{Flags: unix.MS_REC | unix.MS_SLAVE})
 	}
 	p.Add(plan.StageMounts, plan.Root{FD: h.Root, Attr: attr})

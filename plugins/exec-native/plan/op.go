@@ -52,6 +52,8 @@ const (
 	KindConsole     Kind = 56
 	KindMoveRoot    Kind = 57
 	KindPty         Kind = 58
+	KindRootHere    Kind = 59
+	KindChroot      Kind = 60
 
 	KindSync      Kind = 64
 	KindGate      Kind = 65
@@ -111,4 +113,5 @@ var kindNames = [...]struct {
 	{KindAffinity, "affinity"}, {KindScheduler, "scheduler"}, {KindIOPriority, "io-priority"},
 	{KindMemoryPolicy, "memory-policy"}, {KindKeyring, "keyring"}, {KindMoveRoot, "move-root"},
 	{KindPty, "pty"}, {KindStartGate, "start-gate"}, {KindHook, "hook"}, {KindLabel, "label"},
+	{KindRootHere, "root-here"}, {KindChroot, "chroot"},
 }

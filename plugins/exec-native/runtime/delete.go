@@ -97,10 +97,13 @@ func (c *container) awaitEnd(ctx context.Context) error {
 	return errclass.Errorf(errdefs.ErrUnavailable, "container %s does not end: its first process %d is still there %v after SIGKILL", c.ID, c.Init.PID, undoTimeout)
 }
 
-// discard removes cgroup and directory.
+// discard removes cgroup, mounts and directory.
 func (c *container) discard(ctx context.Context, g *globals) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout+time.Second)
 	defer cancel()
+	if err := c.detachRoot(); err != nil {
+		return err
+	}
 	if len(c.Cgroup) > 0 {
 		tree, err := cgroup.ReadTree()
 		if err != nil {

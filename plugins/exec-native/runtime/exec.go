@@ -312,6 +312,9 @@ func (e *execution) prepare(b *bundle) (err error) {
 	if e.h.Join, err = e.differing(); err != nil {
 		return err
 	}
+	if err := e.enterRoot(); err != nil {
+		return err
+	}
 	if e.h.Filter, e.h.FilterFlags, err = b.filter(e.g); err != nil {
 		return err
 	}

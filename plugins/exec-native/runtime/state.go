@@ -42,10 +42,11 @@ type state struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Init        process           `json:"init"`
 	Cgroup      cgroup.Place      `json:"cgroup,omitempty"`
-	Unit        *systemd.Unit     `json:"unit,omitempty"` // that has the cgroup
-	OwnPIDs     bool              `json:"ownPids"`        // it has a PID namespace of its own
-	Joins       uint64            `json:"joins"`          // CLONE_NEW… of what another program of it joins
-	Keyring     bool              `json:"keyring"`        // it has a session keyring of its own
+	Unit        *systemd.Unit     `json:"unit,omitempty"`     // that has the cgroup
+	OwnPIDs     bool              `json:"ownPids"`            // it has a PID namespace of its own
+	Joins       uint64            `json:"joins"`              // CLONE_NEW… of what another program of it joins
+	Keyring     bool              `json:"keyring"`            // it has a session keyring of its own
+	HostRoot    *hostRoot         `json:"hostRoot,omitempty"` // where its mounts are the host's
 	Poststop    []specs.Hook      `json:"poststop,omitempty"`
 }
 

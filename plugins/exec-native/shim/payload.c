@@ -416,7 +416,7 @@ static void get_payload(struct cur *c, struct op *op)
 		break;
 	case OP_PROPAGATION ... OP_SET_ATTR:
 	case OP_CONSOLE:
-	case OP_PTY:
+	case OP_PTY ... OP_CHROOT:
 		get_mount_op(c, op);
 		break;
 	case OP_HOSTNAME ... OP_LINK_UP:

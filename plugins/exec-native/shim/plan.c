@@ -37,7 +37,10 @@ static unsigned stages_of(uint16_t kind)
 	case OP_PIVOT:
 	case OP_CONSOLE:
 	case OP_MOVE_ROOT:
+	case OP_ROOT_HERE:
 		return AT(STAGE_MOUNTS);
+	case OP_CHROOT:
+		return AT(STAGE_CHILD) | AT(STAGE_MOUNTS);
 	case OP_SET_ATTR:
 		return AT(STAGE_MOUNTS) | AT(STAGE_COVER);
 	case OP_HOSTNAME ... OP_LINK_UP:
@@ -154,8 +157,9 @@ static int check_order(const struct op *op, struct counts *n)
 	n->monitor += op->kind == OP_MONITOR;
 	n->leave += op->kind == OP_LEAVE;
 	n->clone += op->kind == OP_CLONE;
-	n->root += op->kind == OP_ROOT;
-	n->pivot += op->kind == OP_PIVOT || op->kind == OP_MOVE_ROOT;
+	n->root += op->kind == OP_ROOT || op->kind == OP_ROOT_HERE;
+	n->pivot += op->kind == OP_PIVOT || op->kind == OP_MOVE_ROOT ||
+		    (op->kind == OP_CHROOT && op->stage == STAGE_MOUNTS);
 	n->sweep += op->kind == OP_SWEEP;
 	n->exec += op->kind == OP_EXEC;
 	if (n->clone > 1 || n->root > 1 || n->pivot > 1)
