@@ -3,7 +3,7 @@
  * any engine has to make, made by one small process with nothing around it. What
  * gantry takes beyond that is gantry's own.
  *
- *   floor [-n ROUNDS] SCRATCH [ROOTFS PROGRAM [ARGUMENT ...]]
+ *   floor [-n ROUNDS] [-c CASE] SCRATCH [ROOTFS PROGRAM [ARGUMENT ...]]
  *
  * SCRATCH is an empty directory; a tmpfs is mounted there. Without ROOTFS the
  * container runs a program that ends at once (this one, under another name).
@@ -11,7 +11,7 @@
  *
  *   {"case":"none/v1","n":100,"min":…,"median":…,"p95":…}
  *
- * A case <network>/<cgroups> is a whole container, with the lines
+ * CASE measures that one alone. A case <network>/<cgroups> is a whole container, with the lines
  * <case>/<phase> below it. Networks: "none" has a fresh namespace with loopback
  * up, "prepared" joins one that was made before, with a veth on a bridge.
  *
@@ -52,6 +52,7 @@ static const char *const phase_names[PHASES] = {
 static char scratch[PATH_LEN];
 static char rootfs[PATH_LEN];
 static char **program;
+static const char *only; /* the one case to measure, or NULL */
 static char *own_program[] = { "/bin/true", NULL };
 static double samples[PHASES + 1][ROUNDS_MAX]; /* the last is the whole */
 
@@ -243,6 +244,8 @@ static void measure(const char *name, int prepared, int cgroups, int rounds)
 {
 	static int next; /* names of rounds are used once: a closed namespace keeps its link's for a while */
 	static int made[ROUNDS_MAX + WARM_UP];
+	if (only && strcmp(only, name))
+		return;
 	int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (home < 0)
 		die("open the network namespace");
@@ -270,6 +273,8 @@ static void measure(const char *name, int prepared, int cgroups, int rounds)
 static void measure_exec(int rounds)
 {
 	char path[PATH_LEN];
+	if (only && strcmp(only, "exec"))
+		return;
 	format_to(path, sizeof path, "%s%s", rootfs, program[0]);
 	for (int i = -WARM_UP; i < rounds; i++) {
 		int status;
@@ -317,7 +322,9 @@ int main(int argc, char **argv)
 	int rounds = 100, option;
 	if (argc > 0 && !strcmp(argv[0], own_program[0]))
 		return 0;
-	while ((option = getopt(argc, argv, "+n:")) != -1) {
+	while ((option = getopt(argc, argv, "+n:c:")) != -1) {
+		if (option == 'c')
+			only = optarg;
 		if (option == 'n')
 			rounds = atoi(optarg);
 		if (option == '?' || rounds < 1 || rounds > ROUNDS_MAX) {
@@ -327,7 +334,7 @@ int main(int argc, char **argv)
 	}
 	int rest = argc - optind;
 	if (rest != 1 && rest < 3) {
-		fprintf(stderr, "usage: floor [-n ROUNDS (1-%d)] SCRATCH [ROOTFS PROGRAM [ARGUMENT ...]]\n", ROUNDS_MAX);
+		fprintf(stderr, "usage: floor [-n ROUNDS (1-%d)] [-c CASE] SCRATCH [ROOTFS PROGRAM [ARGUMENT ...]]\n", ROUNDS_MAX);
 		return 2;
 	}
 	char *full = realpath(argv[optind], NULL);
