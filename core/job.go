@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -156,7 +157,7 @@ func (e *JobsForgotten) apply(s *State) []Noun {
 	for _, id := range s.Ended[:e.Count] {
 		delete(s.Jobs, id)
 	}
-	s.Ended = append([]JobID(nil), s.Ended[e.Count:]...)
+	s.Ended = slices.Delete(s.Ended, 0, e.Count)
 	if e.Through > s.Forgotten {
 		s.Forgotten = e.Through
 	}
@@ -253,7 +254,10 @@ func jobDone(id JobID) Event { return ended(id, JobDone, "", nil) }
 
 // endJobs ends every job of ids alike.
 func endJobs(ids []JobID, outcome JobState, by JobID, f *Fault) []Event {
-	var events []Event
+	if len(ids) == 0 {
+		return nil
+	}
+	events := make([]Event, 0, len(ids))
 	for _, id := range ids {
 		events = append(events, ended(id, outcome, by, f))
 	}

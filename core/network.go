@@ -143,8 +143,13 @@ func macOf(a netip.Addr) string {
 	if !a.Is4() {
 		return ""
 	}
+	const digits = "0123456789abcdef"
 	b := a.As4()
-	return sprintf("02:42:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
+	mac := append(make([]byte, 0, len("02:42:ac:11:00:02")), "02:42"...)
+	for _, n := range b {
+		mac = append(mac, ':', digits[n>>4], digits[n&15])
+	}
+	return string(mac)
 }
 
 func (s *State) holdAddress(slot NetSlot, id ContainerID) {

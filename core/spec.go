@@ -1,6 +1,9 @@
 package core
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Spec is what a container is to be, merged with its image: replay needs no
 // image. Only fields that something acts on are here; docs/adr/0008 maps
@@ -218,14 +221,24 @@ func (own *Spec) mergeImage(i *ImageConfig) *Spec {
 // mergeEnv is base with over's values; the order of first mention stays.
 func mergeEnv(base, over []Env) []Env {
 	merged := make([]Env, 0, len(base)+len(over))
-	at := make(map[string]int, len(base)+len(over))
+	var at map[string]int
+	if cap(merged) > 32 { // fewer are found by looking at each
+		at = make(map[string]int, cap(merged))
+	}
 	for _, list := range [2][]Env{base, over} {
 		for _, e := range list {
-			if i, ok := at[e.Name]; ok {
+			i, ok := at[e.Name]
+			if at == nil {
+				i = slices.IndexFunc(merged, func(m Env) bool { return m.Name == e.Name })
+				ok = i >= 0
+			}
+			if ok {
 				merged[i] = e
 				continue
 			}
-			at[e.Name] = len(merged)
+			if at != nil {
+				at[e.Name] = len(merged)
+			}
 			merged = append(merged, e)
 		}
 	}

@@ -3,6 +3,7 @@ package core
 import (
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -221,6 +222,28 @@ func TestManyExecs(t *testing.T) {
 				t.Fatalf("after %d execs: %d are kept, %d bytes (%d before)", i+1, len(c.Execs), len(data), size)
 			}
 			size = len(data)
+		}
+	}
+}
+
+// TestMergeEnv merges few variables and many, which are found in different ways.
+func TestMergeEnv(t *testing.T) {
+	for _, n := range []int{3, 100} {
+		var base, over, want []Env
+		for i := range n {
+			e := Env{Name: sprintf("V%d", i), Value: "image"}
+			base = append(base, e, Env{Name: e.Name, Value: "image again"})
+			e.Value = "image again"
+			if i%2 == 0 {
+				e.Value = "own"
+				over = append(over, e)
+			}
+			want = append(want, e)
+		}
+		over = append(over, Env{Name: "NEW", Value: "own"})
+		want = append(want, Env{Name: "NEW", Value: "own"})
+		if got := mergeEnv(base, over); !slices.Equal(got, want) {
+			t.Errorf("%d variables: %v, want %v", n, got, want)
 		}
 	}
 }
