@@ -25,7 +25,6 @@ import (
 
 const (
 	holderProgram = "gantry-netns"
-	holderSpares  = 4  // namespaces that it makes ahead
 	holderLooks   = 30 // seconds after which it looks whether it is still to be found
 	startTime     = 5 * time.Second
 	addressMax    = 107 // bytes of a unix socket's path
@@ -87,7 +86,7 @@ func startHolder(cfg driver.Config, socket string) error {
 // killing that leaves it alive.
 func spawnHolder(cfg driver.Config, listener, lock *os.File) error {
 	program := filepath.Join(cfg.Libexec, holderProgram)
-	cmd := exec.Command(program, strconv.Itoa(holderSpares), strconv.Itoa(holderLooks))
+	cmd := exec.Command(program, strconv.Itoa(holderLooks))
 	cmd.Dir = "/"
 	cmd.Env = []string{} // nil would be the driver's own
 	cmd.ExtraFiles = []*os.File{listener, lock}

@@ -150,7 +150,7 @@ func TestHolderGivesNothingAway(t *testing.T) {
 	for _, f := range fds {
 		to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", e.holder.pid, f.Name()))
 		if err != nil {
-			continue // a spare that was just made or given
+			continue // one that was just made or given
 		}
 		switch {
 		case to == "/dev/null", strings.HasPrefix(to, "socket:"), strings.HasPrefix(to, "net:"), strings.HasSuffix(to, "/netns.lock"):
@@ -191,7 +191,7 @@ func TestHolderThatNobodyCanFindLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = lock.Close() }()
-	cmd := exec.Command(filepath.Join(e.cfg.Libexec, holderProgram), "0", "1")
+	cmd := exec.Command(filepath.Join(e.cfg.Libexec, holderProgram), "1")
 	cmd.ExtraFiles = []*os.File{listener, lock}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -39,7 +39,7 @@ func TestTwoHundredTimesLeavesNothing(t *testing.T) {
 	listen(t, stays.Namespace)
 	e.attach(n, "warm", 8, nil)
 	e.detach(n, "warm", 1)
-	time.Sleep(300 * time.Millisecond) // the holder's spares are made
+	e.waitForPool()
 	own, holders := descriptors(t, os.Getpid()), descriptors(t, e.holder.pid)
 
 	var attach, detach []time.Duration

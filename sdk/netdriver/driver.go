@@ -8,6 +8,10 @@ import (
 	"github.com/gantryd/gantry/sdk/driver"
 )
 
+// AbilityUserNS is the ability, as Info lists it, to make a namespace inside the user
+// namespace that Attach is given. It needs no further methods.
+const AbilityUserNS = "userns"
+
 // Driver makes networks and attaches containers to them. It allocates nothing:
 // addresses, names and subnets come from the engine.
 //
@@ -40,7 +44,7 @@ type Driver interface {
 	// the driver. Repeated, it answers with the same endpoint.
 	//
 	// NotFound: the network is not there. Unimplemented: the driver cannot
-	// serve the user namespace.
+	// serve the user namespace (AbilityUserNS).
 	Attach(ctx context.Context, r Attach) (Endpoint, error)
 
 	// Detach gives the endpoint back. It returns when name and address may

@@ -2,6 +2,7 @@ package netdriver
 
 import (
 	"context"
+	"runtime"
 
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
@@ -14,7 +15,12 @@ import (
 // driver that open makes until the host ends it, and returns the exit status.
 //
 //	func main() { os.Exit(netdriver.Main(open)) }
+//
+// It has Go run on one processor at a time: a call is a few system calls, and
+// waking further threads costs more than it saves. A driver that computes may
+// set another number in open.
 func Main(open func(driver.Config) (Driver, error)) int {
+	runtime.GOMAXPROCS(1)
 	return driver.Serve(driver.KindNet, func(c driver.Config) (driver.Service, error) {
 		d, err := open(c)
 		if err != nil {

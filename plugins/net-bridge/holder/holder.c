@@ -7,14 +7,14 @@
  * namespace is found at /proc/<pid>/fd/<n>; dropping the descriptor is the
  * cheapest way to end it (some microseconds, where RTM_DELLINK takes 30 ms).
  *
- *   gantry-netns SPARES SECONDS      started by the net-bridge driver, with
+ *   gantry-netns SECONDS      started by the net-bridge driver, with
  *     fd 3   a listening SOCK_SEQPACKET unix socket (mode 0600, directory 0700)
  *     fd 4   the lock file: locked for as long as this process lives
  *
  * One engine has one holder. It parses nothing but the fixed header below,
- * allocates nothing at run time, and serves one request at a time. While it is
- * idle it makes up to SPARES namespaces ahead, and every SECONDS it looks whether
- * its lock file was deleted: then nobody can find it any more, and it leaves.
+ * allocates nothing at run time, and serves one request at a time. Every SECONDS
+ * without one it looks whether its lock file was deleted: then nobody can find
+ * it any more, and it leaves.
  *
  * Build: cc -std=gnu11 -Os -static -Wall -Wextra -Werror -o gantry-netns holder.c
  */
@@ -48,8 +48,6 @@ enum {
 	KEYS_MAX = 4096,   /* endpoints of one engine */
 	KEY_MAX = 288,     /* bytes of a key */
 	CLIENTS_MAX = 8,
-	SPARES_MAX = 16,
-	SPARE_AFTER_MS = 20, /* of silence: making one takes kernel locks that an attach needs */
 	CHILD_MS = 5000,
 	LIST_BYTES = 65536
 };
@@ -87,10 +85,7 @@ struct entry {
 
 static struct entry entries[KEYS_MAX]; /* compact: the first `used` are in use */
 static uint32_t used;
-static int spares[SPARES_MAX];
-static int spare_count, spare_want;
 static int look_ms; /* how often to look for the lock file */
-static int made_one; /* spares are made only after the first was asked for */
 static int home_ns;
 static struct pollfd polls[1 + CLIENTS_MAX];
 static int clients;
@@ -261,16 +256,6 @@ static int make_in(int user)
 	return err ? -err : fd;
 }
 
-static int make(int user)
-{
-	made_one = 1;
-	if (user >= 0)
-		return make_in(user);
-	if (spare_count > 0)
-		return spares[--spare_count];
-	return make_here();
-}
-
 /* put keeps fd, which becomes ours, under a key. */
 static int put(const char *key, uint32_t len, int fd, struct reply *r)
 {
@@ -342,7 +327,7 @@ static int answer(int sock, const struct request *q, const char *key, int fd)
 		r.n = getpid();
 		break;
 	case OP_MAKE:
-		give = make(fd);
+		give = fd < 0 ? make_here() : make_in(fd);
 		give_closes = 1;
 		r.err = give < 0 ? -give : 0;
 		break;
@@ -425,7 +410,7 @@ static int limits(void)
 	struct rlimit l;
 	if (getrlimit(RLIMIT_NOFILE, &l))
 		return -1;
-	rlim_t need = KEYS_MAX + SPARES_MAX + CLIENTS_MAX + 32;
+	rlim_t need = KEYS_MAX + CLIENTS_MAX + 32;
 	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
 	if (setrlimit(RLIMIT_NOFILE, &l))
 		return -1;
@@ -440,35 +425,18 @@ static int limits(void)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-static void spare(void)
-{
-	int fd = make_here();
-	if (fd >= 0)
-		spares[spare_count++] = fd;
-	else
-		spare_want = spare_count; /* no more room here: never mind */
-}
-
-/* idle is called when nothing has come for as long as patience says. */
+/* idle is called when nothing has come for look_ms. */
 static void idle(void)
 {
 	struct stat st;
-	if (made_one && spare_count < spare_want)
-		spare();
-	else if (!clients && !fstat(LOCK_FD, &st) && st.st_nlink == 0)
+	if (!clients && !fstat(LOCK_FD, &st) && st.st_nlink == 0)
 		_exit(0);
-}
-
-static int patience(void)
-{
-	return made_one && spare_count < spare_want ? SPARE_AFTER_MS : look_ms;
 }
 
 int main(int argc, char **argv)
 {
-	spare_want = argc == 3 ? atoi(argv[1]) : -1;
-	look_ms = argc == 3 ? atoi(argv[2]) * 1000 : 0;
-	if (spare_want < 0 || spare_want > SPARES_MAX || look_ms <= 0)
+	look_ms = argc == 2 ? atoi(argv[1]) * 1000 : 0;
+	if (look_ms <= 0)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
@@ -481,7 +449,7 @@ int main(int argc, char **argv)
 		return 4;
 	polls[0] = (struct pollfd){ .fd = LISTEN_FD, .events = POLLIN };
 	for (;;) {
-		int n = poll(polls, 1 + clients, patience());
+		int n = poll(polls, 1 + clients, look_ms);
 		if (n == 0)
 			idle();
 		if (n <= 0)

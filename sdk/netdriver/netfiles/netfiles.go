@@ -8,6 +8,7 @@
 //	networks/<network>                    an empty file for each network
 //	<container>-<run>/hosts               bound over /etc/hosts
 //	<container>-<run>/resolv.conf         bound over /etc/resolv.conf
+//	<container>-<run>/base                first part of hosts, if it is not the usual one
 //	<container>-<run>/endpoint-<network>  that endpoint's lines of hosts
 //
 // hosts and resolv.conf are single-file binds in a running container: they are
@@ -20,11 +21,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/netdriver"
@@ -46,7 +49,7 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "networks"), 0o700); err != nil {
 		return nil, fmt.Errorf("make network driver directory: %w", err)
 	}
-	return &Store{dir: dir}, nil
+	return &Store{dir: filepath.Clean(dir)}, nil
 }
 
 const idMax = 128 // bytes of an id
@@ -101,13 +104,13 @@ func (s *Store) DropNetwork(id string) error {
 
 // RunDir is the directory of one run.
 func (s *Store) RunDir(k netdriver.EndpointKey) string {
-	return filepath.Join(s.dir, fmt.Sprintf("%s-%d", k.Container, k.Run))
+	return s.dir + "/" + k.Container + "-" + strconv.FormatUint(k.Run, 10)
 }
 
 // Endpoint is what HoldEndpoint is to write.
 type Endpoint struct {
 	Key    netdriver.EndpointKey
-	Base   []byte // first part of hosts; nil for Docker's localhost lines
+	Base   []byte // first part of hosts; nil for Docker's localhost lines, in all endpoints of a run
 	Hosts  []byte // the endpoint's own lines of hosts
 	Resolv []byte // resolv.conf
 }
@@ -118,25 +121,33 @@ func (s *Store) HoldEndpoint(e Endpoint) ([]driver.Mount, error) {
 	if err := CheckKey(e.Key); err != nil {
 		return nil, err
 	}
-	dir := s.RunDir(e.Key)
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("make directory of the run: %w", err)
+	dir, marker := s.RunDir(e.Key), endpointPrefix+e.Key.Network
+	made := unix.Mkdir(dir, 0o700)
+	if made != nil && !errors.Is(made, unix.EEXIST) {
+		return nil, fmt.Errorf("make directory of the run %s: %w", dir, made)
 	}
-	base := e.Base
-	if base == nil {
-		base = []byte(Localhost)
+	if e.Base != nil {
+		if err := writeInPlace(dir+"/base", 0o600, e.Base); err != nil {
+			return nil, err
+		}
 	}
-	if err := writeInPlace(filepath.Join(dir, "base"), base, 0o600); err != nil {
+	if err := writeInPlace(dir+"/resolv.conf", 0o644, e.Resolv); err != nil {
 		return nil, err
 	}
-	if err := writeInPlace(filepath.Join(dir, "resolv.conf"), e.Resolv, 0o644); err != nil {
+	var err error
+	if made != nil { // there is something already
+		err = s.writeHosts(dir, marker, e.Hosts)
+	} else {
+		base := e.Base
+		if base == nil {
+			base = []byte(Localhost)
+		}
+		err = writeInPlace(dir+"/hosts", 0o644, base, e.Hosts)
+	}
+	if err != nil {
 		return nil, err
 	}
-	marker := endpointPrefix + e.Key.Network
-	if err := s.writeHosts(dir, marker, e.Hosts); err != nil {
-		return nil, err
-	}
-	if err := writeInPlace(filepath.Join(dir, marker), e.Hosts, 0o600); err != nil {
+	if err := writeInPlace(dir+"/"+marker, 0o600, e.Hosts); err != nil {
 		return nil, err
 	}
 	return s.Mounts(e.Key), nil
@@ -146,38 +157,80 @@ func (s *Store) HoldEndpoint(e Endpoint) ([]driver.Mount, error) {
 func (s *Store) Mounts(k netdriver.EndpointKey) []driver.Mount {
 	dir := s.RunDir(k)
 	return []driver.Mount{
-		{Type: "bind", Source: filepath.Join(dir, "resolv.conf"), Target: "/etc/resolv.conf"},
-		{Type: "bind", Source: filepath.Join(dir, "hosts"), Target: "/etc/hosts"},
+		{Type: "bind", Source: dir + "/resolv.conf", Target: "/etc/resolv.conf"},
+		{Type: "bind", Source: dir + "/hosts", Target: "/etc/hosts"},
 	}
 }
 
-// HasEndpoint reports whether an endpoint is held.
+// HasEndpoint reports whether an endpoint is held, with the files of its run:
+// the first thing that DropEndpoint removes is hosts.
 func (s *Store) HasEndpoint(k netdriver.EndpointKey) bool {
 	if CheckKey(k) != nil {
 		return false
 	}
-	_, err := os.Lstat(filepath.Join(s.RunDir(k), endpointPrefix+k.Network))
-	return err == nil
+	dir := s.RunDir(k)
+	return unix.Access(dir+"/"+endpointPrefix+k.Network, unix.F_OK) == nil && unix.Access(dir+"/hosts", unix.F_OK) == nil
 }
 
 // DropEndpoint forgets an endpoint; with the last one of a run its directory
-// goes.
+// goes. Its marker goes last, so that one that is half dropped is still listed.
 func (s *Store) DropEndpoint(k netdriver.EndpointKey) error {
 	if err := CheckKey(k); err != nil {
 		return err
 	}
-	dir := s.RunDir(k)
-	if err := ignoreMissing(os.Remove(filepath.Join(dir, endpointPrefix+k.Network))); err != nil {
-		return err
+	dir, marker := s.RunDir(k), endpointPrefix+k.Network
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
 	}
-	rest, err := fragments(dir)
 	if err != nil {
-		return ignoreMissing(err)
+		return fmt.Errorf("open %s: %w", dir, err)
 	}
-	if len(rest) == 0 {
-		return os.RemoveAll(dir)
+	defer func() { _ = unix.Close(fd) }()
+	names, err := namesIn(fd)
+	if err != nil {
+		return fmt.Errorf("read directory %s: %w", dir, err)
 	}
-	return s.writeHosts(dir, "", nil)
+	for _, n := range names {
+		if strings.HasPrefix(n, endpointPrefix) && n != marker { // another endpoint
+			if err := unlink(fd, marker); err != nil {
+				return err
+			}
+			return s.writeHosts(dir, "", nil)
+		}
+	}
+	for _, n := range []string{"hosts", "resolv.conf", "base", marker} {
+		if !slices.Contains(names, n) {
+			continue
+		}
+		if err := unlink(fd, n); err != nil {
+			return err
+		}
+	}
+	if unix.Rmdir(dir) == nil {
+		return nil
+	}
+	return os.RemoveAll(dir) // somebody has put something there
+}
+
+func unlink(dir int, name string) error {
+	if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// namesIn lists a directory.
+func namesIn(dir int) ([]string, error) {
+	var names []string
+	buf := make([]byte, 2048)
+	for {
+		n, err := unix.ReadDirent(dir, buf)
+		if err != nil || n == 0 {
+			return names, err
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	}
 }
 
 // Items lists what is held: networks, then endpoints.
@@ -239,6 +292,9 @@ func (s *Store) writeHosts(dir, coming string, text []byte) error {
 		return err
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "base"))
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = []byte(Localhost), nil
+	}
 	if err != nil {
 		return err
 	}
@@ -252,7 +308,7 @@ func (s *Store) writeHosts(dir, coming string, text []byte) error {
 		}
 		data = append(data, b...)
 	}
-	return writeInPlace(filepath.Join(dir, "hosts"), append(data, text...), 0o644)
+	return writeInPlace(dir+"/hosts", 0o644, data, text)
 }
 
 // fragments lists the endpoint files of a run, sorted.
@@ -271,20 +327,37 @@ func fragments(dir string) ([]string, error) {
 	return names, nil
 }
 
-// writeInPlace keeps the inode: it may be bound into a running container.
-func writeInPlace(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+// writeInPlace keeps the inode: it may be bound into a running container. It
+// is called three times for each container, so it makes the system calls
+// itself: os.File asks for more of them, to wait for files that block.
+func writeInPlace(path string, mode uint32, parts ...[]byte) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, mode)
 	if err != nil {
-		return err
+		return fmt.Errorf("open %s: %w", path, err)
 	}
-	_, err = f.Write(data)
-	if chmodErr := f.Chmod(mode); err == nil { // whatever the umask is
-		err = chmodErr
-	}
-	if closeErr := f.Close(); err == nil {
+	err = fill(fd, mode, slices.Concat(parts...))
+	if closeErr := unix.Close(fd); err == nil {
 		err = closeErr
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func fill(fd int, mode uint32, data []byte) error {
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&0o777 == mode {
+		return err
+	}
+	return unix.Fchmod(fd, mode) // whatever the umask is
 }
 
 func ignoreMissing(err error) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -19,7 +20,7 @@ import (
 func moreChecks() []check {
 	return []check{
 		{Name: "join", Promise: "A second network of the same run joins the first one's namespace with an interface of its own, or the driver says why not.", Run: checkJoin},
-		{Name: "user-namespace", Promise: "The namespace is owned by the user namespace that was asked for, or the driver answers Unimplemented.", Run: checkUserNS},
+		{Name: "user-namespace", Promise: "With the ability \"userns\" the namespace is owned by the user namespace that was asked for; without it the driver answers Unimplemented, or makes no namespace.", Run: checkUserNS},
 		{Name: "side-by-side", Promise: "Endpoints of different containers are served side by side.", Run: checkSideBySide},
 		{Name: "same-endpoint-at-once", Promise: "One endpoint asked for several times at once is one endpoint.", Run: checkSameAtOnce},
 	}
@@ -77,15 +78,26 @@ func checkUserNS(ctx context.Context, b *bench) {
 	}
 	r := ask(n, 2)
 	r.UserNS = netdriver.Namespace{Mode: netdriver.NamespacePath, Path: path, Inode: st.Ino}
-	e, err := b.Driver().Attach(ctx, r)
+	info, err := b.Driver().Info(ctx)
 	if err != nil {
+		b.Fatalf("Info: %v", err)
+	}
+	able := slices.Contains(info.Abilities, netdriver.AbilityUserNS)
+	e, err := b.Driver().Attach(ctx, r)
+	switch {
+	case err != nil && able:
+		b.Fatalf("Attach with a user namespace, by a driver with the ability %q: %v", netdriver.AbilityUserNS, err)
+	case err != nil:
 		conform.WantClass(b, "Attach with a user namespace", err, "unimplemented")
 		b.Logf("this driver serves no user namespaces: %v", err)
 		return
 	}
 	wantEndpoint(b, n, r, e)
 	if e.Namespace.Mode != netdriver.NamespacePath {
-		return
+		return // whoever makes the namespace knows the user namespace as well
+	}
+	if !able {
+		b.Errorf("the driver makes namespaces inside user namespaces, and does not name the ability %q", netdriver.AbilityUserNS)
 	}
 	owner, err := unix.IoctlRetInt(int(openNamespace(b, e.Namespace).Fd()), unix.NS_GET_USERNS)
 	if err != nil {

@@ -207,6 +207,11 @@ func endpointFlaws() []conform.Flaw[netdriver.Driver] {
 				return a.reference.Attach(ctx, r)
 			}
 		}),
+		flaw("user-namespace", "names the ability and has not got it", func(a *altered) {
+			a.info = func() (driver.Info, error) {
+				return driver.Info{Name: "reference", Version: "1", Abilities: []string{netdriver.AbilityUserNS}}, nil
+			}
+		}),
 		asks("user-namespace", "ignores it", func(r *netdriver.Attach) { r.UserNS = netdriver.Namespace{} }),
 		flaw("side-by-side", "fails when asked twice at once", func(a *altered) { a.attach = a.busy() }),
 		flaw("same-endpoint-at-once", "makes one for each", func(a *altered) { a.attach = a.anew }),
