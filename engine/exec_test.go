@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -227,6 +228,7 @@ func TestLogsGoOnOverARestart(t *testing.T) {
 	w.settle()
 	w.exit(1, 2, 143)
 	w.settle()
+	next("") // the end
 	if err := <-ended; err != nil {
 		t.Errorf("ended with %v", err)
 	}
@@ -242,7 +244,7 @@ func TestARangeOfALog(t *testing.T) {
 	var buf bytes.Buffer
 	err := w.e.Logs(t.Context(), p, body(t, query.LogsIn{Ref: "frontend", From: 7, To: 12, Follow: true}),
 		func(query.Logs) (io.Writer, error) { return &buf, nil })
-	if got := frames(t, &buf); err != nil || len(got) != 2 || got[0] != "out 789" || got[1] != "err ab" {
+	if got := frames(t, &buf); err != nil || !slices.Equal(got, []string{"out 789", "err ab", "end"}) {
 		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -56,7 +56,10 @@ func (e *Engine) Logs(ctx context.Context, p Paths, body []byte, open func(query
 	if err != nil {
 		return err
 	}
-	return e.copyLog(ctx, log, w, in, c)
+	if err := e.copyLog(ctx, log, w, in, c); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return stdio.WriteFrame(w, stdio.Frame{Type: stdio.FrameEnd})
 }
 
 // copyLog sends records until there are no more: with Follow, until the container

@@ -142,7 +142,7 @@ func frames(t *testing.T, r io.Reader) (out []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kind := map[stdio.FrameType]string{stdio.FrameStdout: "out ", stdio.FrameStderr: "err "}[f.Type]
+		kind := map[stdio.FrameType]string{stdio.FrameStdout: "out ", stdio.FrameStderr: "err ", stdio.FrameEnd: "end"}[f.Type]
 		out = append(out, kind+string(f.Payload))
 	}
 }
@@ -171,13 +171,13 @@ func TestLogs(t *testing.T) {
 		in   query.LogsIn
 		want string
 	}{
-		"all":          {query.LogsIn{Ref: "backend"}, "[out one\n err two\n]"},
-		"tail":         {query.LogsIn{Ref: "backend", Tail: &one}, "[err two\n]"},
-		"since":        {query.LogsIn{Ref: "backend", Since: at.Add(time.Second)}, "[err two\n]"},
-		"until":        {query.LogsIn{Ref: "backend", Until: at}, "[out one\n]"},
-		"follow ended": {query.LogsIn{Ref: "backend", Follow: true}, "[out one\n err two\n]"},
+		"all":          {query.LogsIn{Ref: "backend"}, "[out one\n err two\n end]"},
+		"tail":         {query.LogsIn{Ref: "backend", Tail: &one}, "[err two\n end]"},
+		"since":        {query.LogsIn{Ref: "backend", Since: at.Add(time.Second)}, "[err two\n end]"},
+		"until":        {query.LogsIn{Ref: "backend", Until: at}, "[out one\n end]"},
+		"follow ended": {query.LogsIn{Ref: "backend", Follow: true}, "[out one\n err two\n end]"},
 		"stamped": {query.LogsIn{Ref: "backend", Until: at, Timestamps: true},
-			"[out " + string(binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano()))) + "one\n]"},
+			"[out " + string(binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano()))) + "one\n end]"},
 	} {
 		got := "["
 		for i, f := range get(c.in) {
@@ -223,6 +223,9 @@ func TestLogsFollowUntilTheEnd(t *testing.T) {
 	w.settle()
 	if f, err := stdio.ReadFrame(r, buf); err != nil || string(f.Payload) != "last\n" {
 		t.Errorf("then %q, %v", f.Payload, err)
+	}
+	if f, err := stdio.ReadFrame(r, buf); err != nil || f.Type != stdio.FrameEnd {
+		t.Errorf("at the end: %+v, %v", f, err)
 	}
 	if _, err := stdio.ReadFrame(r, buf); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v", err)

@@ -23,7 +23,8 @@ const (
 	// answer comes as soon as the shim listens, before the program runs.
 	OpAttach = "attach"
 	// OpLogs takes LogsIn and answers with Logs; then come frames of package
-	// stdio (stdout, stderr, lost) until the connection ends.
+	// stdio (stdout, stderr, lost), and at the end of the log one of type end. A
+	// connection that ends without it was cut off.
 	OpLogs = "logs"
 )
 

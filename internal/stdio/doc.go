@@ -26,6 +26,8 @@
 //	       20  state      u16 version, u16 state (1 made, 2 running, 3 exited,
 //	                      4 failed), i32 pid, i32 pid of the shim, u32 zero,
 //	                      u64 log offset: the answer to hello, and at each change
+//	engine 21  end        nothing: behind the last byte of a log that the engine
+//	                      shows as stdout, stderr and lost
 //
 // A lossless client holds the program up as a pipe would: what it has not
 // taken is kept, and that stream alone is not read further. Any other client

@@ -23,6 +23,7 @@ const (
 	FrameLost     FrameType = 18
 	FrameExit     FrameType = 19
 	FrameState    FrameType = 20
+	FrameEnd      FrameType = 21
 )
 
 // Protocol is the version of the frames.
