@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -116,13 +117,18 @@ func TestFromThePoolOrNot(t *testing.T) {
 				e.pool.take() // asks for some
 				e.waitForPool()
 			}
-			ready := len(e.pool.ready)
+			ready := slices.Clone(e.pool.ready)
 			ep, err := e.Attach(t.Context(), r)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if took := ready - len(e.pool.ready); took == 1 != ahead {
-				t.Errorf("of %d made ahead %d were taken", ready, took)
+			port, err := e.links.run(askLink{Name: portName("id-of-pool", r.EndpointKey)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			took := slices.ContainsFunc(ready, func(s *spare) bool { return s.port == port.Index })
+			if took != ahead {
+				t.Errorf("of %d made ahead one was taken: %v", len(ready), took)
 			}
 			mustReach(t, ep.Namespace, peerAddress(n), r.Address.Addr().String())
 			told = append(told, description(t, e, r, ep))
