@@ -28,7 +28,7 @@ const driversGet = 2 * time.Second
 // needed, or a burst of at least settleEvents events.
 const (
 	settleAfter  = time.Second
-	settleEvents = 200
+	settleEvents = 500
 )
 
 // serve runs the engine until a signal comes or the log cannot be written.
@@ -47,8 +47,10 @@ func serve(o options) error {
 	defer cancel()
 	d.settler = linux.NewSettler(settleAfter, settleEvents, func() {
 		// JetStream's cache of what was written last is held weakly (4 MB soon): the first
-		// collection lets it into its pool, the next two let it go from there.
+		// collection has it put back into its pool, by a goroutine (runtime.AddCleanup), and
+		// the next two let it go from there.
 		runtime.GC()
+		time.Sleep(20 * time.Millisecond)
 		runtime.GC()
 		if err := linux.Settle(); err != nil {
 			d.log.Warn("give back memory", "error", err)
