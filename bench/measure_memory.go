@@ -46,7 +46,17 @@ func measureMemory(ctx context.Context, r *rig) (figures []figure, err error) {
 		return nil, err
 	}
 	figures = append(figures, memoryFigure(one))
-	for range manyContainers - 1 {
+	// The driver of the network that the others are on starts with its first container:
+	// it is no cost of each.
+	if err := run("none"); err != nil {
+		return nil, fmt.Errorf("run a container: %w", err)
+	}
+	time.Sleep(settle)
+	few, err := treeOf(d.cmd.Process.Pid)
+	if err != nil {
+		return nil, err
+	}
+	for range manyContainers - len(ids) {
 		if err := run("none"); err != nil {
 			return nil, fmt.Errorf("run container %d: %w", len(ids), err)
 		}
@@ -60,10 +70,11 @@ func measureMemory(ctx context.Context, r *rig) (figures []figure, err error) {
 	if err != nil {
 		return nil, err
 	}
-	each := float64(sumPSS(many)-sumPSS(one)) / (manyContainers - 1)
+	each := float64(sumPSS(many)-sumPSS(few)) / (manyContainers - 2)
 	return append(figures, shimFigure(shims), figure{
 		name: fmt.Sprintf("gantryd and its drivers, more for each of %d containers", manyContainers),
-		goal: "≤ 40 kB PSS", met: each <= 40, got: fmt.Sprintf("%.0f kB (%s in all)", each, mb(sumPSS(many))), detail: table(many),
+		goal: "≤ 40 kB PSS", met: each <= 40, got: fmt.Sprintf("%.0f kB (%s in all)", each, mb(sumPSS(many))),
+		detail: append([]string{fmt.Sprintf("- by two containers, with the same drivers running: %s in all", mb(sumPSS(few))), ""}, table(many)...),
 	}), nil
 }
 
