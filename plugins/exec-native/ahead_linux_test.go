@@ -34,7 +34,7 @@ func (b *bench) spareDirs() int {
 func (b *bench) full() bool {
 	b.d.mu.Lock()
 	defer b.d.mu.Unlock()
-	return len(b.d.aheads) == warmShims
+	return len(b.d.aheads) == warmShims && len(b.d.warm) == warmShims
 }
 
 // TestAhead: a container looks the same whether its parts were made ahead or

@@ -42,6 +42,9 @@ func dial(ctx context.Context, dir string) (*attached, error) {
 	return &attached{c: c, buf: make([]byte, 256)}, nil
 }
 
+// FD implements events.
+func (a *attached) FD() int { return plan.Descriptor(a.c) }
+
 // Close implements events.
 func (a *attached) Close() error { return a.c.Close() }
 

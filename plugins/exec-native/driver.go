@@ -52,6 +52,7 @@ type native struct {
 	watching bool          // memory of all runs
 	oomNews  chan struct{} // closed and replaced when a run's count rises
 
+	poll       *poller    // of running runs' shims and memory
 	aheadMaker sync.Mutex // held while something is made ahead
 	meters     meters
 	holding    sync.Mutex // orders what is done to user namespaces
@@ -85,6 +86,9 @@ func open(cfg driver.Config) (*native, error) {
 		}
 	}
 	var err error
+	if d.poll, err = newPoller(); err != nil {
+		return nil, err
+	}
 	if d.bootID, err = bootID(); err != nil {
 		return nil, err
 	}
@@ -132,6 +136,7 @@ func (d *native) Close() error {
 func (d *native) close() {
 	d.coolDown()
 	d.closeMeters()
+	d.poll.close()
 	for _, p := range []*cgroup.Parent{d.containers, d.shims} {
 		if p != nil {
 			p.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/sdk/execdriver"
 )
 
@@ -53,42 +54,66 @@ func (d *native) OOMs(ctx context.Context, f func(execdriver.OOM) error) error {
 	}
 }
 
-// watchLater begins to watch a run that has just started, if anybody wants it.
-// d.mu is held.
-func (d *native) watchLater(r *run) {
+// watchMemoryLater begins to watch a run that has just started, if anybody wants
+// it. d.mu is held.
+func (d *native) watchMemoryLater(r *run) {
 	if d.watching && r.key.Exec == "" {
 		time.AfterFunc(watchDelay, func() { d.watchMemory(r) })
 	}
 }
 
-// watchMemory follows the count of one run until it ends. What cannot be
-// watched (no controller for memory) is not told; the exit still tells.
+// watchMemory begins to follow the count of one run. What cannot be watched (no
+// controller for memory) is not told; the exit still tells.
 func (d *native) watchMemory(r *run) {
 	if r.key.Exec != "" {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		select {
-		case <-r.gone:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	w, err := d.group(r).WatchOOM()
 	if err != nil {
 		return
 	}
-	defer w.Close()
 	kills, err := d.group(r).OOMKills()
-	for err == nil {
-		d.noteOOM(r, kills)
-		var gone bool
-		if kills, gone, err = w.Wait(ctx); gone {
-			return
-		}
+	if err != nil {
+		w.Close()
+		return
 	}
+	d.noteOOM(r, kills)
+	d.awaitMemory(r, w)
+}
+
+// awaitMemory waits for the next event of a run, as long as it runs.
+func (d *native) awaitMemory(r *run, w *cgroup.OOMWatch) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.state != running || r.memory != nil || d.poll.once(w.FD(), func() { d.memoryEvent(r) }) != nil {
+		d.letGoMemory(w)
+		return
+	}
+	r.memory = w
+}
+
+// letGoMemory ends a watch.
+func (d *native) letGoMemory(w *cgroup.OOMWatch) {
+	d.poll.forget(w.FD())
+	w.Close()
+}
+
+// memoryEvent looks what an event was.
+func (d *native) memoryEvent(r *run) {
+	d.mu.Lock()
+	w := r.memory
+	r.memory = nil // ours
+	d.mu.Unlock()
+	if w == nil {
+		return
+	}
+	kills, gone, err := w.Check()
+	if err == nil && !gone {
+		d.noteOOM(r, kills)
+		d.awaitMemory(r, w)
+		return
+	}
+	d.letGoMemory(w)
 }
 
 // noteOOM remembers a count that has risen.

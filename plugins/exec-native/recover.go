@@ -107,7 +107,7 @@ func (d *native) revive(r *run) (rec plan.ExitRecord, ended bool, err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), greetTimeout)
 		defer cancel()
 		if shim, err := d.greet(ctx, r); err == nil {
-			go d.watch(r, shim)
+			d.watchLater(r, shim)
 			return rec, false, nil
 		}
 		if held, err = alive(r.dir); err != nil {
@@ -169,7 +169,7 @@ func (d *native) greetLater(r *run) {
 		shim, err := d.greet(ctx, r)
 		cancel()
 		if err == nil {
-			d.watch(r, shim)
+			d.watchLater(r, shim)
 			return
 		}
 		if held, err := alive(r.dir); err == nil && !held {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"golang.org/x/sys/unix"
@@ -36,9 +37,10 @@ type run struct {
 	state   state
 	err     error
 	started execdriver.Started
-	shim    *os.File // pidfd of the shim; nil if it is gone
-	pidfd   *os.File // of the container's first process
-	parent  string   // the cgroup it holds in native.parents; empty for none
+	shim    *os.File         // pidfd of the shim; nil if it is gone
+	pidfd   *os.File         // of the container's first process
+	parent  string           // the cgroup it holds in native.parents; empty for none
+	memory  *cgroup.OOMWatch // nil while nobody watches, or an event is looked at
 	end     execdriver.Exit
 	oom     execdriver.OOM     // Count is 0 as long as nothing was killed
 	giveUp  context.CancelFunc // of the start that this instance carries out; nil for an earlier one's
@@ -54,8 +56,20 @@ func (d *native) newRun(k execdriver.Key) *run {
 type events interface {
 	// Next waits for the next report; io.EOF when the shim has left.
 	Next(ctx context.Context) (plan.Report, error)
+	// FD can be read from when there is a report, or the shim has left.
+	FD() int
 	// Close lets go of the shim.
 	Close() error
+}
+
+// watchLater follows a run to its end, from when its shim has something to say.
+func (d *native) watchLater(r *run, shim events) {
+	if fd := shim.FD(); fd < 0 || d.poll.once(fd, func() {
+		d.poll.forget(fd)
+		d.watch(r, shim)
+	}) != nil {
+		go d.watch(r, shim)
+	}
 }
 
 // watch follows a run to its end.
@@ -134,7 +148,7 @@ func (d *native) becomeRunning(r *run, pid int) {
 	r.state, r.pidfd = running, pidfd
 	r.started = execdriver.Started{PID: pid, Log: r.log}
 	close(r.ready)
-	d.watchLater(r)
+	d.watchMemoryLater(r)
 }
 
 // becomeBroken notes that a start failed while no driver waited for it.
@@ -218,6 +232,10 @@ func (d *native) finish(r *run, e execdriver.Exit) {
 		}
 	}
 	r.state, r.end = exited, e
+	if r.memory != nil {
+		d.letGoMemory(r.memory)
+		r.memory = nil
+	}
 	if r.pidfd != nil {
 		r.pidfd.Close()
 		r.pidfd = nil

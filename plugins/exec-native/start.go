@@ -86,8 +86,11 @@ func (d *native) begin(ctx context.Context, one *run, launch launcher) {
 	d.mu.Unlock()
 	shim, err := launch(ctx, one)
 	defer time.AfterFunc(warmDelay, d.warmUp)
+	d.mu.Lock()
+	one.giveUp = nil // it holds all that belongs to the call
+	d.mu.Unlock()
 	if err == nil {
-		go d.watch(one, shim)
+		d.watchLater(one, shim)
 		return
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)

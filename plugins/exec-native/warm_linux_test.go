@@ -37,6 +37,7 @@ func TestWarmShims(t *testing.T) {
 		t.Fatalf("shims %v wait, not %d", got, n)
 		return nil
 	}
+	b.until("all made ahead", b.full)
 	for _, pid := range until(warmShims) {
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 			t.Fatal(err)

@@ -110,9 +110,13 @@ func oomBelow(d dir, name, file string, depth int) (uint64, error) {
 type OOMWatch struct {
 	g    *Group
 	file *os.File // an eventfd of version 1, an inotify of version 2
+	fd   int      // of file, which stays non-blocking that way
 	d    dir
 	seen uint64
 }
+
+// FD can be read from when there may be something to Check. It is closed by Close.
+func (w *OOMWatch) FD() int { return w.fd }
 
 // WatchOOM begins to watch the group. NotImplemented: no controller for memory.
 func (g *Group) WatchOOM() (*OOMWatch, error) {
@@ -131,7 +135,7 @@ func (g *Group) WatchOOM() (*OOMWatch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch %s of cgroup %s: %w", file, g.full(), err)
 	}
-	w := &OOMWatch{g: g, file: os.NewFile(uintptr(fd), file), d: d}
+	w := &OOMWatch{g: g, file: os.NewFile(uintptr(fd), file), fd: fd, d: d}
 	if w.seen, err = g.OOMKills(); err != nil {
 		w.Close()
 		return nil, err
@@ -182,6 +186,9 @@ func (g *Group) eventV2(d dir, file string) (int, error) {
 // memory has run out before it kills.
 const settle = 20 * time.Millisecond
 
+// wordRoom is enough for any event: an inotify's with the longest name.
+const wordRoom = unix.SizeofInotifyEvent + unix.NAME_MAX + 1
+
 // Wait waits until processes were killed, and returns the count since the group
 // was made. Gone says that the group was removed; the count is the last one
 // read then. With the killer switched off it returns when memory has run out,
@@ -189,8 +196,8 @@ const settle = 20 * time.Millisecond
 func (w *OOMWatch) Wait(ctx context.Context) (kills uint64, gone bool, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	var buf [4096]byte
 	for {
+		var buf [wordRoom]byte
 		_, err := w.file.Read(buf[:]) // what it was is seen below
 		if ctx.Err() != nil {
 			return w.seen, false, ctx.Err()
@@ -198,26 +205,49 @@ func (w *OOMWatch) Wait(ctx context.Context) (kills uint64, gone bool, err error
 		if err != nil {
 			return w.seen, false, fmt.Errorf("wait for memory of cgroup %s: %w", w.g.full(), err)
 		}
-		if !isThere(int(w.d.f.Fd()), w.g.name) {
-			return w.seen, true, nil
-		}
-		for end := time.Now().Add(settle); ; time.Sleep(time.Millisecond) {
-			kills, err := w.g.OOMKills()
-			if err != nil {
-				return w.seen, false, err
-			}
-			if kills > w.seen { // a group that goes this moment counts nothing
-				w.seen = kills
-				return kills, false, nil
-			}
-			if w.d.Unified || time.Now().After(end) {
-				break // version 2: another counter of the file has changed
-			}
-		}
-		if !w.d.Unified && w.disabled() {
-			return w.seen, false, nil
+		if news, gone, err := w.look(); news || gone || err != nil {
+			return w.seen, gone, err
 		}
 	}
+}
+
+// Check is Wait for whoever waits for FD: it does not wait, but for the count to
+// follow the event.
+func (w *OOMWatch) Check() (kills uint64, gone bool, err error) {
+	var buf [wordRoom]byte
+	for {
+		n, err := unix.Read(w.fd, buf[:])
+		if n <= 0 || !w.d.Unified { // an eventfd is read once
+			if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+				return w.seen, false, fmt.Errorf("look at memory of cgroup %s: %w", w.g.full(), err)
+			}
+			break
+		}
+	}
+	_, gone, err = w.look()
+	return w.seen, gone, err
+}
+
+// look sees what an event was: news that the count has risen, or that memory has
+// run out with the killer switched off.
+func (w *OOMWatch) look() (news, gone bool, err error) {
+	if !isThere(int(w.d.f.Fd()), w.g.name) {
+		return false, true, nil
+	}
+	for end := time.Now().Add(settle); ; time.Sleep(time.Millisecond) {
+		kills, err := w.g.OOMKills()
+		if err != nil {
+			return false, false, err
+		}
+		if kills > w.seen { // a group that goes this moment counts nothing
+			w.seen = kills
+			return true, false, nil
+		}
+		if w.d.Unified || time.Now().After(end) {
+			break // version 2: another counter of the file has changed
+		}
+	}
+	return !w.d.Unified && w.disabled(), false, nil
 }
 
 // disabled reports whether version 1's killer is switched off for the group.

@@ -296,6 +296,21 @@ func (c *Conn) Continue(point uint32) error { return c.message(sendGo, point, 0,
 // shim reports Error with ECANCELED. A running program is not touched.
 func (c *Conn) Abort() error { return c.message(sendAbort, 0, 0, nil, nil) }
 
+// FD can be read from when there is a report, or the shim has left; -1 once it was
+// closed.
+func (c *Conn) FD() int { return Descriptor(c.c) }
+
+// Descriptor is a connection's; -1 for none. It stays the connection's.
+func Descriptor(c net.Conn) int {
+	fd := -1
+	if s, ok := c.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			_ = raw.Control(func(n uintptr) { fd = int(n) }) // closed: there is none
+		}
+	}
+	return fd
+}
+
 // Close lets go of the shim, which lives on. A start that waits at a Sync point
 // is given up.
 func (c *Conn) Close() error {
