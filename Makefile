@@ -17,7 +17,7 @@ SHIM_CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror -Wshadow -Wconversion -Wno-s
 SHIM_EXTRA :=
 HOLDER_CFLAGS := -std=gnu11 -Os -static -Wall -Wextra -Werror -s
 
-.PHONY: build run test test-vm bench check proto install clean
+.PHONY: build run test test-oci test-vm bench check proto install clean
 
 build: $(BIN)/gantry-shim $(BIN)/gantry-init $(BIN)/gantry-netns
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -43,6 +43,10 @@ run: build
 test: build
 	$(GO) run ./test/setup
 	$(GO) run ./test/run
+
+# The public OCI validation programs against gantry-oci (a part of test).
+test-oci: build
+	GANTRY_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -v -run TestValidation ./test/oci
 
 # The kernel tests on Debian's kernels, in machines that qemu boots.
 test-vm: build
