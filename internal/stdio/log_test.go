@@ -287,7 +287,7 @@ func FuzzLog(f *testing.F) {
 }
 
 // TestLogBound: what is written after the bound is not read, however often the log
-// is rotated meanwhile; what rotation has taken is told.
+// is rotated meanwhile; and all that was there is.
 func TestLogBound(t *testing.T) {
 	for _, c := range []struct {
 		name      string
@@ -304,7 +304,8 @@ func TestLogBound(t *testing.T) {
 		{"the tail of a rotated one", []string{"a\n", "b\n"}, 1, 2, "a\nb\n"},
 		{"none", nil, 0, -1, ""},
 		{"none, rotated", nil, 1, 5, ""},
-		{"all has gone", []string{"a\n", "b\n"}, 4, -1, "a\n<18>new 1\nlate\n"},
+		{"all has gone", []string{"a\n", "b\n"}, 4, -1, "a\nb\n"},
+		{"the tail of what has gone", []string{"a\n", "b\n"}, 4, 1, "b\n"},
 	} {
 		w := newWriter(t)
 		for i, data := range c.files {

@@ -22,12 +22,8 @@ func (r *LogReader) Seek(offset uint64) error {
 		}
 	}
 	r.from, r.any, r.next = offset, false, 0
-	for i := range files {
-		if i == best {
-			r.use(&files[i])
-		} else {
-			files[i].f.Close()
-		}
+	if err := r.use(files, best); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("seek log %s: %w", r.path, err)
 	}
 	return nil
 }
@@ -39,7 +35,7 @@ func (r *LogReader) Tail(n int) error {
 	if err != nil {
 		return fmt.Errorf("tail of log %s: %w", r.path, err)
 	}
-	defer closeAll(files)
+	defer r.release(files)
 	if n <= 0 {
 		return r.seekEnd(files)
 	}

@@ -36,7 +36,7 @@ type LogReader struct {
 	any  bool        // something was read: next is known
 
 	bounded bool
-	end     os.FileInfo // the last file to be read, up to the size it had; nil: none (Bound)
+	held    []file // all that is to be read, open until Close, if it is bounded
 }
 
 // file is one file of a log, open.
@@ -58,26 +58,30 @@ func OpenLog(path string) (*LogReader, error) {
 	return r, nil
 }
 
-// Bound ends the log where it ends now: what is written afterwards is not read. It is
-// to be called first. Else who reads the log of a busy program never comes to an end.
+// Bound makes the log what it is now: what is written afterwards is not read, and
+// nothing that is there is lost to a rotation meanwhile. It is to be called first.
 func (r *LogReader) Bound() error {
 	files, err := r.files()
 	if err != nil {
-		return fmt.Errorf("look for the end of log %s: %w", r.path, err)
+		return fmt.Errorf("hold log %s: %w", r.path, err)
 	}
-	defer closeAll(files)
-	r.bounded = true
-	if len(files) > 0 {
-		r.end = files[len(files)-1].info
+	if n := len(files); n > 0 {
+		files[n-1].limit = files[n-1].info.Size()
 	}
-	if r.cur != nil && r.end != nil && os.SameFile(r.end, r.id) {
-		r.cur = newScanner(io.LimitReader(r.cur.f, r.end.Size()), r.cur.f) // nothing was read yet
+	if err := r.Close(); err != nil {
+		closeAll(files)
+		return err
 	}
+	r.cur, r.id, r.held, r.bounded = nil, nil, files, true
 	return nil
 }
 
 // Close lets the files go.
 func (r *LogReader) Close() error {
+	if r.bounded {
+		closeAll(r.held)
+		return nil
+	}
 	if r.cur == nil {
 		return nil
 	}
@@ -156,8 +160,7 @@ func (r *LogReader) read() (Record, error) {
 			}
 			// Once another file bears the name this one grows no more; it may
 			// have grown before.
-			info, statErr := os.Stat(r.path)
-			if statErr == nil && os.SameFile(info, r.id) || r.end != nil && os.SameFile(r.end, r.id) {
+			if info, statErr := os.Stat(r.path); statErr == nil && os.SameFile(info, r.id) {
 				return Record{}, io.EOF
 			}
 			if rec, err = r.cur.next(); !errors.Is(err, io.EOF) {
@@ -178,32 +181,35 @@ func (r *LogReader) advance() error {
 	if err != nil {
 		return err
 	}
-	var found *file
-	for i := range files {
-		f := &files[i]
-		if found == nil && !f.empty && f.first >= r.next && (r.id == nil || !os.SameFile(f.info, r.id)) {
-			found = f
-			continue
-		}
-		f.f.Close()
-	}
-	if found == nil {
-		return io.EOF
-	}
-	r.use(found)
-	return nil
+	return r.use(files, slices.IndexFunc(files, func(f file) bool {
+		return !f.empty && f.first >= r.next && (r.id == nil || !os.SameFile(f.info, r.id))
+	}))
 }
 
-func (r *LogReader) use(f *file) {
-	if r.cur != nil {
+// use goes on with the file at that place, and lets the others go. io.EOF: there is
+// none.
+func (r *LogReader) use(files []file, at int) error {
+	if at < 0 {
+		r.release(files)
+		return io.EOF
+	}
+	f := files[at]
+	r.release(files[:at])
+	r.release(files[at+1:])
+	if r.cur != nil && !r.bounded {
 		r.cur.f.Close()
 	}
 	r.cur, r.id = newScanner(io.LimitReader(f.f, f.limit), f.f), f.info
+	_, err := f.f.Seek(0, io.SeekStart)
+	return err
 }
 
 // files opens all files of the log, oldest first. Looked for from the newest
 // on: a file that a rotation renames meanwhile may be met twice, never missed.
 func (r *LogReader) files() ([]file, error) {
+	if r.bounded {
+		return r.held, nil
+	}
 	var all []file
 	for n := 0; n <= maxFiles; n++ {
 		path := r.path
@@ -238,25 +244,14 @@ func (r *LogReader) files() ([]file, error) {
 		}
 		return all[i].first < all[j].first
 	})
-	return r.within(all), nil
+	return all, nil
 }
 
-// within leaves out what has come since Bound. Where rotation has taken all that was
-// there then, the oldest file that is left shows by its offset how much that was.
-func (r *LogReader) within(files []file) []file {
+// release closes files that files has opened, but those that are held.
+func (r *LogReader) release(files []file) {
 	if !r.bounded {
-		return files
+		closeAll(files)
 	}
-	last := -1
-	if r.end != nil && len(files) > 0 {
-		last = slices.IndexFunc(files, func(f file) bool { return os.SameFile(f.info, r.end) })
-		if last < 0 {
-			last, r.end = 0, files[0].info
-		}
-		files[last].limit = r.end.Size()
-	}
-	closeAll(files[last+1:])
-	return files[:last+1]
 }
 
 func closeAll(files []file) {
