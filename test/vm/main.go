@@ -93,7 +93,7 @@ func run(ctx context.Context, o options) (int, error) {
 	if err := os.MkdirAll(o.cache, 0o755); err != nil {
 		return 0, err
 	}
-	lock, err := lockDir(o.cache)
+	lock, err := lockFile(filepath.Join(o.cache, ".lock"))
 	if err != nil {
 		return 0, err
 	}
@@ -200,14 +200,14 @@ func left(oldest bool, in, cgroup string) []string {
 	return hard
 }
 
-// lockDir waits until nobody else uses the cache.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+// lockFile waits until nobody else holds the file.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return f, nil
 }

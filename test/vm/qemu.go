@@ -107,6 +107,13 @@ func (m machine) commandLine(fast bool) string {
 // boot runs a machine to its end and tells what it said.
 func boot(ctx context.Context, dir string, o options, img image, st *staged, m machine, fast bool) *result {
 	res := &result{name: m.String(), facts: map[string]string{}, verbose: o.verbose}
+	// One machine at a time, however many runs there are: they share processors.
+	turn, err := lockFile(filepath.Join(o.cache, ".turn"))
+	if err != nil {
+		res.err = err.Error()
+		return res
+	}
+	defer turn.Close()
 	begun := time.Now()
 	progress("%s", m)
 	limit := o.limit
@@ -121,7 +128,7 @@ func boot(ctx context.Context, dir string, o options, img image, st *staged, m m
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	console := filepath.Join(dir, "console.log")
-	err := bootQemu(ctx, dir, img, st, m, fast, console, res)
+	err = bootQemu(ctx, dir, img, st, m, fast, console, res)
 	res.took = time.Since(begun)
 	res.facts["tree"] = st.commit
 	if ctx.Err() == context.DeadlineExceeded {
