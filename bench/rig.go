@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/linux"
 )
 
 // rig is what everything is measured on: a scratch directory, a cgroup of our own
@@ -102,25 +104,13 @@ func (r *rig) enterCgroup() error {
 		root := filepath.Dir(g)
 		r.closers = append(r.closers, func() error {
 			err := os.WriteFile(root+"/cgroup.procs", []byte("0"), 0)
-			return errors.Join(err, removeGroup(g))
+			return errors.Join(err, linux.RemoveCgroup(g, 2*time.Second))
 		})
 		if err := os.WriteFile(g+"/cgroup.procs", []byte("0"), 0); err != nil {
 			return fmt.Errorf("enter a cgroup: %w", err)
 		}
 	}
 	return nil
-}
-
-// removeGroup removes a cgroup once the last process has left it.
-func removeGroup(dir string) error {
-	var err error
-	for range 100 {
-		if err = os.Remove(dir); err == nil || !errors.Is(err, unix.EBUSY) {
-			return err
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return err
 }
 
 func nanoseconds(data []byte) time.Duration {

@@ -1,12 +1,10 @@
 package exectest
 
 import (
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/gantryd/gantry/internal/linux"
@@ -39,19 +37,9 @@ func removeTree(t conform.T, top string) {
 	})
 	slices.Reverse(dirs)
 	for _, d := range dirs {
-		if err := removeGroup(d); err != nil && !os.IsNotExist(err) {
+		// Whatever a driver keeps started ahead, or gives up, ends a moment after the driver.
+		if err := linux.RemoveCgroup(d, 3*time.Second); err != nil && !os.IsNotExist(err) {
 			t.Errorf("a cgroup is left behind: %v", err)
-		}
-	}
-}
-
-// removeGroup waits a little for the last process to leave: whatever a driver
-// keeps started ahead, or gives up, ends a moment after the driver.
-func removeGroup(dir string) error {
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		err := os.Remove(dir)
-		if !errors.Is(err, syscall.EBUSY) || time.Now().After(end) {
-			return err
 		}
 	}
 }
