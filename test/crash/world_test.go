@@ -167,7 +167,7 @@ func (w *world) holds() {
 		}
 	}
 	w.is(want)
-	if n := w.Ahead(); n > 6 {
+	if n := w.Ahead(); n > 10 {
 		w.t.Errorf("drivers have made %d things ahead of demand: they leak", n)
 	}
 }

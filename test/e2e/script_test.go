@@ -149,7 +149,7 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // engine does something to gantryd: start, stop, kill, reboot (with its machine),
-// path DIRECTORY (of drivers, from the next start on).
+// path DIRECTORY (of drivers), flags FLAG... (both from the next start on).
 func engine(ts *testscript.TestScript, _ bool, args []string) {
 	e := engineOf(ts)
 	switch args[0] {
@@ -163,6 +163,8 @@ func engine(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(e.Reboot())
 	case "path":
 		e.SetDriverPath(args[1])
+	case "flags":
+		e.SetFlags(args[1:])
 	default:
 		ts.Fatalf("engine %s: no such act", args[0])
 	}

@@ -161,6 +161,9 @@ func (e *Engine) Start() error {
 // SetDriverPath changes where drivers are looked for, from the next start on.
 func (e *Engine) SetDriverPath(path string) { e.options.DriverPath = path }
 
+// SetFlags changes gantryd's further flags, from the next start on.
+func (e *Engine) SetFlags(flags []string) { e.options.Flags = flags }
+
 func (e *Engine) running() *process {
 	e.mu.Lock()
 	defer e.mu.Unlock()

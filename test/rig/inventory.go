@@ -42,7 +42,7 @@ func (e *Engine) Inventory() (Inventory, error) {
 	}
 	v = append(v, e.processes()...)
 	for _, dir := range cgroups(e.Name) {
-		if !strings.Contains(dir, "/drivers") {
+		if !strings.Contains(dir, "/drivers") && !strings.Contains(dir, spareGroup) {
 			v = append(v, "cgroup "+dir)
 		}
 	}
@@ -60,6 +60,23 @@ func (e *Engine) Inventory() (Inventory, error) {
 }
 
 func all(string) bool { return true }
+
+// spareGroup is in the paths of cgroups that were made ahead of demand.
+const spareGroup = "/.spare-"
+
+// standsBy reports whether a shim is one of those that wait for a start: it has
+// nothing of a run open.
+func (e *Engine) standsBy(pid int) bool {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return false // it is gone
+	}
+	return !slices.ContainsFunc(fds, func(f os.DirEntry) bool {
+		link, _ := os.Readlink(filepath.Join(dir, f.Name())) // it may be closed by now
+		return strings.HasPrefix(link, e.Run+"/")
+	})
+}
 
 // keepRun chooses files of the run directory: those of containers. A driver's
 // locks, sockets and lists stay as long as the engine.
@@ -86,7 +103,18 @@ func (e *Engine) Ahead() int {
 		found, _ := filepath.Glob(filepath.Join(e.Root, "drivers", "*", dir, "*")) // the pattern is a good one
 		n += len(found)
 	}
-	return n
+	spares := map[string]bool{}
+	for _, dir := range cgroups(e.Name) {
+		if strings.Contains(dir, spareGroup) {
+			spares[filepath.Base(dir)] = true
+		}
+	}
+	for _, pid := range e.shims() {
+		if e.standsBy(pid) {
+			n++
+		}
+	}
+	return n + len(spares)
 }
 
 // below lists what is below a directory, to a depth.
@@ -123,8 +151,8 @@ func (e *Engine) processes() []string {
 			continue // it is gone
 		}
 		name := string(bytes.TrimSpace(comm))
-		if name == "gantry-netns" {
-			continue // its namespaces are the links' other ends
+		if name == "gantry-netns" || name == "gantry-shim" && e.standsBy(pid) {
+			continue // its namespaces are the links' other ends; it waits for a start
 		}
 		list = append(list, "process "+name)
 		for _, ns := range []string{"mnt", "pid", "net", "ipc", "uts", "cgroup", "user"} {
@@ -202,7 +230,10 @@ func (e *Engine) DriverGroups(name string) []string {
 }
 
 // ShimPids are the shims of the engine's containers.
-func (e *Engine) ShimPids() []int {
+func (e *Engine) ShimPids() []int { return slices.DeleteFunc(e.shims(), e.standsBy) }
+
+// shims are all shims, also those that wait for a start.
+func (e *Engine) shims() []int {
 	var pids []int
 	for _, pid := range cgroupPids(e.Name) {
 		proc := fmt.Sprintf("/proc/%d/", pid)
