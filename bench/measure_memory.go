@@ -19,7 +19,7 @@ const (
 )
 
 // measureMemory counts what gantry needs: a fresh engine with one container on a
-// bridge, then with many.
+// bridge and one without a network, then with many.
 func measureMemory(ctx context.Context, r *rig) (figures []figure, err error) {
 	name := r.name + "-m"
 	d, _, err := r.start(ctx, name, filepath.Join(r.scratch, "mem"), filepath.Join(r.run, "m"))
@@ -37,25 +37,19 @@ func measureMemory(ctx context.Context, r *rig) (figures []figure, err error) {
 		ids = append(ids, strings.TrimSpace(string(out)))
 		return err
 	}
-	if err := run("bridge"); err != nil {
-		return nil, fmt.Errorf("run a container: %w", err)
-	}
-	time.Sleep(settle)
-	one, err := treeOf(d.cmd.Process.Pid)
-	if err != nil {
-		return nil, err
-	}
-	figures = append(figures, memoryFigure(one))
-	// The driver of the network that the others are on starts with its first container:
-	// it is no cost of each.
-	if err := run("none"); err != nil {
-		return nil, fmt.Errorf("run a container: %w", err)
+	// The second one starts the driver of the network that the many are on, which is
+	// no cost of each. Both start before the engine settles after its own start.
+	for _, network := range []string{"bridge", "none"} {
+		if err := run(network); err != nil {
+			return nil, fmt.Errorf("run a container: %w", err)
+		}
 	}
 	time.Sleep(settle)
 	few, err := treeOf(d.cmd.Process.Pid)
 	if err != nil {
 		return nil, err
 	}
+	figures = append(figures, memoryFigure(few))
 	for range manyContainers - len(ids) {
 		if err := run("none"); err != nil {
 			return nil, fmt.Errorf("run container %d: %w", len(ids), err)
@@ -80,7 +74,7 @@ func measureMemory(ctx context.Context, r *rig) (figures []figure, err error) {
 
 func memoryFigure(all []proc) figure {
 	return figure{
-		name: "gantryd and its drivers, one container running on a bridge", goal: "≤ 60 MB PSS", met: sumPSS(all) <= 60<<10,
+		name: "gantryd and its drivers, a container running on a bridge and one without a network", goal: "≤ 60 MB PSS", met: sumPSS(all) <= 60<<10,
 		got: mb(sumPSS(all)), detail: table(all),
 	}
 }
