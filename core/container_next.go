@@ -10,8 +10,11 @@ type Choice struct {
 	Image string `json:"image"`
 }
 
-// next lists what the container owes.
-func (c *Container) next(s *State) []Step {
+// asked reports whether the steps of a slot are asked for: those of one, or of all.
+func asked(only, slot string) bool { return only == "" || only == slot }
+
+// next lists what the container owes, or what one slot of it owes.
+func (c *Container) next(s *State, only string) []Step {
 	var steps []Step
 	n := c.ID.noun()
 	graph, exec := s.Engine.Drivers.Graph, s.Engine.Drivers.Exec
@@ -21,22 +24,25 @@ func (c *Container) next(s *State) []Step {
 	case "release":
 		steps = append(steps, ReleaseUserNS{owed(stepID(n, "userns", verb, c.UserNS.Turn), "exec", exec), c.ID})
 	}
-	switch verb := c.rootfsVerb(); verb {
-	case "prepare":
+	switch verb := c.rootfsVerb(); {
+	case !asked(only, "rootfs"):
+	case verb == "prepare":
 		steps = append(steps, PrepareRootfs{
 			owedStep:  owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph),
 			Container: c.ID, Layer: c.Layer, IDMap: c.idMap(), Targets: c.Spec.targets(),
 		})
-	case "release":
+	case verb == "release":
 		steps = append(steps, ReleaseRootfs{owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph), c.ID})
 	}
 	for i := range c.Nets {
-		if st := c.nextNet(s, i); st != nil {
+		if st := c.nextNet(s, i, only); st != nil {
 			steps = append(steps, st)
 		}
 	}
-	if st := c.nextProcess(s, exec); st != nil {
-		steps = append(steps, st)
+	if asked(only, "process") {
+		if st := c.nextProcess(s, exec); st != nil {
+			steps = append(steps, st)
+		}
 	}
 	if verb := c.logVerb(); verb != "" {
 		steps = append(steps, RemoveLog{owed(stepID(n, "log", verb, c.Log.Turn), "exec", exec), c.ID})
@@ -82,11 +88,11 @@ const backoffSlot = "backoff"
 // freezerSlot is the slot of what makes the processes stand still.
 const freezerSlot = "freezer"
 
-func (c *Container) nextNet(s *State, i int) Step {
+func (c *Container) nextNet(s *State, i int, only string) Step {
 	slot := &c.Nets[i]
 	verb := c.netVerb(i)
 	network := s.Networks[slot.Network]
-	if verb == "" || network == nil {
+	if verb == "" || network == nil || !asked(only, slot.slotName()) {
 		return nil
 	}
 	id := owed(stepID(c.ID.noun(), slot.slotName(), verb, slot.Turn), "net", network.Driver)

@@ -119,12 +119,16 @@ func (s *State) Apply(e Event) []Noun {
 
 // Next lists the steps that noun n still owes, at most one for a slot. It is
 // asked of the nouns that Apply returned, and of all (State.Nouns) at start-up.
-func Next(s *State, n Noun) []Step {
+func Next(s *State, n Noun) []Step { return s.next(n, "") }
+
+// next is Next; with the name of a slot, the other slots of a container may be left
+// out.
+func (s *State) next(n Noun, slot string) []Step {
 	var owed []Step
 	switch n.Kind {
 	case KindContainer:
 		if c := s.Containers[ContainerID(n.ID)]; c != nil {
-			owed = c.next(s)
+			owed = c.next(s, slot)
 		}
 	case KindImage:
 		if i := s.Images[ImageID(n.ID)]; i != nil {

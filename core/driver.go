@@ -51,6 +51,9 @@ func (s *State) driver(id string) *Driver {
 }
 
 func (s *State) driverEnabled(kind, name string) bool {
+	if s.disabled == 0 {
+		return true
+	}
 	d := s.Drivers[kind+"/"+name]
 	return d == nil || !d.Disabled
 }
@@ -146,7 +149,10 @@ func (*DriverEnabled) name() string { return "driver.enabled" }
 
 func (e *DriverEnabled) apply(s *State) []Noun {
 	d := s.driver(e.ID)
-	d.Disabled = false
+	if d.Disabled {
+		d.Disabled = false
+		s.disabled--
+	}
 	d.Process = Slot{Absent, e.Seq}
 	return s.Nouns() // whatever waited for it
 }
@@ -183,7 +189,11 @@ func (*DriverDisabled) name() string { return "driver.disabled" }
 
 func (e *DriverDisabled) apply(s *State) []Noun {
 	d := s.driver(e.ID)
-	d.Disabled, d.Next = true, ""
+	if !d.Disabled {
+		d.Disabled = true
+		s.disabled++
+	}
+	d.Next = ""
 	d.Process = Slot{Unsure, e.Seq}
 	d.Jobs = jobs(e.Job)
 	return s.Nouns()

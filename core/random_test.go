@@ -322,7 +322,7 @@ func (s *State) whole() string {
 	for id, n := range s.Networks {
 		used[id] = n.used
 	}
-	return s.Hash() + fmt.Sprint(s.names, s.refs, s.nets, s.sharers, used)
+	return s.Hash() + fmt.Sprint(s.names, s.refs, s.nets, s.sharers, s.disabled, used)
 }
 
 // restart folds the log anew, sometimes on a machine that was restarted, and

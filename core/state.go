@@ -34,6 +34,8 @@ type State struct {
 	refs  map[string]ImageID     // index: image by full reference
 	nets  map[string]NetworkID   // index: network by name
 
+	disabled int // how many drivers are
+
 	sharers map[ContainerID][]ContainerID // index: who shares namespaces of a container, sorted
 }
 
@@ -71,6 +73,12 @@ func (s *State) reindex() {
 			s.holdAddress(a, id)
 		}
 		s.noteSharer(c)
+	}
+	s.disabled = 0
+	for _, d := range s.Drivers {
+		if d.Disabled {
+			s.disabled++
+		}
 	}
 	for id, i := range s.Images {
 		for _, ref := range i.Names {

@@ -17,7 +17,7 @@ type finisher interface {
 }
 
 func (f *FinishStep) decide(s *State, r Request) ([]Event, error) {
-	for _, st := range Next(s, f.Step.Noun()) {
+	for _, st := range s.next(f.Step.Noun(), f.Step.slotName()) {
 		if st.ID() != f.Step && !(plantedLateFinish && st.ID().Slot() == f.Step.Slot()) {
 			continue
 		}
