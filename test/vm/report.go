@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -39,7 +40,10 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Kernel tests on other kernels\n\nWritten by `make test-vm` on %s; the last run took %v. Of each test its newest run counts; of which tree that was, its machine's line tells.\n",
 		r.begun.UTC().Format("2006-01-02 15:04 UTC"), time.Since(r.begun).Round(time.Second))
-	b.WriteString("Each line of the table is a machine of its own, booted by qemu with a kernel of Debian; \"this machine\" is the one that booted them.\n\n")
+	b.WriteString("Each line of the table is a machine of its own, booted by qemu with a kernel of Debian; \"this machine\" is the one that booted them. " +
+		"Where qemu translates, the tests run one at a time and with smaller numbers (`-test.short`); " +
+		"what failed was tried once more, and what passed only then is told. " +
+		"What a machine leaves to others is under \"Machines\".\n\n")
 	b.WriteString("| machine | passed | of them the second time | failed | cut off | skipped | took |\n|---|---|---|---|---|---|---|\n")
 	for _, res := range r.results {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %v |\n", res.name, res.count("pass")+res.count("second"), res.count("second"), res.count("fail"), res.count("cut"), res.count("skip"), res.took.Round(time.Second))
@@ -177,9 +181,13 @@ func (r *report) elsewhere(b *strings.Builder) {
 func (r *report) nowhere(b *strings.Builder) {
 	ran := map[string]bool{}
 	met := map[string]bool{}
+	why := map[string]string{}
 	for _, res := range r.results {
 		for _, o := range res.outcomes {
 			met[o.name()] = true
+			if o.action == "skip" || why[o.name()] == "" {
+				why[o.name()] = reason(o.said)
+			}
 			if o.action != "skip" && o.action != "cut" {
 				ran[o.name()] = true
 			}
@@ -201,7 +209,7 @@ func (r *report) nowhere(b *strings.Builder) {
 		b.WriteString("Every test of these packages ran somewhere.\n")
 	}
 	for _, name := range none {
-		fmt.Fprintf(b, "- `%s`\n", name)
+		fmt.Fprintf(b, "- `%s`: %s\n", name, cmp.Or(r.clean(why[name]), "begun on no machine"))
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.stage.leftOut)) {
 		fmt.Fprintf(b, "\nLeft out: %s, which %s.\n", name, r.stage.leftOut[name])

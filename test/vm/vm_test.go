@@ -48,7 +48,7 @@ func TestOutcomes(t *testing.T) {
 		"| m | 1 | 0 | 1 | 0 | 1 |",
 		"- `p TestC` (m): c_test.go:9: wrong",
 		"- `p TestB` (m): b_test.go:3: no such hierarchy",
-		"## Ran nowhere\n\n- `p TestB`\n- `p TestNeverMet`\n",
+		"## Ran nowhere\n\n- `p TestB`: b_test.go:3: no such hierarchy\n- `p TestNeverMet`: begun on no machine\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("not told: %q in\n%s", want, text)
