@@ -174,7 +174,10 @@ func (d *native) prepareExec(one *run, e joiner, in *host, b *oci.Files) (*specs
 	h := handles{UID: uint32(os.Getuid()), Run: one.key.Run, BootID: d.bootID, OOMCounter: plan.NoFD, Deadline: e.timeout}
 	h.Flags = stdioFlags(e.stdio, e.process.TTY)
 	eh := oci.ExecHandles{
-		Gate: plan.Gate{}, Join: joinAll, OOMScore: d.facts.OOMScoreAdj, Filter: filter.code, FilterFlags: filter.flags,
+		Join: joinAll, OOMScore: d.facts.OOMScoreAdj, Filter: filter.code, FilterFlags: filter.flags,
+	}
+	if h.Flags&plan.WaitAttach != 0 { // else there is nobody to wait for
+		eh.Gate = plan.Gate{}
 	}
 	if !in.set.IDMap.IsZero() {
 		eh.Join |= unix.CLONE_NEWUSER

@@ -41,7 +41,10 @@ type handles struct {
 // planOf turns a specification into the operations that make it so, under a
 // monitor. It is pure: the same arguments give the same plan.
 func planOf(s *specs.Spec, h handles) (*plan.Plan, error) {
-	h.Front, h.Gate = h.monitorPart(), plan.Gate{}
+	h.Front = h.monitorPart()
+	if h.Flags&plan.WaitAttach != 0 { // else there is nobody to wait for
+		h.Gate = plan.Gate{}
+	}
 	return oci.Plan(s, h.Handles)
 }
 

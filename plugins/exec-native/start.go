@@ -258,15 +258,15 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files, w *plan.War
 	userFD := b.Add(user)
 	root := goOpenRoot(r, user)
 	groups, err := d.prepareRunDir(one, r, resources, b, &h, w, a)
+	if err == nil && log != nil {
+		h.Log, err = log, d.prepareLog(one, b, log)
+	}
 	m := <-root // also after an error: it must be closed
 	h.Root = b.Add(m.root.File)
 	err = errors.Join(err, m.err)
 	var spec *specs.Spec
 	if err == nil {
 		spec, err = d.prepareRoot(one, r, m.root, b, &h)
-	}
-	if err == nil && log != nil {
-		h.Log, err = log, d.prepareLog(one, b, log)
 	}
 	g := <-groups // also after an error: its files must be closed
 	h.Cgroups, h.CgroupDir, h.OOMCounter = b.AddAll(g.entry.Tasks), b.Add(g.entry.Dir), b.Add(g.oom)
@@ -367,11 +367,11 @@ type groupFiles struct {
 }
 
 // prepareCgroups makes the run's cgroup while the mounts are made: both take a
-// few hundred microseconds. As soon as the init can be put into it, w begins
-// with that.
+// few hundred microseconds. With a spare it takes so little that it comes first: as
+// soon as the init can be put into it, w begins with that.
 func (d *native) prepareCgroups(one *run, r execdriver.Start, resources *specs.LinuxResources, w *plan.Warm, a *ahead) <-chan groupFiles {
 	out := make(chan groupFiles, 1)
-	go func() {
+	work := func() {
 		var g groupFiles
 		var group *cgroup.Group
 		begun := false
@@ -396,7 +396,12 @@ func (d *native) prepareCgroups(one *run, r execdriver.Start, resources *specs.L
 			g.mounts, g.err = group.Mounts()
 		}
 		out <- g
-	}()
+	}
+	if a != nil {
+		work()
+	} else {
+		go work()
+	}
 	return out
 }
 
