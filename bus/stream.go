@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/internal/sparsejson"
 	"golang.org/x/sys/unix"
 )
 
@@ -168,7 +169,7 @@ func DialStream(ctx context.Context, path string, r StreamRequest, file *os.File
 // dialStream opens a stream at path; an error to connect names the socket that the
 // caller knows.
 func dialStream(ctx context.Context, path, known string, r StreamRequest, file *os.File, meanwhile func()) (*Stream, error) {
-	line, err := json.Marshal(r)
+	line, err := sparsejson.Marshal(r)
 	if err != nil || len(line) >= MaxStreamLine {
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "open stream %s: %d bytes (%v)", r.Op, len(line), err)
 	}

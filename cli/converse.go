@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
+	"github.com/gantryd/gantry/internal/sparsejson"
 	"github.com/gantryd/gantry/internal/stdio"
 )
 
@@ -304,7 +304,7 @@ func (a *app) stream(ctx context.Context, op string, in any) (*bus.Stream, error
 
 // streamWhile is stream, and does something else while the engine answers.
 func (a *app) streamWhile(ctx context.Context, op string, in any, meanwhile func()) (*bus.Stream, error) {
-	body, err := json.Marshal(in)
+	body, err := sparsejson.Marshal(in)
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", op, err)
 	}

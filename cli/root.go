@@ -18,6 +18,7 @@ import (
 
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/internal/query"
+	"github.com/gantryd/gantry/internal/sparsejson"
 )
 
 // Env is what the command gets from outside.
@@ -221,7 +222,7 @@ func (a *app) query(ctx context.Context, name string, in, out any) error {
 	q := query.QueryIn{Name: name}
 	if in != nil {
 		var err error
-		if q.Body, err = json.Marshal(in); err != nil {
+		if q.Body, err = sparsejson.Marshal(in); err != nil {
 			return fmt.Errorf("ask %s: %w", name, err)
 		}
 	}

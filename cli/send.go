@@ -14,6 +14,7 @@ import (
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
+	"github.com/gantryd/gantry/internal/sparsejson"
 )
 
 // sent is a command that was accepted.
@@ -45,7 +46,7 @@ func (a *app) carry(ctx context.Context, cmd core.Command, want told) (sent, err
 		return sent{}, fmt.Errorf("make a job id: %w", err)
 	}
 	s := sent{job: core.JobID(id.String())}
-	body, err := json.Marshal(cmd)
+	body, err := sparsejson.Marshal(cmd)
 	if err != nil {
 		return s, fmt.Errorf("encode the command: %w", err)
 	}
