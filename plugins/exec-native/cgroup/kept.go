@@ -61,8 +61,8 @@ func keptAny(got, want string, page int64) bool {
 	if strings.Join(strings.Fields(got), " ") == strings.Join(strings.Fields(want), " ") {
 		return true
 	}
-	g, ok1 := bytesOf(got)
-	w, ok2 := bytesOf(want)
+	g, ok1 := ParseBytes(got)
+	w, ok2 := ParseBytes(want)
 	if ok1 && ok2 {
 		return g == w || g == w/page*page
 	}
@@ -86,8 +86,9 @@ func keptAny(got, want string, page int64) bool {
 	return ok && keptLine(line, strings.Join(words[1:], " "), true)
 }
 
-// bytesOf reads a number with the unit that the kernel's memparse takes.
-func bytesOf(s string) (int64, bool) {
+// ParseBytes reads a number with the unit that the kernel's memparse takes: k, m,
+// g or t.
+func ParseBytes(s string) (int64, bool) {
 	shift := 0
 	if n := len(s); n > 1 {
 		switch s[n-1] {
@@ -105,5 +106,5 @@ func bytesOf(s string) (int64, bool) {
 		}
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
-	return n << shift, err == nil
+	return n << shift, err == nil && n<<shift>>shift == n
 }

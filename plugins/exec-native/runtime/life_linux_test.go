@@ -150,9 +150,14 @@ func TestUpdateAndEvents(t *testing.T) {
 	if err := json.Unmarshal([]byte(b.must("events", "--stats", b.id)), &e); err != nil || e.Data.Pids.Limit != 44 {
 		t.Errorf("%+v %v", e.Data, err)
 	}
-	for _, args := range [][]string{{"--memory", "x"}, {"--kernel-memory", "1m"}, {"--memory", "1g", "extra"}} {
-		if o := b.do(append(append([]string{"update"}, args...), b.id)...); o.code == 0 {
-			t.Errorf("update %v was taken", args)
+	for _, args := range [][]string{
+		{"--memory", "x"}, {"--memory", "9999999t"}, {"--kernel-memory", "1m"}, {"--memory", "1g", "extra"},
+		{"--blkio-weight", "65546"}, {"--blkio-weight", "-5"}, {"--cpu-share", "-1"}, {"--cpu-period", "5k"}, {"--pids-limit", "1m"},
+		{"--l3-cache-schema", "L3:0=f"}, {"--mem-bw-schema", "MB:0=20"},
+	} {
+		o := b.do(append(append([]string{"update"}, args...), b.id)...)
+		if o.code == 0 || !strings.Contains(o.err, strings.TrimPrefix(args[0], "--")) && len(args) == 2 && args[0] != "--kernel-memory" {
+			t.Errorf("update %v: %+v", args, o)
 		}
 	}
 }

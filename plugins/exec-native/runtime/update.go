@@ -6,11 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -80,7 +82,8 @@ func limitHelp() map[string]string {
 		"memory": "bytes (k, m, g); -1 for no limit", "memory-reservation": "bytes (k, m, g); -1 for none",
 		"memory-swap":   "bytes of memory and swap (k, m, g); -1 for no limit",
 		"kernel-memory": "bytes of kernel memory", "kernel-memory-tcp": "bytes of kernel memory for TCP",
-		"pids-limit": "number of tasks; -1 for no limit",
+		"pids-limit":      "number of tasks; -1 for no limit",
+		"l3-cache-schema": "not served", "mem-bw-schema": "not served",
 	}
 }
 
@@ -112,15 +115,19 @@ func (u limitFlags) resources(fs *flag.FlagSet) (*specs.LinuxResources, error) {
 
 // setLimit sets one limit by the name of its flag.
 func setLimit(r *specs.LinuxResources, name, text string) error {
-	n, err := parseBytes(text)
-	if name == "cpuset-cpus" || name == "cpuset-mems" {
-		err = nil
+	switch name {
+	case "cpuset-cpus":
+		r.CPU.Cpus = text
+		return nil
+	case "cpuset-mems":
+		r.CPU.Mems = text
+		return nil
 	}
+	n, err := limitOf(name, text)
 	if err != nil {
-		return errclass.Errorf(errdefs.ErrInvalidArgument, "%s %q: %w", name, text, err)
+		return err
 	}
-	unsigned := uint64(n)
-	weight := uint16(n)
+	unsigned, weight := uint64(n), uint16(n)
 	switch name {
 	case "blkio-weight":
 		r.BlockIO = &specs.LinuxBlockIO{Weight: &weight}
@@ -138,10 +145,6 @@ func setLimit(r *specs.LinuxResources, name, text string) error {
 		r.CPU.RealtimePeriod = &unsigned
 	case "cpu-rt-runtime":
 		r.CPU.RealtimeRuntime = &n
-	case "cpuset-cpus":
-		r.CPU.Cpus = text
-	case "cpuset-mems":
-		r.CPU.Mems = text
 	case "memory":
 		r.Memory.Limit = &n
 	case "memory-reservation":
@@ -159,25 +162,34 @@ func setLimit(r *specs.LinuxResources, name, text string) error {
 	return nil
 }
 
-// parseBytes reads a number with a unit: 64m.
-func parseBytes(text string) (int64, error) {
-	shift := 0
-	if text != "" {
-		switch text[len(text)-1] {
-		case 'k', 'K':
-			shift = 10
-		case 'm', 'M':
-			shift = 20
-		case 'g', 'G':
-			shift = 30
+// limitOf reads a limit's number. What goes into a narrower type must fit: the
+// check that comes later would see something else.
+func limitOf(name, text string) (n int64, err error) {
+	refuse := func(want string) (int64, error) {
+		return 0, errclass.Errorf(errdefs.ErrInvalidArgument, "%s %q: want %s", name, text, want)
+	}
+	switch name {
+	case "memory", "memory-reservation", "memory-swap", "kernel-memory", "kernel-memory-tcp":
+		n, ok := cgroup.ParseBytes(text)
+		if !ok {
+			return refuse("a number of bytes, with k, m, g or t")
+		}
+		return n, nil
+	case "l3-cache-schema", "mem-bw-schema":
+		return 0, errclass.Errorf(errdefs.ErrNotImplemented, "%s: linux.intelRdt is not served by this runtime", name)
+	}
+	if n, err = strconv.ParseInt(text, 10, 64); err != nil {
+		return refuse("a number")
+	}
+	switch name {
+	case "blkio-weight":
+		if n < 0 || n > math.MaxUint16 {
+			return refuse("10 to 1000")
+		}
+	case "cpu-period", "cpu-burst", "cpu-share", "cpu-rt-period":
+		if n < 0 {
+			return refuse("0 or more")
 		}
 	}
-	if shift > 0 {
-		text = text[:len(text)-1]
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n<<shift>>shift != n {
-		return 0, fmt.Errorf("want a number, with k, m or g")
-	}
-	return n << shift, nil
+	return n, nil
 }
