@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +19,16 @@ import (
 	"github.com/gantryd/gantry/test/rig"
 )
 
+// logsAt puts the engine's logs elsewhere, so that what is mounted there is no mount
+// of the engine's.
+func logsAt(t *testing.T, e *rig.Engine, dir string) {
+	t.Helper()
+	err := errors.Join(os.MkdirAll(filepath.Join(e.Root, "drivers"), 0o700), os.Symlink(dir, filepath.Join(e.Root, "drivers/exec-native")))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestFullLogDisk: what the disk cannot take is dropped and counted; the program
 // goes on and ends as it would, whoever is attached gets all, and with space again
 // the log goes on.
@@ -24,12 +36,8 @@ func TestFullLogDisk(t *testing.T) {
 	t.Parallel()
 	const room = 2 << 20
 	w := newWorld(t, func(e *rig.Engine) {
-		// Elsewhere, so that it is no mount of the engine's.
 		dir := t.TempDir()
-		err := errors.Join(os.MkdirAll(filepath.Join(e.Root, "drivers"), 0o700), os.Symlink(dir, filepath.Join(e.Root, "drivers/exec-native")))
-		if err != nil {
-			t.Fatal(err)
-		}
+		logsAt(t, e, dir)
 		if err := unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", room)); err != nil {
 			t.Fatal(err)
 		}
@@ -62,6 +70,65 @@ func TestFullLogDisk(t *testing.T) {
 	w.gantry("exec", "later", "touch", "/end")
 	if e := w.ended("later"); e.Code != 0 {
 		t.Errorf("with space again it ended as %+v", e)
+	}
+	w.over()
+}
+
+// TestStandingLogDisk: a disk that takes nothing for a while holds up who wants every
+// byte kept, and nobody else: with non-blocking delivery the program ends, and what
+// is missing of its log is told.
+func TestStandingLogDisk(t *testing.T) {
+	t.Parallel()
+	const parts = 20 // of 64 KiB
+	disk := mountDisk(t)
+	w := newWorld(t, func(e *rig.Engine) {
+		logs := filepath.Join(disk, "logs")
+		if err := os.Mkdir(logs, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		logsAt(t, e, logs)
+	})
+	flood := fmt.Sprintf("until [ -e /go ]; do sleep 0.02; done; i=0; while [ $i -lt %d ]; do cat /pattern; i=$((i+1)); done; touch /done; ", parts)
+	loose := []string{"--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=64k"}
+	run := func(name, script string, flags ...string) query.ContainerDetail {
+		w.gantry(append(append([]string{"run", "-d", "--name", name}, flags...), "busybox", "sh", "-c", script)...)
+		return w.container(name)
+	}
+	ends, held := run("ends", flood+"exit 6", loose...), run("held", flood+"exit 6")
+	stays := run("stays", flood+"until [ -e /over ]; do sleep 0.02; done; echo the end; exit 6", loose...)
+	file := func(d query.ContainerDetail, name string) string { return procFile(d.PID, "root/"+name) }
+	thaw := freeze(t, disk)
+	for _, d := range []query.ContainerDetail{ends, held, stays} { // past the engine, which may want the disk
+		w.must(os.WriteFile(file(d, "go"), nil, 0o600))
+	}
+	if e := w.ended("ends"); e.Code != 6 || e.Lost {
+		t.Errorf("beside a disk that stands still it ended as %+v", e)
+	}
+	w.until("who gives up what the disk cannot take goes on", func() bool { _, err := os.Stat(file(stays, "done")); return err == nil })
+	time.Sleep(300 * time.Millisecond)
+	if _, err := os.Stat(file(held, "done")); err == nil || !w.container("held").Running {
+		t.Error("who wants every byte kept goes on beside a disk that stands still")
+	}
+	thaw()
+	w.must(os.WriteFile(file(stays, "over"), nil, 0o600))
+	for _, name := range []string{"held", "stays"} {
+		if e := w.ended(name); e.Code != 6 || e.Lost {
+			t.Errorf("when the disk went on %s ended as %+v", name, e)
+		}
+	}
+	want := string(bytes.Repeat(rig.Pattern(), parts))
+	if s := w.call("logs", "held"); s.out != want || s.stderr != "" {
+		t.Errorf("of its log %d bytes of %d are told: %s", len(s.out), len(want), s.stderr)
+	}
+	s := w.call("logs", "stays")
+	missing := 0
+	for _, m := range regexp.MustCompile(`(\d+) bytes are missing here`).FindAllStringSubmatch(s.stderr, -1) {
+		n, err := strconv.Atoi(m[1])
+		w.must(err)
+		missing += n
+	}
+	if missing == 0 || len(s.out)+missing != len(want+"the end\n") || !strings.HasSuffix(s.out, "the end\n") {
+		t.Errorf("of %d bytes %d are told and %d are said to be missing: %s", len(want), len(s.out), missing, s.stderr)
 	}
 	w.over()
 }
