@@ -231,7 +231,7 @@ func TestRefusals(t *testing.T) {
 		`{"process":{"ioPriority":{"class":"X"}}}`:                                    "ioPriority",
 		`{"hostname":"` + strings.Repeat("h", 65) + `"}`:                              "hostname",
 		`{"linux":{"namespaces":[{"type":"pid"}]}}`:                                   "hostname without",
-		`{"linux":{"namespaces":[{"type":"uts"}]}}`:                                   "mount namespace",
+		`{"linux":{"namespaces":[{"type":"user"},{"type":"uts"}]}}`:                   "without a mount namespace",
 		`{"linux":{"namespaces":[{"type":"mount"},{"type":"mount"},{"type":"uts"}]}}`: "twice",
 		`{"linux":{"namespaces":[{"type":"fly"},{"type":"uts"}]}}`:                    `"fly"`,
 		`{"linux":{"sysctl":{"kernel.panic":"1"}}}`:                                   "kernel.panic",
