@@ -131,9 +131,8 @@ func (a *app) jobEnd(ctx context.Context, s sent) (*core.JobEnded, error) {
 	if s.stream != nil {
 		said, err := s.next()
 		s.drop()
-		var end core.JobEnded
-		if err == nil && json.Unmarshal(said.Event, &end) == nil {
-			return &end, nil
+		if end := jobEnded(said.Event); err == nil && end != nil {
+			return end, nil
 		}
 	}
 	client, err := a.dial(ctx)
@@ -202,4 +201,20 @@ func shortJob(id core.JobID) string {
 		return string(id)
 	}
 	return string(id[:18])
+}
+
+// jobEnded reads the event that ends a job. One that is done has no more to tell:
+// the rest of the event, and what its type could hold, is not looked at.
+func jobEnded(line []byte) *core.JobEnded {
+	var brief struct {
+		Outcome core.JobState `json:"outcome"`
+	}
+	if json.Unmarshal(line, &brief) == nil && brief.Outcome == core.JobDone {
+		return &core.JobEnded{Outcome: core.JobDone}
+	}
+	var end core.JobEnded
+	if json.Unmarshal(line, &end) != nil {
+		return nil
+	}
+	return &end
 }
