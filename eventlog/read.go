@@ -68,10 +68,11 @@ const seekNear = 1 << 20
 // halves: a segment that was closed before this process opened the log has no
 // marks. What is passed over is VerifyOlder's business; what is read is bound to the
 // segment's end by its chain as ever.
-func (p *span) seek(from uint64) error {
+func (p *span) seek(from uint64, scan *scanner) error {
 	for low, high := p.from, p.to; high-low > seekNear; {
 		middle := low + (high-low)/2
-		it, err := newScanner(p.file, middle, p.to).resync()
+		scan.move(middle)
+		it, err := scan.resync()
 		switch {
 		case errors.Is(err, os.ErrClosed):
 			return errClosed()
@@ -84,16 +85,17 @@ func (p *span) seek(from uint64) error {
 			high = middle
 		}
 	}
+	scan.move(p.from)
 	return nil
 }
 
 func (p span) read(from uint64, f func(Record) error) error {
+	scan := newScanner(p.file, p.from, p.to)
 	if p.unmarked && p.first < from {
-		if err := p.seek(from); err != nil {
+		if err := p.seek(from, scan); err != nil {
 			return err
 		}
 	}
-	scan := newScanner(p.file, p.from, p.to)
 	at := position{next: p.first}
 	for known := p.prev != nil; scan.off < p.to; known = true {
 		it, err := scan.next()

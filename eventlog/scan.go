@@ -44,6 +44,9 @@ func newScanner(f io.ReaderAt, off, end int64) *scanner {
 	return &scanner{f: f, off: off, end: end, base: off, readSize: int(min(scanBuffer, max(end-off, 1)))}
 }
 
+// move goes on at another offset.
+func (s *scanner) move(off int64) { s.off, s.base, s.buf = off, off, s.buf[:0] }
+
 // peek gives n bytes at off, fewer only at the end.
 func (s *scanner) peek(n int) ([]byte, error) {
 	n = int(min(int64(n), s.end-s.off))
