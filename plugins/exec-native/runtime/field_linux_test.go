@@ -224,7 +224,7 @@ func TestConsoleSocket(t *testing.T) {
 	b.must("create", "--bundle", b.bundle, "--console-socket", path, b.id)
 	b.must("start", b.id)
 	out := <-got
-	for _, want := range []string{"/dev/pts/0", "33 77", "console"} {
+	for _, want := range []string{"outside 33x77", "/dev/pts/0", "33 77", "console"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in %q", want, out)
 		}
@@ -254,6 +254,9 @@ func readConsole(l *net.UnixListener) string {
 	master := os.NewFile(uintptr(fds[0]), "master")
 	defer master.Close()
 	var out strings.Builder
+	if size, err := unix.IoctlGetWinsize(int(master.Fd()), unix.TIOCGWINSZ); err == nil {
+		fmt.Fprintf(&out, "outside %dx%d\n", size.Row, size.Col)
+	}
 	for {
 		n, err := master.Read(buf)
 		out.Write(buf[:n])
@@ -266,17 +269,28 @@ func readConsole(l *net.UnixListener) string {
 // TestNetDevice moves a device with its address.
 func TestNetDevice(t *testing.T) {
 	name := fmt.Sprintf("gt%d", os.Getpid())
-	for _, args := range []string{"link add " + name + " type dummy", "addr add 192.0.2.7/28 dev " + name} {
+	ip := func(args string) {
+		t.Helper()
 		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-			t.Skipf("ip %s: %s", args, out)
+			t.Fatalf("ip %s: %v %s", args, err, out)
 		}
 	}
-	defer exec.Command("ip", "link", "del", name).Run()
-	b := newBox(t, "ip addr show dev eth7")
+	ip("link add " + name + " type veth peer " + name + "p")
+	defer exec.Command("ip", "link", "del", name+"p").Run()
+	ip("addr add 192.0.2.7/28 dev " + name)
+	b := newBox(t, "ip addr show dev eth7; sleep 100")
 	b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{name: {Name: "eth7"}}
-	o := b.run()
-	if !strings.Contains(o.out, "192.0.2.7/28") || !strings.Contains(o.out, "UP") {
-		t.Errorf("%+v", o)
+	path := b.start()
+	awaitText(t, path, "192.0.2.7/28")
+	inside, _ := os.ReadFile(path)
+	outside := entered("--net", "ip", "addr", "show", "dev", "eth7")(t, b.state().PID)
+	for side, text := range map[string]string{"inside": string(inside), "outside": outside} {
+		if !strings.Contains(text, "192.0.2.7/28") || !strings.Contains(text, ",UP") {
+			t.Errorf("%s: %s", side, text)
+		}
+	}
+	if _, err := net.InterfaceByName(name); err == nil {
+		t.Errorf("%s is still the host's", name)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 // longFlags are the names of the long flags in a help text.
 func longFlags(text, dashes string) []string {
 	var out []string
-	for _, m := range regexp.MustCompile(`(?m)^ +` + dashes + `([a-z0-9][a-z0-9-]+)`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^ +`+dashes+`([a-z0-9][a-z0-9-]+)`).FindAllStringSubmatch(text, -1) {
 		if m[1] != "help" {
 			out = append(out, m[1])
 		}
