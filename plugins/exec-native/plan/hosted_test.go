@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,9 +66,20 @@ func leaving() *Plan {
 	return p
 }
 
+// hosts gives a plan with the kinds of a container in the host's mount namespace.
+func hosts() *Plan {
+	p := &Plan{}
+	p.Add(StageMonitor, Monitor{Run: 1})
+	p.Add(StageClone, Clone{unix.CLONE_NEWPID, NoFD})
+	p.Add(StageMounts, RootHere{1}, Chroot{1})
+	p.Add(StageGate, Gate{})
+	p.Add(StageExec, Sweep{}, Exec{[]string{"/bin/a"}, []string{"a"}, nil})
+	return p
+}
+
 func TestEveryKindIsInEvery(t *testing.T) {
 	seen := map[Kind]bool{}
-	for _, s := range append(every().Steps, leaving().Steps...) {
+	for _, s := range slices.Concat(every().Steps, leaving().Steps, hosts().Steps) {
 		seen[s.Op.Kind()] = true
 	}
 	for _, k := range kindNames {
@@ -96,17 +108,18 @@ func TestDecoderUnderFuzzing(t *testing.T) {
 	w := bufio.NewWriter(in)
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 1))
-	var good [2][]byte
-	for i, p := range []*Plan{every(), leaving()} {
+	var good [3][]byte
+	for i, p := range []*Plan{every(), leaving(), hosts()} {
 		if good[i], err = p.Encode(10); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n := 1
-	send(w, good[0], 10)
-	send(w, good[1], 10)
+	for _, b := range good {
+		send(w, b, 10)
+	}
+	n := len(good) - 1
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); n++ {
-		b, files := mutate(rng, good[n&1])
+		b, files := mutate(rng, good[n%len(good)])
 		if send(w, b, files) != nil {
 			break
 		}
@@ -118,7 +131,7 @@ func TestDecoderUnderFuzzing(t *testing.T) {
 	}
 	var fine, all int
 	fmt.Sscanf(out.String(), "%d of %d", &fine, &all)
-	if all != n+1 || fine < 2 {
+	if all != n+1 || fine < len(good) {
 		t.Errorf("%d sent: %s", n+1, out.String())
 	}
 	t.Logf("%s", strings.TrimSpace(out.String()))
