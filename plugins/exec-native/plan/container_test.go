@@ -191,7 +191,7 @@ func TestCgroupsV1(t *testing.T) {
 		s.Add(StageChild, Cgroup{s.add(f)})
 	}
 	s.Add(StageChild, Unshare{unix.CLONE_NEWCGROUP}, Rlimit{unix.RLIMIT_NOFILE, 77, 99}, ProcWrite{"oom_score_adj", "500"})
-	s.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: root})
+	s.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: root, Attr: Attr{Propagation: unix.MS_PRIVATE}})
 	s.ordinary()
 	s.Add(StageMounts,
 		Filesystem{Type: "tmpfs", Target: "/sys/fs/cgroup", Attrs: noExec},
@@ -244,7 +244,7 @@ func TestUserNamespace(t *testing.T) {
 	s.Add(StageClone, Clone{Flags: allNamespaces | unix.CLONE_NEWUSER, Cgroup: NoFD})
 	s.Add(StageParent, ProcWrite{"uid_map", "0 100000 65536\n"}, ProcWrite{"gid_map", "0 200000 65536\n"})
 	s.Add(StageChild, User{UID: 0, GID: 0})
-	s.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: root},
+	s.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: root, Attr: Attr{Propagation: unix.MS_PRIVATE}},
 		Filesystem{Type: "proc", Target: "/proc", Create: CreateDir, Attrs: noExec},
 		Filesystem{Type: "tmpfs", Target: "/dev", Create: CreateDir})
 	null := s.add(tree(t, "/dev/null"))

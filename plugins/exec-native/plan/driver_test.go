@@ -182,7 +182,7 @@ func TestJoinUserNamespace(t *testing.T) {
 	first.Add(StageParent, ProcWrite{"uid_map", "0 100000 65536\n"}, ProcWrite{"gid_map", "0 100000 65536\n"})
 	first.Add(StageChild, User{})
 	null := first.add(tree(t, "/dev/null"))
-	first.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: root},
+	first.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: root, Attr: Attr{Propagation: unix.MS_PRIVATE}},
 		Filesystem{Type: "proc", Target: "/proc", Create: CreateDir, Attrs: noExec},
 		Attach{FD: null, Target: "/dev/null", Create: CreateFile}, Pivot{})
 	first.Add(StageCover, Hostname{"mapped"})

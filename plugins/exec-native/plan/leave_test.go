@@ -188,7 +188,7 @@ func TestLeavingUserNamespace(t *testing.T) {
 	s.Add(StageClone, Clone{Flags: allNamespaces | unix.CLONE_NEWUSER, Cgroup: NoFD})
 	s.Add(StageParent, ProcWrite{"uid_map", "0 100000 65536\n"}, ProcWrite{"gid_map", "0 200000 65536\n"})
 	s.Add(StageChild, User{})
-	s.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: root},
+	s.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: root, Attr: Attr{Propagation: unix.MS_PRIVATE}},
 		Filesystem{Type: "proc", Target: "/proc", Create: CreateDir, Attrs: noExec},
 		Filesystem{Type: "tmpfs", Target: "/dev", Create: CreateDir},
 		Attach{FD: null, Target: "/dev/null", Create: CreateFile}, Pivot{})
