@@ -13,6 +13,7 @@ import (
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
+	"golang.org/x/sys/unix"
 )
 
 // Defaults of the log.
@@ -68,8 +69,9 @@ func policyOf(c execdriver.LogConfig) (*plan.LogPolicy, error) {
 	return &p, nil
 }
 
-// prepareLog opens the directory of the container's log, and finds the offset
-// where an earlier run has ended.
+// prepareLog opens the directory of the container's log, makes the file, which
+// takes the disk longer than the shim has time, and finds the offset where an
+// earlier run has ended.
 func (d *native) prepareLog(one *run, b *oci.Files, log *plan.Log) error {
 	dir := filepath.Dir(one.log)
 	err := os.Mkdir(dir, 0o700)
@@ -84,5 +86,9 @@ func (d *native) prepareLog(one *run, b *oci.Files, log *plan.Log) error {
 		return fmt.Errorf("prepare log: %w", err)
 	}
 	log.Dir = b.Add(f)
-	return nil
+	fd, err := unix.Openat(int(f.Fd()), logName, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("prepare log: %w", err)
+	}
+	return unix.Close(fd)
 }

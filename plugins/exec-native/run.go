@@ -93,7 +93,7 @@ func (d *native) follow(r *run, rep plan.Report) (over bool) {
 	case plan.ReportShim:
 		d.knowShim(r, rep.PID)
 	case plan.ReportRunning:
-		d.becomeRunning(r, rep.PID)
+		d.becomeRunning(r, rep.PID, rep.File)
 	case plan.ReportExited:
 		d.endOthers(r)
 		d.finish(r, execdriver.Exit{
@@ -131,11 +131,11 @@ func (d *native) holdShim(r *run, pidfd *os.File) {
 }
 
 // becomeRunning notes that the program was executed. Without a pidfd it has
-// ended already, and the exit is on its way.
-func (d *native) becomeRunning(r *run, pid int) {
-	pidfd, err := openPidfd(pid, groupName(r.key)) // an exec is in its container's group
-	if err != nil {
-		pidfd = nil
+// ended already, and the exit is on its way. The shim that started it brings one; a
+// pid that an attach socket has told is looked at.
+func (d *native) becomeRunning(r *run, pid int, pidfd *os.File) {
+	if pidfd == nil {
+		pidfd, _ = openPidfd(pid, groupName(r.key)) // an exec is in its container's group
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -148,7 +148,14 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 		return nil, err
 	}
 	b := &oci.Files{}
-	defer b.Close()
+	started := false
+	defer func() {
+		if started {
+			go b.Close() // the shim has its own: nobody need wait
+		} else {
+			b.Close()
+		}
+	}()
 	w, a := d.takeWarm(), d.takeAhead(r)
 	if a != nil {
 		defer func() { go a.discard() }() // what is left of it: nobody need wait
@@ -178,6 +185,7 @@ func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*pla
 		}
 		return nil, oci.StartError(err, spec, p, b.All[h.Root])
 	}
+	started = true
 	return shim, nil
 }
 
@@ -208,7 +216,7 @@ func (d *native) await(ctx context.Context, one *run, shim *plan.Conn) error {
 		case plan.ReportShim:
 			d.knowShim(one, rep.PID)
 		case plan.ReportRunning:
-			d.becomeRunning(one, rep.PID)
+			d.becomeRunning(one, rep.PID, rep.File)
 			return nil
 		case plan.ReportError:
 			return &oci.ShimError{Report: rep}

@@ -6,7 +6,7 @@ const (
 	OpenStdin                     // keep a pipe for standard input; otherwise /dev/null
 	Terminal                      // a Console or Pty operation will hand over a pty
 	StdinOnce                     // the first client with input that leaves ends it; not on a terminal
-	Quiet                         // no Report of Init, nor of Shim by one that stood by
+	Quiet                         // no Report of Init, nor of Shim by one that stood by; Running brings the pidfd
 )
 
 // Monitor holds the monitor's settings. Required, once, stage 0.

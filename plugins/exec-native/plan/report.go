@@ -52,7 +52,7 @@ type Report struct {
 	Signal int           // Exited: the signal, or 0; Error of a Hook: its wait status
 	Flags  uint16
 	Time   time.Time // of the monitor's wall clock
-	File   *os.File  // Console: the receiver's to close
+	File   *os.File  // Console: the master; Running, of a Quiet monitor: the pidfd. The receiver's to close
 }
 
 const (

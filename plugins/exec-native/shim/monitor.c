@@ -20,13 +20,15 @@ int64_t now_ms(void) { return sys_clock(CLOCK_MONOTONIC) / 1000000; }
 
 /* A driver that is gone or does not read is let go of: the record and the
  * attach socket tell the next one. */
-void report_to_driver(struct report *r)
+static void report_with(struct report *r, int pass)
 {
-	if (M.control >= 0 && report_send(M.control, r, -1) < 0) {
+	if (M.control >= 0 && report_send(M.control, r, pass) < 0) {
 		sys_close(M.control);
 		M.control = -1;
 	}
 }
+
+void report_to_driver(struct report *r) { report_with(r, -1); }
 
 void enter_phase(enum phase phase)
 {
@@ -60,7 +62,7 @@ static void program_runs(void)
 	M.rec.started = (uint64_t)sys_clock(CLOCK_REALTIME);
 	enter_phase(PHASE_RUNNING);
 	write_record(STATE_RUNNING);
-	report_to_driver(&r);
+	report_with(&r, M.set.flags & QUIET ? M.pidfd : -1);
 	confine();
 }
 
