@@ -179,6 +179,9 @@ func cgroupMounts(p *plan.Plan, m specs.Mount, o options, h Handles) error {
 		p.Add(plan.StageMounts, fs)
 		return nil
 	}
+	if len(h.CgroupMounts) < len(h.CgroupV1) { // it has none: there is nothing to be shown
+		return nil
+	}
 	p.Add(plan.StageMounts, plan.Filesystem{
 		Type: "tmpfs", Target: m.Destination, Create: plan.CreateDir,
 		Attrs: fs.Attrs &^ unix.MOUNT_ATTR_RDONLY, Params: append(slices.Clone(fs.Params), plan.Param{Type: plan.ParamString, Key: "mode", Value: "755"}),

@@ -48,6 +48,9 @@ func runCreate(ctx context.Context, g *globals, args []string) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
+	if code, entered, err := enterUser(g, o); entered {
+		return code, err
+	}
 	c, err := create(ctx, g, ids[0], o)
 	if err != nil {
 		return exitFailed, err
@@ -115,6 +118,9 @@ func newCreation(g *globals, id string, o createOptions) (*creation, error) {
 		Owner: os.Geteuid(), Annotations: b.spec.Annotations, Keyring: !o.noKeyring,
 	}
 	c.OwnPIDs, c.Joins = namespacesOf(b.spec)
+	if isInner() {
+		b.settleIn()
+	}
 	return c, nil
 }
 

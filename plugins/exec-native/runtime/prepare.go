@@ -78,7 +78,7 @@ func (c *creation) openGroups(ctx context.Context, f *groupFiles) (err error) {
 		group, err = f.tree.Make(f.place, resources)
 	}
 	if err != nil {
-		return err
+		return c.withoutGroup(err, resources)
 	}
 	f.made = true
 	defer group.Close()
@@ -246,6 +246,7 @@ func (c *creation) openDevices() error {
 	s := c.b.spec
 	own := !slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev" })
 	user, _ := oci.HasNamespace(s, specs.UserNamespace)
+	user = user || inUserNamespace()
 	for _, d := range append(oci.DefaultDevices(), s.Linux.Devices...) {
 		if own && c.keeps(d) {
 			continue

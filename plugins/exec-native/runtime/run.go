@@ -21,6 +21,9 @@ func runRun(ctx context.Context, g *globals, args []string) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
+	if code, entered, err := enterUser(g, o); entered {
+		return code, err
+	}
 	signals := catchSignals(o.detach)
 	c, err := create(ctx, g, ids[0], o)
 	if err != nil {
