@@ -62,7 +62,7 @@ func (a *app) logVerifyCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Stdout, "%d events in %d records and %d segments, %s\n", sum.Events, sum.Records, sum.Segments, binarySize(sum.Bytes))
+			fmt.Fprintf(a.Stdout, "%s in %s and %s, %s\n", counted(sum.Events, "event"), counted(sum.Records, "record"), counted(sum.Segments, "segment"), binarySize(sum.Bytes))
 			if sum.Head.Seq > 0 {
 				fmt.Fprintf(a.Stdout, "head %d %s\n", sum.Head.Seq, sum.Head.Hash)
 			}
