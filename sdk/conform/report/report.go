@@ -72,7 +72,7 @@ func parse(args []string, stderr io.Writer) (order, error) {
 	}
 	f.StringVar(&o.kind, "kind", "", fmt.Sprintf("kind of driver, one of %v; otherwise the program's name tells", driver.Kinds()))
 	f.StringVar(&o.check, "check", "", "run only the checks whose name holds `WORD`")
-	f.StringVar(&o.libexec, "libexec", os.Getenv(driver.EnvLibexec), "`DIR` of the programs shipped with the engine, told to the driver")
+	f.StringVar(&o.libexec, "libexec", os.Getenv(driver.EnvLibexec), "`DIR` of the programs shipped with the engine, told to the driver (default: the driver's own)")
 	f.BoolVar(&o.verbose, "v", false, "show what was noted also where a promise holds")
 	f.BoolVar(&o.list, "list", false, "only tell the checks of the kind")
 	if err := f.Parse(args); err != nil {
@@ -147,8 +147,12 @@ func runSuite[D driver.Common](t conform.T, p *printer, s conform.Suite[D], open
 	if p.listing {
 		return
 	}
+	libexec := p.order.libexec
+	if libexec == "" { // a driver of ours lies beside what it needs
+		libexec = filepath.Dir(p.order.program)
+	}
 	s.Adapt = func(c driver.Config) driver.Config {
-		c.Libexec = p.order.libexec
+		c.Libexec = libexec
 		return c
 	}
 	if !startable(t, s, open) {
