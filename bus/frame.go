@@ -148,7 +148,8 @@ func (s Subjects) Messages(f Frame) ([]Outgoing, error) {
 	}
 	out, shared := make([]Outgoing, len(events)), f.header()
 	for i, e := range events {
-		out[i] = Outgoing{Subject: s.Event(e.Noun, e.ID, e.Name), Header: append(liveHeader(e), shared...), Event: e}
+		h := append(append(make(wire.Header, 0, len(shared)+3), liveHeader(e)...), shared...) // and one of the stream's own
+		out[i] = Outgoing{Subject: s.Event(e.Noun, e.ID, e.Name), Header: h, Event: e}
 	}
 	return out, nil
 }

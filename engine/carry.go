@@ -161,20 +161,13 @@ func (e *Engine) unwatch(w *onlooker) {
 	}
 }
 
-// tell tells the onlookers of an event that is durable. Whoever calls it has e.mu.
-func (e *Engine) tell(event core.Event) {
-	all := e.onlookers[event.Head().Of()]
-	if len(all) == 0 {
-		return
-	}
-	var line []byte
+// tell tells the onlookers of an event that is durable, in the log's own bytes. Whoever
+// calls it has e.mu.
+func (e *Engine) tell(event core.Event, line []byte) {
 	_, end := event.(*core.JobEnded)
-	for _, w := range all {
+	for _, w := range e.onlookers[event.Head().Of()] {
 		if w.over || !end && !w.names[event.Head().Name] {
 			continue
-		}
-		if line == nil {
-			line, _ = core.EncodeEvent(event) // it was encoded for the log before
 		}
 		select {
 		case w.events <- line:

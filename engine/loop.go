@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -301,11 +302,16 @@ func frameOf(events []core.Event, now time.Time, essential bool) (eventlog.Frame
 	f := eventlog.Frame{
 		First: events[0].Head().Seq, Count: uint32(len(events)), Time: now, Schema: eventSchema, Essential: essential,
 	}
-	for _, event := range events {
+	lines, size := make([][]byte, len(events)), 0
+	for i, event := range events {
 		line, err := core.EncodeEvent(event)
 		if err != nil {
 			return f, errclass.Errorf(errdefs.ErrInvalidArgument, "encode event %s: %w", event.Head().Name, err)
 		}
+		lines[i], size = line, size+len(line)+1
+	}
+	f.Payload = make([]byte, 0, size)
+	for _, line := range lines {
 		f.Payload = append(append(f.Payload, line...), '\n')
 	}
 	if len(f.Payload) > maxFrame {
@@ -380,9 +386,12 @@ func (e *Engine) fold(verdicts []verdict) (gone []core.Noun, enabled []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, v := range verdicts {
+		lines := v.frame.Payload
 		for _, event := range v.events {
+			line, rest, _ := bytes.Cut(lines, []byte{'\n'})
+			lines = rest
 			e.pending = append(e.pending, e.durable.Apply(event)...)
-			e.tell(event)
+			e.tell(event, line)
 			switch event.(type) {
 			case *core.ContainerRemoved, *core.JobEnded:
 				gone = append(gone, event.Head().Of())

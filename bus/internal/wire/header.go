@@ -34,7 +34,11 @@ func (h Header) encode() ([]byte, error) {
 	if len(h) == 0 {
 		return nil, nil
 	}
-	b := append([]byte(headerVersion), "\r\n"...)
+	size := len(headerVersion) + 4
+	for _, f := range h {
+		size += len(f.Name) + len(f.Value) + 4
+	}
+	b := append(append(make([]byte, 0, size), headerVersion...), "\r\n"...)
 	for _, f := range h {
 		if f.Name == "" || strings.ContainsAny(f.Name, ":\r\n ") || strings.ContainsAny(f.Value, "\r\n") {
 			return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "header %q: %q cannot be sent", f.Name, f.Value)
