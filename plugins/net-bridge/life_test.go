@@ -62,6 +62,14 @@ func TestTwoHundredTimesLeavesNothing(t *testing.T) {
 	}
 	t.Logf("attach %s, detach %s", spread(attach), spread(detach))
 	waitFor(t, "all ports but one to go", func() bool { return len(ownLinks(t)) == 2 })
+	if len(e.runs.held) != 0 {
+		t.Errorf("%d locks of runs are kept", len(e.runs.held))
+	}
+	waitFor(t, "the sweeper to forget what it has swept", func() bool {
+		e.sweep.mu.Lock()
+		defer e.sweep.mu.Unlock()
+		return len(e.sweep.given) == 0
+	})
 	if items, err := e.List(t.Context()); err != nil || len(items) != 2 {
 		t.Errorf("list: %+v, %v", items, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"runtime"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -69,5 +70,32 @@ func TestRefused(t *testing.T) {
 		if err := d.CreateNetwork(context.Background(), n); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%+v: %v", n, err)
 		}
+	}
+}
+
+// What is held for an endpoint lies in its files, not in the driver's memory.
+func TestMemoryDoesNotGrowWithEndpoints(t *testing.T) {
+	d, err := New(driver.Config{Run: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.CreateNetwork(t.Context(), netdriver.Network{ID: "aa11"}); err != nil {
+		t.Fatal(err)
+	}
+	attach := func(from, to uint64) uint64 {
+		for run := from; run < to; run++ {
+			k := netdriver.EndpointKey{Network: "aa11", Container: "c1", Run: run}
+			if _, err := d.Attach(t.Context(), netdriver.Attach{EndpointKey: k}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := attach(1, 10)
+	if after := attach(10, 510); after > before+32<<10 {
+		t.Errorf("500 endpoints take %d bytes of memory", after-before)
 	}
 }
