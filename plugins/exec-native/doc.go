@@ -10,6 +10,9 @@
 //	planOf   specification and descriptors → plan (monitor.go, package oci);
 //	         pure
 //
+// Parts that every start needs are made before one is asked for (ahead.go, kit.go,
+// warm.go). One epoll waits for all running containers (poll.go).
+//
 // The plan goes to gantry-shim (package plan, folder shim), which runs it and
 // stays with the container. The driver keeps no truth: each run has a
 // directory (rundir.go) that tells everything after a restart.

@@ -23,7 +23,13 @@
 //	early     kind 5: a = flags of the clone, b = bits (1 leave, 2 a version 2
 //	          cgroup of the shims, 4 one of the container), SCM_RIGHTS
 //
-// Early comes first of all, if at all: the helper then leaves at once (but for a
+//	standby   kind 6: b = bits (2), SCM_RIGHTS: the shims' version 2 cgroup if b says
+//	          so, then tasks files of version 1
+//
+// After standby, if it comes, before all else, the helper leaves and the monitor
+// waits in those cgroups; it has said so by a report Shim.
+//
+// Early comes before files and plan, if at all: the helper then leaves at once (but for a
 // plan of Leave), the monitor clones the init and takes files and plan itself,
 // into memory that it shares with the init.
 //
