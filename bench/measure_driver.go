@@ -145,7 +145,7 @@ func (r *rig) compareDriver(ctx context.Context, f floor) (figures []figure, err
 			if err != nil {
 				return nil, fmt.Errorf("run a container by the driver: %w", err)
 			}
-			time.Sleep(gateRest)
+			time.Sleep(2 * gateRest) // what a driver makes ahead is there again
 			if i < 0 {
 				continue // the drivers' caches are cold after the floor's round
 			}
