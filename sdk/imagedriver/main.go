@@ -10,18 +10,12 @@ import (
 	"github.com/gantryd/gantry/sdk/driver"
 )
 
-// Main is the whole main function of a image driver's program: it serves the
+// Main is the whole main function of an image driver's program: it serves the
 // driver that open makes until the host ends it, and returns the exit status.
 //
 //	func main() { os.Exit(imagedriver.Main(open)) }
 func Main(open func(driver.Config) (Driver, error)) int {
-	return driver.Serve(driver.KindImage, func(c driver.Config) (driver.Service, error) {
-		d, err := open(c)
-		if err != nil {
-			return driver.Service{}, err
-		}
-		return Service(d), nil
-	})
+	return driver.Main(driver.KindImage, open, Service)
 }
 
 // Service is d as driver.NewServer serves it.
@@ -35,12 +29,9 @@ func Service(d Driver) driver.Service {
 }
 
 // Plugin is the host's side for go-plugin: it dispenses a *Client.
-type Plugin struct{ plugin.NetRPCUnsupportedPlugin }
+type Plugin struct{ driver.Plugin }
 
 // GRPCClient makes the *Client of a started driver.
 func (Plugin) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, cc *grpc.ClientConn) (any, error) {
 	return NewClient(cc), nil
 }
-
-// GRPCServer is never asked of the host's side; a driver serves by Main.
-func (Plugin) GRPCServer(*plugin.GRPCBroker, *grpc.Server) error { return nil }

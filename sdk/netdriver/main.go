@@ -21,13 +21,7 @@ import (
 // set another number in open.
 func Main(open func(driver.Config) (Driver, error)) int {
 	runtime.GOMAXPROCS(1)
-	return driver.Serve(driver.KindNet, func(c driver.Config) (driver.Service, error) {
-		d, err := open(c)
-		if err != nil {
-			return driver.Service{}, err
-		}
-		return Service(d), nil
-	})
+	return driver.Main(driver.KindNet, open, Service)
 }
 
 // Service is d as driver.NewServer serves it.
@@ -41,12 +35,9 @@ func Service(d Driver) driver.Service {
 }
 
 // Plugin is the host's side for go-plugin: it dispenses a *Client.
-type Plugin struct{ plugin.NetRPCUnsupportedPlugin }
+type Plugin struct{ driver.Plugin }
 
 // GRPCClient makes the *Client of a started driver.
 func (Plugin) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, cc *grpc.ClientConn) (any, error) {
 	return NewClient(cc), nil
 }
-
-// GRPCServer is never asked of the host's side; a driver serves by Main.
-func (Plugin) GRPCServer(*plugin.GRPCBroker, *grpc.Server) error { return nil }
