@@ -213,7 +213,16 @@ done
 for c in "$1" "$2"; do
 	[ -d "/sys/fs/cgroup/$c" ] || { mkdir "/sys/fs/cgroup/$c"; mount -t cgroup -o "$c" cgroup "/sys/fs/cgroup/$c"; }
 done
-exec "$3"`
+set +e; "$3"; code=$?
+for c in "$1" "$2"; do # a hierarchy with a group in it would outlive its mount
+	find "/sys/fs/cgroup/$c" -mindepth 1 -depth -type d \( -name cgrouptest -o -name testdir \) -exec rmdir {} \;
+	for i in 1 2 3 4 5 6 7 8 9 10; do
+		grep -q "^$c	[0-9]*	1	" /proc/cgroups && break
+		sleep 0.3
+	done
+	umount "/sys/fs/cgroup/$c"
+done
+exit $code`
 	return []string{"unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", one, other, program}
 }
 
@@ -223,7 +232,13 @@ func (o outcome) same(e expectation) bool {
 	if len(e.fails) == 0 && e.says == "" {
 		return len(o.fails) == 0 && o.code == 0 && o.says == "" || o.passesByRefusal()
 	}
-	return slices.EqualFunc(o.fails, e.fails, strings.HasPrefix) && strings.Contains(o.says, e.says)
+	fails := e.fails
+	if e.some { // those that a quick end of the program makes hold are left out
+		fails = slices.DeleteFunc(slices.Clone(fails), func(want string) bool {
+			return !slices.ContainsFunc(o.fails, func(got string) bool { return strings.HasPrefix(got, want) })
+		})
+	}
+	return slices.EqualFunc(o.fails, fails, strings.HasPrefix) && strings.Contains(o.says, e.says)
 }
 
 // passesByRefusal: two programs want the creation to be refused, and pass on what

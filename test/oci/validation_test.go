@@ -34,16 +34,15 @@ func TestValidation(t *testing.T) {
 		}
 	}
 	free := make(chan struct{}, atOnce)
-	var groups [3]sync.Mutex // programs that use the same cgroup
+	var groups sync.Mutex // of programs that use the same cgroups
 	var passed, part sync.Map
 	t.Run("programs", func(t *testing.T) {
 		for _, name := range p.names {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				lock := &groups[cgroupOf(name)]
-				if cgroupOf(name) > 0 {
-					lock.Lock()
-					defer lock.Unlock()
+				if sharesGroups(name) {
+					groups.Lock()
+					defer groups.Unlock()
 				}
 				free <- struct{}{}
 				defer func() { <-free }()
@@ -78,15 +77,9 @@ func size(m *sync.Map) (n int) {
 	return n
 }
 
-// cgroupOf numbers the cgroup paths that several programs use; 0 for none.
-func cgroupOf(name string) int {
-	switch {
-	case strings.HasPrefix(name, "linux_cgroups_relative_"):
-		return 1
-	case strings.HasPrefix(name, "linux_cgroups_"), strings.HasPrefix(name, "delete_"):
-		return 2
-	}
-	return 0
+// sharesGroups reports whether a program uses the cgroups that others use too.
+func sharesGroups(name string) bool {
+	return strings.HasPrefix(name, "linux_cgroups_") || strings.HasPrefix(name, "delete_")
 }
 
 // runtimeCommand is gantry-oci with state of its own, as a program.
