@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -43,12 +42,9 @@ type Client struct {
 
 // Dial connects to the engine. An engine that is not there is Unavailable.
 func Dial(ctx context.Context, o Options) (*Client, error) {
-	if o.Host == "" {
-		o.Host = DefaultHost
-	}
-	path, ok := strings.CutPrefix(o.Host, "unix://")
-	if !ok || path == "" {
-		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "%q is no host: want unix:///path/of/the.sock", o.Host)
+	path, err := socketOf(o.Host)
+	if err != nil {
+		return nil, err
 	}
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "unix", path)
