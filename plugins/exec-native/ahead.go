@@ -1,7 +1,10 @@
 package execnative
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
@@ -11,11 +14,51 @@ import (
 )
 
 // ahead is what one container will need, made before anybody asks for it. None
-// of it names a container; all of it goes with this process but the spare cgroup,
-// which the next one removes.
+// of it names a container; all of it goes with this process but the spare cgroup
+// and log, which the next one removes.
 type ahead struct {
 	group  *cgroup.Spare       // nil where there is none, or once it was used
 	mounts map[string]*os.File // of the parts that were carried out, by their targets
+	log    string              // directory of a log, with its empty file; or empty
+}
+
+// spareLog begins the names of log directories made ahead. No container's is
+// such: ids do not begin with a dot.
+const spareLog = ".spare-"
+
+// makeLog makes a log's directory and file: new inodes may take a busy disk
+// longer than all the rest of a start.
+func (d *native) makeLog(number uint64) string {
+	dir := filepath.Join(d.cfg.Root, fmt.Sprintf("%s%d-%d", spareLog, os.Getpid(), number))
+	if os.Mkdir(dir, 0o700) != nil {
+		return ""
+	}
+	f, err := os.OpenFile(filepath.Join(dir, logName), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		_ = os.Remove(dir) // else the next driver does
+		return ""
+	}
+	f.Close()
+	return dir
+}
+
+// nameLog gives the log that was made ahead to a container, if there is one and
+// the container has none.
+func (a *ahead) nameLog(dir string) bool {
+	if a == nil || a.log == "" || os.Rename(a.log, dir) != nil {
+		return false
+	}
+	a.log = ""
+	return true
+}
+
+// dropLogs removes what an earlier driver has made ahead.
+func (d *native) dropLogs() error {
+	left, err := filepath.Glob(filepath.Join(d.cfg.Root, spareLog+"*"))
+	for _, dir := range left {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // makeAhead makes all of it that can be made. What is missing the start makes.
@@ -26,6 +69,7 @@ func (d *native) makeAhead() *ahead {
 	d.mu.Unlock()
 	a := &ahead{mounts: map[string]*os.File{}}
 	a.group, _ = d.containers.MakeSpare(number)
+	a.log = d.makeLog(number)
 	for _, p := range d.parts {
 		var clones []*os.File
 		if p.target == cgroupTarget {
@@ -48,6 +92,9 @@ func (d *native) makeAhead() *ahead {
 func (a *ahead) discard() {
 	if a.group != nil {
 		a.group.Remove()
+	}
+	if a.log != "" {
+		_ = os.RemoveAll(a.log) // else the next driver does
 	}
 	a.close()
 }

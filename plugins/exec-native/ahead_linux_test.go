@@ -116,8 +116,14 @@ func TestSparesGo(t *testing.T) {
 	if items, err := old.List(t.Context()); err != nil || len(items) > 0 {
 		t.Errorf("%v, %v: spares are nobody's", items, err)
 	}
+	if err := os.MkdirAll(b.cfg.Root+"/.spare-1-7", 0o700); err != nil {
+		t.Fatal(err)
+	}
 	b.open()
 	b.until("all made ahead", b.full)
+	if _, err := os.Stat(b.cfg.Root + "/.spare-1-7"); err == nil {
+		t.Error("a log made ahead is left")
+	}
 	for _, h := range b.d.tree.Hierarchies {
 		if _, err := os.Stat(h.Mount + b.cfg.Cgroup + "/containers/.spare-1-7"); err == nil {
 			t.Errorf("a spare is left in %s", h.Mount)
@@ -127,8 +133,10 @@ func TestSparesGo(t *testing.T) {
 		t.Error(err)
 	}
 	expect(t, b, b.request("echo up"), "up") // whatever has become of its spares
-	if err := b.d.Close(); err != nil || b.spareDirs() > 0 {
-		t.Errorf("%v, %d spares left", err, b.spareDirs())
+	err := b.d.Close()
+	logs, _ := filepath.Glob(b.cfg.Root + "/.spare-*")
+	if err != nil || b.spareDirs() > 0 || len(logs) > 0 {
+		t.Errorf("%v, %d spares left, logs %v", err, b.spareDirs(), logs)
 	}
 	b.open()
 }

@@ -67,7 +67,7 @@ func New(cfg driver.Config) (execdriver.Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open exec-native: %w", err)
 	}
-	if err := errors.Join(d.recover(), d.containers.RemoveSpares()); err != nil {
+	if err := errors.Join(d.recover(), d.containers.RemoveSpares(), d.dropLogs()); err != nil {
 		d.close()
 		return nil, fmt.Errorf("find earlier runs: %w", err)
 	}

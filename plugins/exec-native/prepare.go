@@ -72,9 +72,13 @@ func policyOf(c execdriver.LogConfig) (*plan.LogPolicy, error) {
 // prepareLog opens the directory of the container's log, makes the file, which
 // takes the disk longer than the shim has time, and finds the offset where an
 // earlier run has ended.
-func (d *native) prepareLog(one *run, b *oci.Files, log *plan.Log) error {
+func (d *native) prepareLog(one *run, b *oci.Files, log *plan.Log, a *ahead) error {
 	dir := filepath.Dir(one.log)
-	err := os.Mkdir(dir, 0o700)
+	named := a.nameLog(dir)
+	var err error
+	if !named {
+		err = os.Mkdir(dir, 0o700)
+	}
 	if errors.Is(err, os.ErrExist) {
 		log.Offset, err = stdio.RepairLog(one.log)
 	}
@@ -86,6 +90,9 @@ func (d *native) prepareLog(one *run, b *oci.Files, log *plan.Log) error {
 		return fmt.Errorf("prepare log: %w", err)
 	}
 	log.Dir = b.Add(f)
+	if named {
+		return nil
+	}
 	fd, err := unix.Openat(int(f.Fd()), logName, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("prepare log: %w", err)

@@ -267,7 +267,7 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files, w *plan.War
 	root := goOpenRoot(r, user)
 	groups, err := d.prepareRunDir(one, r, resources, b, &h, w, a)
 	if err == nil && log != nil {
-		h.Log, err = log, d.prepareLog(one, b, log)
+		h.Log, err = log, d.prepareLog(one, b, log, a)
 	}
 	m := <-root // also after an error: it must be closed
 	h.Root = b.Add(m.root.File)
