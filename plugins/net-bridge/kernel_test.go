@@ -124,6 +124,13 @@ func TestNobodySpeaksIPv6(t *testing.T) {
 	if got := six(bridgeName("six", n.ID)); got != nil {
 		t.Errorf("the bridge has %v", got)
 	}
+	port, err := e.host.LinkByName(portName(e.cfg.EngineID, netdriver.EndpointKey{Network: n.ID, Container: "c1", Run: 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := six(port.Attrs().Name); got != nil {
+		t.Errorf("the port has %v", got)
+	}
 	in(t, c.Namespace, func() error {
 		if got := six("eth0"); got != nil {
 			t.Errorf("eth0 has %v", got)

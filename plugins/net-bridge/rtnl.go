@@ -119,8 +119,8 @@ func (r *rtnl) answers(first uint32, ops []linkOp) (info linkInfo, failed error)
 		}
 		if binary.NativeEndian.Uint16(buf[4:]) == unix.NLMSG_ERROR {
 			errno := unix.Errno(-int32(binary.NativeEndian.Uint32(buf[unix.SizeofNlMsghdr:])))
-			if _, route := ops[i].(routeVia); route && errno == unix.EEXIST {
-				errno = 0 // a further network: the first one's route stays
+			if isFine(ops[i], errno) {
+				errno = 0
 			}
 			if errno != 0 && failed == nil {
 				failed = fmt.Errorf("%T%+v: %w", ops[i], ops[i], errno)
@@ -132,6 +132,17 @@ func (r *rtnl) answers(first uint32, ops []linkOp) (info linkInfo, failed error)
 			return info, failed
 		}
 	}
+}
+
+// isFine reports whether an operation that was refused so is done.
+func isFine(o linkOp, errno unix.Errno) bool {
+	switch o.(type) {
+	case routeVia: // a further network: the first one's route stays
+		return errno == unix.EEXIST
+	case plainLink:
+		return errno == unix.EAFNOSUPPORT
+	}
+	return false
 }
 
 // readLink reads an RTM_NEWLINK behind its header.

@@ -30,6 +30,10 @@ type (
 		Master int
 		Up     bool
 	}
+	// plainLink keeps a link from giving itself an IPv6 address, to tell the
+	// neighbours of it and to look for routers: a port needs none. A kernel
+	// without IPv6 does not know the request.
+	plainLink struct{ Name string }
 	// callLink gives a link a further name (Linux 5.5).
 	callLink struct {
 		Index int
@@ -105,6 +109,19 @@ func (q setLink) put(b *message) {
 		b.number(unix.IFLA_MASTER, uint32(q.Master))
 	}
 }
+
+func (q plainLink) put(b *message) {
+	b.begin(unix.RTM_SETLINK, 0, false)
+	b.link(unix.AF_UNSPEC, 0, 0, 0)
+	b.text(unix.IFLA_ALT_IFNAME, q.Name)
+	families := b.open(unix.IFLA_AF_SPEC | unix.NLA_F_NESTED)
+	six := b.open(unix.AF_INET6 | unix.NLA_F_NESTED)
+	b.byte(unix.IFLA_INET6_ADDR_GEN_MODE, genNone)
+	b.close(six)
+	b.close(families)
+}
+
+const genNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 
 func (q callLink) put(b *message) {
 	b.begin(unix.RTM_NEWLINKPROP, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_APPEND, false)

@@ -35,7 +35,7 @@ func makeSpare(host *rtnl, engineID string, ns int, peer string) (*spare, error)
 	_, _ = rand.Read(random[:]) // never fails
 	name := pairPrefix + hex.EncodeToString(random[:])
 	port, err := host.run(makePair{Name: name, Peer: peer, NS: ns},
-		setLink{Name: name, Alias: spareAlias(engineID)}, askLink{Name: name})
+		setLink{Name: name, Alias: spareAlias(engineID)}, plainLink{Name: name}, askLink{Name: name})
 	if err != nil {
 		s.close()
 		return nil, fmt.Errorf("make a pair of links: %w", err)
