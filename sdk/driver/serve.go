@@ -55,7 +55,6 @@ func NewServer(s Service, opts ...grpc.ServerOption) *grpc.Server {
 		grpc.InitialConnWindowSize(window),
 		grpc.ReadBufferSize(buffer),
 		grpc.WriteBufferSize(buffer),
-		grpc.SharedWriteBuffer(true),
 		grpc.NumStreamWorkers(workers),
 		grpc.Creds(PeerCredentials()),
 		grpc.ChainUnaryInterceptor(g.unary, c.unary),
@@ -92,7 +91,6 @@ func DialOptions() []grpc.DialOption {
 		grpc.WithInitialConnWindowSize(window),
 		grpc.WithReadBufferSize(buffer),
 		grpc.WithWriteBufferSize(buffer),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
 	}
