@@ -182,8 +182,10 @@ func (e *Engine) network() ([]string, error) {
 		name, _, _ := strings.Cut(strings.TrimSuffix(f[1], ":"), "@")
 		if i := slices.Index(f, "altname"); i > 0 && i+1 < len(f) {
 			name = f[i+1] // the endpoint's, of a pair that is one
+		} else if strings.HasPrefix(name, "gp") {
+			continue // a pair made ahead
 		}
-		if name != "lo" && f[len(f)-1] != "spare" {
+		if name != "lo" {
 			list = append(list, "link "+name)
 		}
 	}
