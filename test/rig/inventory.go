@@ -93,14 +93,15 @@ func keepRun(rel string) bool {
 // nor what is shared by root filesystems and goes with the last of them, some time.
 func keepData(rel string) bool {
 	parts := strings.Split(rel, "/")
-	return len(parts) >= 2 && parts[1] != "work" && parts[1] != "shared"
+	// A log that was made ahead bears the driver's pid.
+	return len(parts) >= 2 && parts[1] != "work" && parts[1] != "shared" && !strings.HasPrefix(parts[1], ".spare-")
 }
 
 // Ahead counts what drivers keep beside what is asked for. It does not grow.
 func (e *Engine) Ahead() int {
 	n := 0
-	for _, dir := range []string{"work", "shared"} {
-		found, _ := filepath.Glob(filepath.Join(e.Root, "drivers", "*", dir, "*")) // the pattern is a good one
+	for _, dir := range []string{"work/*", "shared/*", ".spare-*"} {
+		found, _ := filepath.Glob(filepath.Join(e.Root, "drivers", "*", dir)) // the pattern is a good one
 		n += len(found)
 	}
 	spares := map[string]bool{}
