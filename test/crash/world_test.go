@@ -167,7 +167,9 @@ func (w *world) holds() {
 		}
 	}
 	w.is(want)
-	if n := w.Ahead(); n > 10 {
+	// Four upper directories, one tree shared by root filesystems, and of logs, cgroups
+	// and shims two each; one may be on its way out.
+	if n := w.Ahead(); n > 12 {
 		w.t.Errorf("drivers have made %d things ahead of demand: they leak", n)
 	}
 }
