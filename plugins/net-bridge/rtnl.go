@@ -229,6 +229,10 @@ func (b *message) text(kind uint16, value string) {
 	b.close(from)
 }
 
+// name says which link is meant, by its name or a further one. IFLA_ALT_IFNAME is
+// for longer ones; kernels before 5.18 do not look at it where links are changed.
+func (b *message) name(link string) { b.text(unix.IFLA_IFNAME, link) }
+
 func (b *message) number(kind uint16, value uint32) {
 	from := b.open(kind)
 	b.buf = binary.NativeEndian.AppendUint32(b.buf, value)

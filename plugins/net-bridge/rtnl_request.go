@@ -61,7 +61,7 @@ func (q askLink) put(b *message) {
 	b.begin(unix.RTM_GETLINK, 0, true)
 	b.link(unix.AF_UNSPEC, q.Index, 0, 0)
 	if q.Index == 0 {
-		b.text(unix.IFLA_ALT_IFNAME, q.Name)
+		b.name(q.Name)
 	}
 	b.number(unix.IFLA_EXT_MASK, skipStats)
 }
@@ -94,7 +94,7 @@ func (q setLink) put(b *message) {
 	}
 	b.link(unix.AF_UNSPEC, q.Index, flags, flags)
 	if q.Index == 0 {
-		b.text(unix.IFLA_ALT_IFNAME, q.Name)
+		b.name(q.Name)
 	}
 	if q.Alias != "" {
 		b.attr(unix.IFLA_IFALIAS, []byte(q.Alias))
@@ -113,7 +113,7 @@ func (q setLink) put(b *message) {
 func (q plainLink) put(b *message) {
 	b.begin(unix.RTM_SETLINK, 0, false)
 	b.link(unix.AF_UNSPEC, 0, 0, 0)
-	b.text(unix.IFLA_ALT_IFNAME, q.Name)
+	b.name(q.Name)
 	families := b.open(unix.IFLA_AF_SPEC | unix.NLA_F_NESTED)
 	six := b.open(unix.AF_INET6 | unix.NLA_F_NESTED)
 	b.byte(unix.IFLA_INET6_ADDR_GEN_MODE, genNone)
@@ -134,7 +134,7 @@ func (q callLink) put(b *message) {
 func (q shutPort) put(b *message) {
 	b.begin(unix.RTM_NEWLINK, 0, false)
 	b.link(unix.AF_UNSPEC, 0, 0, 0)
-	b.text(unix.IFLA_ALT_IFNAME, q.Name)
+	b.name(q.Name)
 	info := b.open(unix.IFLA_LINKINFO | unix.NLA_F_NESTED)
 	b.attr(unix.IFLA_INFO_SLAVE_KIND, []byte("bridge"))
 	data := b.open(unix.IFLA_INFO_SLAVE_DATA | unix.NLA_F_NESTED)
