@@ -34,7 +34,7 @@ func (d *native) CopyOut(ctx context.Context, c execdriver.Copy) error {
 		return err
 	}
 	defer l.Close()
-	return d.inContainer(c, func(root *os.File) error {
+	return d.inContainer(forReading(c), func(root *os.File) error {
 		dir, name, _, err := tartree.Find(root, c.Path)
 		if err != nil {
 			return err
@@ -124,7 +124,7 @@ func (d *native) Stat(_ context.Context, c execdriver.Copy) (execdriver.PathStat
 		return execdriver.PathStat{}, err
 	}
 	var out execdriver.PathStat
-	err := d.inContainer(c, func(root *os.File) error {
+	err := d.inContainer(forReading(c), func(root *os.File) error {
 		dir, _, st, err := tartree.Find(root, c.Path)
 		if err != nil {
 			return err
@@ -250,6 +250,16 @@ func (d *native) inContainer(c execdriver.Copy, f func(root *os.File) error) err
 		return dead(k) // it has ended just now
 	}
 	return err
+}
+
+// forReading is a copy that finds the root filesystem of a container that does not
+// run without a writable layer: who reads is not in the way of who writes meanwhile.
+// Each mount of an overlay empties the work directory of the others.
+func forReading(c execdriver.Copy) execdriver.Copy {
+	if c.Run == 0 && len(c.Rootfs) > 0 {
+		c.Rootfs = append([]driver.Mount{readable(c.Rootfs[0])}, c.Rootfs[1:]...)
+	}
+	return c
 }
 
 // fromOutside runs f where the root is the host's, as one must not.

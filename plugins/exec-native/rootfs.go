@@ -31,6 +31,23 @@ func openRootfs(m driver.Mount, ids driver.IDMap, user *os.File) (linux.Detached
 	return root, nil
 }
 
+// readable is an overlay with its upper layer as the uppermost of the lower ones
+// (Documentation/filesystems/overlayfs.rst, "Multiple lower layers"). Others, and
+// those under a map, stay as they are.
+func readable(m driver.Mount) driver.Mount {
+	upper := slices.IndexFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "upperdir=") })
+	first := slices.IndexFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "lowerdir+=") })
+	if m.Type != "overlay" || upper < 0 || first < 0 || slices.Contains(m.Options, driver.OptionIDMap) {
+		return m
+	}
+	top := "lowerdir+=" + strings.TrimPrefix(m.Options[upper], "upperdir=")
+	m.Options = slices.Insert(slices.Clone(m.Options), first, top)
+	m.Options = slices.DeleteFunc(m.Options, func(o string) bool {
+		return strings.HasPrefix(o, "upperdir=") || strings.HasPrefix(o, "workdir=")
+	})
+	return m
+}
+
 // openMapped mounts an overlay whose lower layers are mapped.
 func openMapped(m driver.Mount, ids driver.IDMap, user *os.File) (linux.Detached, error) {
 	if user == nil {
