@@ -10,6 +10,7 @@ import (
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
+	"github.com/gantryd/gantry/internal/stdio"
 )
 
 const (
@@ -149,8 +150,7 @@ func dialFile(ctx context.Context, path string) (*os.File, error) {
 	if _, err := os.Lstat(path); err != nil {
 		return nil, err
 	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", path)
+	c, err := stdio.DialSocket(ctx, path)
 	if err != nil {
 		return nil, err
 	}

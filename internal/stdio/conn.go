@@ -22,8 +22,7 @@ type Conn struct {
 // State. A connection refused means that the shim is gone, or that the run is
 // already closed: its exit record tells the rest.
 func Dial(ctx context.Context, path string, h Hello) (*Conn, State, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", path)
+	c, err := DialSocket(ctx, path)
 	if err != nil {
 		return nil, State{}, err
 	}

@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -150,29 +152,54 @@ func checkCopy(c execdriver.Copy) error {
 	return checkKey(c.Key)
 }
 
-// listenCopy makes the socket of a copy. It goes with the listener.
-func (d *native) listenCopy(c execdriver.Copy) (*net.UnixListener, error) {
+// copySocket is where one copy's bytes are fetched or brought. It is reached by its
+// directory's descriptor: an address does not hold a long path.
+type copySocket struct {
+	*net.UnixListener
+	dir  *os.File
+	name string // below dir
+	once sync.Once
+}
+
+// Close implements io.Closer. The name goes, too.
+func (s *copySocket) Close() (err error) {
+	s.once.Do(func() {
+		err = errors.Join(unix.Unlinkat(int(s.dir.Fd()), s.name, 0), s.UnixListener.Close(), s.dir.Close())
+	})
+	return err
+}
+
+// listenCopy makes the socket of a copy.
+func (d *native) listenCopy(c execdriver.Copy) (*copySocket, error) {
 	if err := checkCopy(c); err != nil {
 		return nil, err
 	}
 	if !isName(c.Socket) || len(c.Socket) > 64 {
 		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Socket %q is not one component of a path", c.Socket)
 	}
-	name := execdriver.CopySocket(d.cfg.Run, c.Socket)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	dir, name := filepath.Split(execdriver.CopySocket(d.cfg.Run, c.Socket))
+	at, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("listen for a copy: %w", err)
 	}
-	if err := os.Chmod(name, 0o600); err != nil {
-		l.Close()
+	way := fmt.Sprintf("/proc/self/fd/%d/%s", at.Fd(), name)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: way, Net: "unix"})
+	if err != nil {
+		at.Close()
 		return nil, fmt.Errorf("listen for a copy: %w", err)
 	}
-	return l, nil
+	l.SetUnlinkOnClose(false)
+	s := &copySocket{UnixListener: l, dir: at, name: name}
+	if err := os.Chmod(way, 0o600); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("listen for a copy: %w", err)
+	}
+	return s, nil
 }
 
 // accept takes the one connection of a copy; the socket's name goes then. It
 // does so on a thread of the host's: the caller's has another root.
-func accept(ctx context.Context, l *net.UnixListener) (conn *net.UnixConn, err error) {
+func accept(ctx context.Context, l *copySocket) (conn *net.UnixConn, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

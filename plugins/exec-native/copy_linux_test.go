@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/stdio"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 )
@@ -32,7 +33,7 @@ func copyOf(r execdriver.Start, path string, running bool) execdriver.Copy {
 // dialCopy connects to a copy as soon as it listens; nil when it has ended before.
 func (b *bench) dialCopy(c execdriver.Copy, done <-chan error) (net.Conn, error) {
 	for {
-		conn, err := net.Dial("unix", execdriver.CopySocket(b.cfg.Run, c.Socket))
+		conn, err := stdio.DialSocket(context.Background(), execdriver.CopySocket(b.cfg.Run, c.Socket))
 		if err == nil {
 			return conn, nil
 		}

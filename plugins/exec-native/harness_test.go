@@ -64,6 +64,13 @@ func busybox(t testing.TB) string {
 // newBench makes the engine and opens the driver.
 func newBench(t testing.TB) *bench {
 	t.Helper()
+	return newBenchAt(t, "exec")
+}
+
+// newBenchAt is newBench with the driver's Run directory at a path below a
+// directory of its own.
+func newBenchAt(t testing.TB, below string) *bench {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("these tests need root")
 	}
@@ -81,7 +88,7 @@ func newBench(t testing.TB) *bench {
 	rand.Read(id[:])
 	name := "gantry-test-" + hex.EncodeToString(id[:4])
 	b := &bench{t: t, lower: base + "/lower", cfg: driver.Config{
-		EngineID: "test", EngineName: name, Root: base + "/root", Run: run + "/exec", Libexec: libexec, Cgroup: "/" + name,
+		EngineID: "test", EngineName: name, Root: base + "/root", Run: filepath.Join(run, below), Libexec: libexec, Cgroup: "/" + name,
 	}}
 	fillRoot(t, b.lower)
 	b.open()

@@ -68,6 +68,31 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestLongRunDirectory: a socket whose path no address holds is reached, by a probe,
+// by who attaches and by who copies.
+func TestLongRunDirectory(t *testing.T) {
+	b := newBenchAt(t, strings.Repeat("/directory", 12))
+	r := b.request("read line; echo got $line >/said; sleep 1000")
+	r.Stdio.OpenStdin = true
+	if _, err := b.d.Start(context.Background(), r); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(execdriver.SocketPath(b.cfg.Run, r.Key)); n <= 107 {
+		t.Fatalf("the path has only %d bytes", n)
+	}
+	if got, err := b.d.Probe(context.Background(), probeRequest(r.Key, "hostname")); err != nil || string(got.Output) != "box\n" {
+		t.Errorf("probe: %+v %v", got, err)
+	}
+	b.sendInput(context.Background(), r.Key, "input\n")
+	b.eventually("the input is read", func() bool {
+		out, err := b.copyOut(copyOf(r, "/said", true))
+		return err == nil && len(out) == 1 && strings.HasSuffix(out[0], "got input")
+	})
+	if left, _ := os.ReadDir(b.cfg.Run); len(left) != 1 {
+		t.Errorf("sockets left: %v", left)
+	}
+}
+
 // apart makes a process group of its own, in the session that it was started in.
 const apart = "#include <unistd.h>\nint main(void) { setpgid(0, 0); for (;;) pause(); }\n"
 
