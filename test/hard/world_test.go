@@ -285,7 +285,11 @@ func (p *pulse) end() {
 	n := len(p.took)
 	median, most := p.took[n/2], p.took[n*95/100]
 	p.t.Logf("%d lists of containers: median %v, p95 %v, most %v", n, median, most, p.took[n-1])
-	if median > usual || most > slowest {
+	slower := time.Duration(1)
+	if testing.Short() {
+		slower = 20 // a machine that qemu translates
+	}
+	if median > slower*usual || most > slower*slowest {
 		p.t.Errorf("lists of containers took %v, and 5 of 100 more than %v", median, most)
 	}
 }

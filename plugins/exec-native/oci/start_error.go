@@ -49,7 +49,8 @@ func StartError(err error, s *specs.Spec, p *plan.Plan, root *os.File) error {
 	switch {
 	case failed.Report.Op == plan.KindHook:
 		return hookError(p, failed.Report)
-	case failed.Report.Op == plan.KindClone && errors.Is(err, unix.EAGAIN):
+	// Into a cgroup of version 2 it is the joiner that is cloned, which no operation names.
+	case (failed.Report.Op == plan.KindClone || failed.Report.Op == 0 && failed.Report.Stage == plan.StageJoin) && errors.Is(err, unix.EAGAIN):
 		return errclass.Errorf(errdefs.ErrResourceExhausted,
 			"%s: no further process can be made: the pids limit or the user's limit of processes is reached: end some, or raise --pids-limit or --ulimit nproc", act)
 	case failed.Report.Op == plan.KindRlimit && errors.Is(err, unix.EPERM):
