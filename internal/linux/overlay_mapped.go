@@ -16,7 +16,8 @@ import (
 // the map of that namespace. The upper directory is not: what is written there
 // already has the mapped ids. Overlay takes layers of this kind since 5.19, and
 // by descriptor since 6.13; before that they need a place in some mount
-// namespace, which is that of a thread.
+// namespace, which is that of a thread. An upper directory without a work
+// directory is only read: it is the uppermost of the lower layers.
 func MountOverlayMapped(lower []string, upper, work string, flags []string, user *os.File) (Detached, error) {
 	layers := make([]Detached, 0, len(lower))
 	defer func() {
@@ -24,6 +25,13 @@ func MountOverlayMapped(lower []string, upper, work string, flags []string, user
 			l.Close()
 		}
 	}()
+	if work == "" && upper != "" {
+		l, err := CloneMount(upper, false)
+		if err != nil {
+			return Detached{}, err
+		}
+		layers, upper = append(layers, l), ""
+	}
 	for _, path := range lower {
 		l, err := CloneMount(path, false)
 		if err != nil {
@@ -81,8 +89,10 @@ func mountMappedByDescriptor(layers []Detached, upper, work string, flags []stri
 			return Detached{}, err
 		}
 	}
-	if err := errors.Join(configPath(fs, "upperdir", upper), configPath(fs, "workdir", work)); err != nil {
-		return Detached{}, err
+	if upper != "" {
+		if err := errors.Join(configPath(fs, "upperdir", upper), configPath(fs, "workdir", work)); err != nil {
+			return Detached{}, err
+		}
 	}
 	for _, f := range flags {
 		if err := configFlag(fs, f); err != nil {
@@ -123,8 +133,11 @@ func mappedAside(layers []Detached, upper, work string, flags []string) (Detache
 		}
 	}
 	escape := strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace
-	options := append([]string{"lowerdir=" + strings.Join(names, ":"), "upperdir=" + escape(upper), "workdir=" + escape(work)}, flags...)
-	data := strings.Join(options, ",")
+	options := []string{"lowerdir=" + strings.Join(names, ":")}
+	if upper != "" {
+		options = append(options, "upperdir="+escape(upper), "workdir="+escape(work))
+	}
+	data := strings.Join(append(options, flags...), ",")
 	if len(data) > longestOptions {
 		return Detached{}, fmt.Errorf("overlay of %d layers: options of %d bytes, at most %d: %w", len(layers), len(data), longestOptions, unix.E2BIG)
 	}

@@ -70,6 +70,13 @@ func (d *native) CopyIn(ctx context.Context, c execdriver.Copy) error {
 		return err
 	}
 	defer l.Close()
+	if c.Run == 0 {
+		done, err := d.write(ctx, c.Container)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
 	return d.inContainer(c, func(root *os.File) error {
 		if err := checkTarget(root, c.Path); err != nil {
 			return err

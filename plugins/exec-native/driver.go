@@ -56,6 +56,7 @@ type native struct {
 	aheadMaker sync.Mutex // held while something is made ahead
 	meters     meters
 	holding    sync.Mutex // orders what is done to user namespaces
+	writers    writers    // into the files of containers that do not run
 }
 
 // New makes the driver, and finds the runs of an earlier instance again.

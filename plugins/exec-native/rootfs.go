@@ -32,12 +32,16 @@ func openRootfs(m driver.Mount, ids driver.IDMap, user *os.File) (linux.Detached
 }
 
 // readable is an overlay with its upper layer as the uppermost of the lower ones
-// (Documentation/filesystems/overlayfs.rst, "Multiple lower layers"). Others, and
-// those under a map, stay as they are.
+// (Documentation/filesystems/overlayfs.rst, "Multiple lower layers"). Others stay
+// as they are.
 func readable(m driver.Mount) driver.Mount {
 	upper := slices.IndexFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "upperdir=") })
 	first := slices.IndexFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "lowerdir+=") })
-	if m.Type != "overlay" || upper < 0 || first < 0 || slices.Contains(m.Options, driver.OptionIDMap) {
+	if m.Type != "overlay" || upper < 0 || first < 0 {
+		return m
+	}
+	if slices.Contains(m.Options, driver.OptionIDMap) { // the upper is not under the map: openMapped does it
+		m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return strings.HasPrefix(o, "workdir=") })
 		return m
 	}
 	top := "lowerdir+=" + strings.TrimPrefix(m.Options[upper], "upperdir=")

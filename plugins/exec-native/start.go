@@ -144,7 +144,7 @@ func (d *native) discardEarlier(ctx context.Context, one *run) error {
 
 // launch prepares a start, hands it to a shim and waits until the program runs.
 func (d *native) launch(ctx context.Context, one *run, r execdriver.Start) (*plan.Conn, error) {
-	if err := d.discardEarlier(ctx, one); err != nil {
+	if err := errors.Join(d.discardEarlier(ctx, one), d.awaitWriter(ctx, r.Container)); err != nil {
 		return nil, err
 	}
 	b := &oci.Files{}
