@@ -5,7 +5,7 @@ import "fmt"
 // Kind is an operation's number in the format. Numbers are never reused.
 type Kind uint16
 
-// The kinds of operations.
+// The kinds of operations. 46 and 47 were others once.
 const (
 	KindMonitor    Kind = 1
 	KindShimCgroup Kind = 2
@@ -39,8 +39,6 @@ const (
 	KindFilesystem  Kind = 43
 	KindNode        Kind = 44
 	KindSymlink     Kind = 45
-	KindMkdir       Kind = 46
-	KindWriteFile   Kind = 47
 	KindSetAttr     Kind = 48
 	KindPivot       Kind = 49
 	KindHostname    Kind = 50
@@ -101,7 +99,7 @@ var kindNames = [...]struct {
 	{KindClone, "clone"}, {KindProcWrite, "proc-write"}, {KindCgroup, "cgroup"},
 	{KindRlimit, "rlimit"}, {KindPropagation, "propagation"}, {KindRoot, "root"},
 	{KindAttach, "attach"}, {KindFilesystem, "filesystem"}, {KindNode, "node"},
-	{KindSymlink, "symlink"}, {KindMkdir, "mkdir"}, {KindWriteFile, "write-file"},
+	{KindSymlink, "symlink"},
 	{KindSetAttr, "set-attr"}, {KindPivot, "pivot"}, {KindHostname, "hostname"},
 	{KindDomainname, "domainname"}, {KindSysctl, "sysctl"}, {KindMask, "mask"},
 	{KindReadOnly, "read-only"}, {KindLinkUp, "link-up"}, {KindConsole, "console"},

@@ -74,22 +74,6 @@ type Node struct {
 // there with the same content is fine. Stage 5.
 type Symlink struct{ Path, To string }
 
-// Mkdir makes a directory and what is missing above it; one that is there is
-// left as it is. Stage 5.
-type Mkdir struct {
-	Path     string
-	Mode     uint32
-	UID, GID uint32
-}
-
-// WriteFile makes a file, or empties it, and writes Data. Stage 5.
-type WriteFile struct {
-	Path     string
-	Mode     uint32
-	UID, GID uint32
-	Data     []byte
-}
-
 // SetAttr changes the attributes of the mount at Path. Stage 5 or 6.
 type SetAttr struct {
 	Path string
@@ -150,12 +134,6 @@ func (Node) Kind() Kind { return KindNode }
 
 // Kind implements Op.
 func (Symlink) Kind() Kind { return KindSymlink }
-
-// Kind implements Op.
-func (Mkdir) Kind() Kind { return KindMkdir }
-
-// Kind implements Op.
-func (WriteFile) Kind() Kind { return KindWriteFile }
 
 // Kind implements Op.
 func (SetAttr) Kind() Kind { return KindSetAttr }
@@ -229,21 +207,6 @@ func (o Node) put(w *writer) {
 	w.u32(o.UID)
 	w.u32(o.GID)
 	w.str(o.Path, MaxPath)
-}
-
-func (o Mkdir) put(w *writer) {
-	w.u32(o.Mode)
-	w.u32(o.UID)
-	w.u32(o.GID)
-	w.str(o.Path, MaxPath)
-}
-
-func (o WriteFile) put(w *writer) {
-	w.u32(o.Mode)
-	w.u32(o.UID)
-	w.u32(o.GID)
-	w.str(o.Path, MaxPath)
-	w.bytes(o.Data, MaxData)
 }
 
 func (o Symlink) put(w *writer)    { w.str(o.Path, MaxPath); w.str(o.To, MaxPath) }

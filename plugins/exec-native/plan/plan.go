@@ -22,7 +22,7 @@ const (
 	MaxParams = 64        // parameters of a file system
 	MaxGroups = 1024      // supplementary groups
 	MaxFilter = 32 << 10  // bytes of a seccomp filter: 4,096 instructions
-	MaxData   = 64 << 10  // bytes of a written file
+	MaxData   = 64 << 10  // bytes of the state that a hook is told
 	MaxName   = 64        // bytes of host name and domain name
 	MaxKeep   = 256       // descriptors that the program inherits beside its streams
 	MaxMask   = 1 << 10   // bytes of a set of processors or memory nodes

@@ -23,7 +23,7 @@ func TestEncodeRefuses(t *testing.T) {
 		"65 parameters":        {{StageMounts, false, Filesystem{Params: make([]Param, 65)}}},
 		"0 files of 4096":      {{StageMonitor, false, Log{MaxBytes: 4096}}},
 		"1 files of 10 bytes":  {{StageMonitor, false, Log{MaxBytes: 10, MaxFiles: 1}}},
-		"65537 bytes":          {{StageMounts, false, WriteFile{Data: make([]byte, 65537)}}},
+		"65537 bytes":          {{StageMounts, false, Hook{Args: []string{"h"}, State: make([]byte, 65537)}}},
 		"operation 0, symlink": {{StageMounts, false, Symlink{Path: strings.Repeat("/x", 3000)}}},
 	} {
 		_, err := (&Plan{Steps: steps}).Encode(3)

@@ -213,7 +213,8 @@ int init_run(struct init *in, struct op *op)
 	case OP_AFFINITY ... OP_KEYRING:
 	case OP_LABEL:
 		return op_setting(in, op);
-	case OP_NODE ... OP_WRITE_FILE:
+	case OP_NODE:
+	case OP_SYMLINK:
 		return op_file(in, op);
 	case OP_HOSTNAME ... OP_LINK_UP:
 		return op_cover(in, op);

@@ -1,5 +1,5 @@
 /*
- * ops_file.c - nodes, links, directories and small files of the container.
+ * ops_file.c - nodes and links of the container.
  */
 #include "shim.h"
 
@@ -18,44 +18,6 @@ static int make_node(int dir, const char *name, const struct node *n)
 	long r = SYS4(__NR_mknodat, dir, name, n->mode, dev);
 
 	return r < 0 ? (int)r : own(dir, name, n);
-}
-
-static int make_directory(int dir, const char *name, const struct node *n)
-{
-	long r = SYS3(__NR_mkdirat, dir, name, n->mode);
-
-	if (r == -EEXIST) {
-		r = sys_openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
-		if (r >= 0)
-			r = sys_close((int)r);
-		return (int)r;
-	}
-	return r < 0 ? (int)r : own(dir, name, n);
-}
-
-/* A FIFO or device in the file's place must neither block us nor be written. */
-static int write_file(int dir, const char *name, const struct node *n)
-{
-	struct statx st = { 0 };
-	long fd = sys_openat(dir, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-			     n->mode);
-	long r;
-
-	if (fd < 0)
-		return (int)fd;
-	r = SYS5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st);
-	if (r == 0 && (st.stx_mode & S_IFMT) != S_IFREG)
-		r = -EINVAL;
-	if (r == 0)
-		r = SYS2(__NR_ftruncate, fd, 0);
-	if (r == 0 && n->data.n)
-		r = write_all((int)fd, n->data.p, n->data.n);
-	if (r == 0)
-		r = SYS2(__NR_fchmod, fd, n->mode);
-	if (r == 0 && (n->uid || n->gid))
-		r = SYS3(__NR_fchown, fd, n->uid, n->gid);
-	sys_close((int)fd);
-	return (int)r;
 }
 
 static int make_symlink(int dir, const char *name, const char *to)
@@ -78,12 +40,6 @@ int op_file(struct init *in, const struct op *op)
 	const char *name;
 	int dir, r = -ENOSYS;
 
-	/* A directory that can be reached is there, through links as well. */
-	if (op->kind == OP_MKDIR) {
-		r = path_open(init_root(in), path, O_DIRECTORY);
-		if (r >= 0)
-			return (int)sys_close(r);
-	}
 	dir = path_parent(in, path, &name);
 	if (dir < 0)
 		return dir;
@@ -91,10 +47,6 @@ int op_file(struct init *in, const struct op *op)
 		r = -EINVAL;
 	else if (op->kind == OP_NODE)
 		r = make_node(dir, name, &op->node);
-	else if (op->kind == OP_MKDIR)
-		r = make_directory(dir, name, &op->node);
-	else if (op->kind == OP_WRITE_FILE)
-		r = write_file(dir, name, &op->node);
 	else if (op->kind == OP_SYMLINK)
 		r = make_symlink(dir, name, op->two.b.s);
 	return r;

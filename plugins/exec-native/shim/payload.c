@@ -126,15 +126,11 @@ static struct attr get_attr(struct cur *c)
 static void get_node(struct cur *c, struct op *op)
 {
 	op->node.mode = get32(c);
-	if (op->kind == OP_NODE) {
-		op->node.major = get32(c);
-		op->node.minor = get32(c);
-	}
+	op->node.major = get32(c);
+	op->node.minor = get32(c);
 	op->node.uid = get32(c);
 	op->node.gid = get32(c);
 	op->node.path = get_path(c);
-	if (op->kind == OP_WRITE_FILE)
-		op->node.data = get_bytes(c, MAX_DATA);
 }
 
 static void get_fs(struct cur *c, struct op *op)
@@ -235,8 +231,6 @@ static void get_mount_op(struct cur *c, struct op *op)
 		get_fs(c, op);
 		break;
 	case OP_NODE:
-	case OP_MKDIR:
-	case OP_WRITE_FILE:
 		get_node(c, op);
 		break;
 	case OP_SYMLINK:

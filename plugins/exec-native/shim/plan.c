@@ -33,7 +33,7 @@ static unsigned stages_of(uint16_t kind)
 	case OP_KEYRING:
 		return AT(STAGE_CHILD) | AT(STAGE_MOUNTS) | AT(STAGE_COVER) | AT(STAGE_GATE) |
 		       AT(STAGE_IDENTITY);
-	case OP_PROPAGATION ... OP_WRITE_FILE:
+	case OP_PROPAGATION ... OP_SYMLINK:
 	case OP_PIVOT:
 	case OP_CONSOLE:
 	case OP_MOVE_ROOT:

@@ -82,8 +82,6 @@ enum kind {
 	OP_FILESYSTEM = 43,
 	OP_NODE = 44,
 	OP_SYMLINK = 45,
-	OP_MKDIR = 46,
-	OP_WRITE_FILE = 47,
 	OP_SET_ATTR = 48,
 	OP_PIVOT = 49,
 	OP_HOSTNAME = 50,
@@ -139,7 +137,6 @@ struct attr {
 struct node {
 	uint32_t mode, major, minor, uid, gid;
 	struct str path;
-	struct blob data;
 };
 
 struct monitor_settings {
@@ -188,7 +185,7 @@ struct op {
 			uint64_t attrs;
 			struct blob params;
 		} fs;
-		struct node node; /* NODE, MKDIR, WRITE_FILE */
+		struct node node;
 		struct {
 			struct str a, b;
 		} two; /* PROC_WRITE, SYMLINK, SYSCTL, LABEL; a alone: names, MASK, READ_ONLY */

@@ -61,9 +61,6 @@ static void use(const struct op *op)
 	case OP_SECCOMP:
 		read_bytes(op->seccomp.filter);
 		break;
-	case OP_WRITE_FILE:
-		read_bytes(op->node.data);
-		break;
 	case OP_USER:
 		list = op->user.groups;
 		for (uint32_t i = 0; i < list.count; i++)
