@@ -91,6 +91,7 @@ func (b *bench) checkTurns(r execdriver.Start) {
 	select {
 	case err := <-second:
 		t.Errorf("the second copy did not wait: %v", err)
+		second <- err
 	case <-time.After(100 * time.Millisecond):
 	}
 	if err := first.end(b, "group"); err != nil {
@@ -105,6 +106,7 @@ func (b *bench) checkTurns(r execdriver.Start) {
 	select {
 	case err := <-started:
 		t.Errorf("the start did not wait: %v", err)
+		started <- err
 	case <-time.After(100 * time.Millisecond):
 	}
 	if err := b.copyIn(copyOf(r, "/etc", false), file("late", "")); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "is under way") {
