@@ -372,6 +372,38 @@ func TestCancelledAtGate(t *testing.T) {
 	}
 }
 
+// TestGivenUpRunsOnce: a start that its caller leaves at any moment, and asks for
+// again, has run the program once.
+func TestGivenUpRunsOnce(t *testing.T) {
+	b := newBench(t)
+	inTime, late := 0, 0
+	for patience := time.Duration(0); patience < 8*time.Millisecond; patience += 200 * time.Microsecond {
+		r := b.request("echo begun; sleep 0.01")
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		_, err := b.d.Start(ctx, r)
+		cancel()
+		if err == nil {
+			late++
+		} else {
+			inTime++
+			_, err = b.d.Start(context.Background(), r)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.wait(r.Key)
+		if out := b.output(filepath.Join(b.d.logDir(r.Container), logName)); out != "begun\n" {
+			t.Fatalf("given up after %v: %q", patience, out)
+		}
+		if err := b.d.Release(context.Background(), r.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if inTime == 0 || late == 0 {
+		t.Errorf("%d given up, %d too late: want some of each", inTime, late)
+	}
+}
+
 // TestShownCgroups: a container looks at its own groups as if they were the
 // root, at the place where programs look.
 func TestShownCgroups(t *testing.T) {

@@ -200,13 +200,27 @@ func (d *native) planned(one *run, r execdriver.Start, b *oci.Files, w *plan.War
 	return spec, h, p, err
 }
 
-// await follows a start until its program runs.
+// await follows a start until its program runs. One that is given up, by its caller's
+// word or death, may have come too far for that: then it is a start like any other,
+// and who asks for it again hears of the run there is. To kill the program and to
+// begin anew would run it twice.
 func (d *native) await(ctx context.Context, one *run, shim *plan.Conn) error {
+	var givenUp error
 	for {
 		rep, err := shim.Next(ctx)
+		if err != nil && ctx.Err() != nil && givenUp == nil {
+			givenUp = fmt.Errorf("start given up: %w", ctx.Err())
+			if shim.Abort() != nil {
+				return givenUp
+			}
+			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+			defer cancel()
+			ctx = late
+			continue
+		}
 		switch {
-		case err != nil && ctx.Err() != nil:
-			return d.abort(ctx, shim)
+		case givenUp != nil && (err != nil || rep.Kind == plan.ReportError):
+			return givenUp // the shim has let go of it, or the caller kills by the cgroup
 		case errors.Is(err, io.EOF):
 			return driver.Errorf(errdefs.ErrUnavailable, "the shim was lost during the start")
 		case err != nil:
@@ -224,21 +238,6 @@ func (d *native) await(ctx context.Context, one *run, shim *plan.Conn) error {
 			return driver.Errorf(errdefs.ErrUnavailable, "the container's init ended with %d before its program ran", rep.Code)
 		}
 	}
-}
-
-// abort gives a start up and waits until the shim has let go.
-func (d *native) abort(ctx context.Context, shim *plan.Conn) error {
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
-	defer cancel()
-	if err := shim.Abort(); err == nil {
-		for {
-			rep, err := shim.Next(late)
-			if err != nil || rep.Kind == plan.ReportError || rep.Kind == plan.ReportRunning {
-				break // in the last case it was too late; the caller kills by the cgroup
-			}
-		}
-	}
-	return fmt.Errorf("start given up: %w", ctx.Err())
 }
 
 // prepare opens everything that the plan names, and states the specification.

@@ -120,6 +120,7 @@ func (w *Warm) Start(ctx context.Context, plan []byte, files []*os.File) (*Conn,
 		w.conn.c.SetWriteDeadline(d)
 	}
 	sent := w.conn.send(plan, files)
+	w.conn.c.SetWriteDeadline(time.Time{}) // a word to give up is sent after it
 	if sent != nil {
 		sent = w.refused(sent)
 	}
@@ -139,6 +140,7 @@ func (w *Warm) Start(ctx context.Context, plan []byte, files []*os.File) (*Conn,
 // refused looks why a plan could not be sent: a shim that refused it has left
 // and said why.
 func (w *Warm) refused(sent error) error {
+	w.conn.c.CloseWrite() // one that still waits for the rest leaves, too
 	init, said := w.lastWord()
 	if said != nil {
 		sent = said
@@ -236,10 +238,10 @@ func (c *Conn) Next(ctx context.Context) (Report, error) {
 		if ctx.Err() != nil {
 			return Report{}, ctx.Err()
 		}
-		// The end of an earlier call's context may have come too late for it.
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return Report{}, err
 		}
+		c.c.SetReadDeadline(time.Time{}) // an earlier call's context has ended after it
 	}
 }
 

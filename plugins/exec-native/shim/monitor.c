@@ -171,6 +171,31 @@ static void init_says(void)
 	}
 }
 
+/* Whether a start that is to be given up has come too far for it. The init says so
+ * right before it executes the program, and what it said may be unread: it stands
+ * still while that is looked at, so that nothing is killed that may have run. */
+static int may_have_run(void)
+{
+	struct waitinfo info = { 0 };
+	struct __kernel_timespec at_once = { 0 };
+	struct pollfd said = { M.sync, POLLIN, 0 };
+
+	if (M.pid <= 0 || M.phase == PHASE_SYNC)
+		return 0;
+	if (M.final)
+		return 1;
+	SYS2(__NR_kill, M.pid, SIG_STOP);
+	while (SYS5(__NR_waitid, P_PID, M.pid, &info, WSTOPPED | WEXITED | WNOWAIT, 0) == -EINTR)
+		;
+	while (M.sync >= 0 && !M.final && SYS5(__NR_ppoll, &said, 1, &at_once, 0, 0) > 0)
+		init_says();
+	if (M.phase == PHASE_CLOSED)
+		return 1; /* it has failed by itself, and is reaped */
+	if (M.final)
+		SYS2(__NR_kill, M.pid, SIG_CONT);
+	return M.final;
+}
+
 void driver_says(void)
 {
 	struct message o = { 0 };
@@ -190,7 +215,7 @@ void driver_says(void)
 		return;
 	if (o.kind == SEND_GO && M.phase == PHASE_SYNC)
 		let_init_go();
-	if (o.kind == SEND_ABORT && starting && (!M.final || M.phase == PHASE_SYNC))
+	if (o.kind == SEND_ABORT && starting && !may_have_run())
 		monitor_fail(STAGE_GATE, 0, 0, -ECANCELED);
 }
 

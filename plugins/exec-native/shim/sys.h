@@ -71,6 +71,8 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 /* Numbers that Debian's headers lack or spread over clashing files. */
 #define SIG_CHLD 17
 #define SIG_KILL 9
+#define SIG_CONT 18
+#define SIG_STOP 19
 #define SIGNALS 64
 #define AF_UNIX 1
 #define AF_INET 2
@@ -97,6 +99,7 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 #define MNT_DETACH 2
 #define P_PID 1
 #define WNOHANG 1
+#define WSTOPPED 2
 #define WEXITED 4
 #define WNOWAIT 0x01000000
 #define CLD_EXITED 1
