@@ -50,10 +50,11 @@ func TestProcesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tasks, err := b.d.Processes(context.Background(), r.Key)
-	if err != nil || len(tasks) != 3 {
-		t.Fatalf("%+v %v", tasks, err)
-	}
+	var tasks []execdriver.Task
+	b.eventually("the shell, its sleep and the exec", func() bool {
+		tasks, err = b.d.Processes(context.Background(), r.Key)
+		return err == nil && len(tasks) == 3
+	})
 	find := func(pid int) execdriver.Task {
 		i := slices.IndexFunc(tasks, func(t execdriver.Task) bool { return t.PID == pid })
 		if i < 0 {

@@ -122,12 +122,15 @@ func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return l
 // TestExitDoesNotWaitForClient: a lossless client that does not read keeps its
 // bytes, but neither record nor report waits for it.
 func TestExitDoesNotWaitForClient(t *testing.T) {
-	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000, DrainMs: 60000}, 8<<20).
-		host("/bin/sh", "-c", "head -c 150000 /dev/zero; exit 3")
+	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: 20000, DrainMs: 60000}, 8<<20).
+		host("/bin/sh", "-c", "read line; head -c 150000 /dev/zero; exit 3")
 	s.start().until(ReportGate)
-	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
+	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, Lossless: true})
 	control, follower := s.attach(stdio.Hello{Control: true}), s.attach(stdio.Hello{Stdout: true})
 	begin := time.Now()
+	if _, err := c.Write([]byte("\n")); err != nil {
+		t.Fatal(err)
+	}
 	if r := s.until(ReportExited); r.Code != 3 || time.Since(begin) > 5*time.Second {
 		t.Fatalf("%+v after %v", r, time.Since(begin))
 	}
