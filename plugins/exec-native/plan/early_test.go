@@ -57,6 +57,8 @@ func TestStandbyUnused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Those of earlier tests may be on their way out.
+	eventually(t, "no other shim", func() bool { return len(running(t, path)) == 0 })
 	w, err := Spawn(path)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +66,6 @@ func TestStandbyUnused(t *testing.T) {
 	if err := w.Standby(nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	// Those of earlier tests may be on their way out.
 	eventually(t, "the one shim", func() bool { return len(running(t, path)) == 1 })
 	w.Close()
 	if left := running(t, path); len(left) != 0 {
