@@ -30,7 +30,9 @@ type Driver interface {
 	// exists, before Start returns: with WaitAttach the program waits at
 	// its gate until a client has attached there, at most 10 s.
 	// Repeated for a run that was started, it answers with that one, also
-	// when the program has already ended.
+	// when the program has already ended. A caller that gives up, or dies,
+	// may come too late: what may have been executed is left running, for
+	// a program is never executed twice for one run.
 	//
 	// NotFound: the program is not there (exit code 127).
 	// PermissionDenied: it cannot be executed (exit code 126).
