@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
@@ -126,10 +127,12 @@ func (p part) replace(in *plan.Plan, fd plan.FD) bool {
 // make carries the operations out. mounts are attached where an Attach says so,
 // in their order; they stay the caller's.
 func (p part) make(mounts []*os.File) (*os.File, error) {
-	f, err := makeFilesystem(p.ops[0].(plan.Filesystem))
+	fs := p.ops[0].(plan.Filesystem)
+	made, err := oci.MakeFilesystem(fs.Type, fs.Params, fs.Attrs)
 	if err != nil {
 		return nil, err
 	}
+	f := made.File
 	for _, op := range p.ops[1:] {
 		if a, ok := op.(plan.Attach); ok && len(mounts) > 0 {
 			err = p.attach(f, mounts[0], a)
@@ -157,7 +160,7 @@ func (p part) fill(f *os.File, op plan.Op) error {
 	case plan.Symlink:
 		return unix.Symlinkat(op.To, int(f.Fd()), strings.TrimPrefix(op.Path, p.target+"/"))
 	case plan.SetAttr:
-		return setMount(f, op.Attr)
+		return setAttr(f, op.Attr)
 	}
 	return fmt.Errorf("%v cannot be carried out ahead: %w", op.Kind(), unix.EINVAL)
 }
@@ -169,44 +172,12 @@ func (p part) attach(f, mount *os.File, op plan.Attach) error {
 	if err := unix.Mkdirat(int(f.Fd()), name, 0o755); err != nil {
 		return err
 	}
-	if err := errors.Join(unix.Fchmodat(int(f.Fd()), name, 0o755, 0), setMount(mount, op.Attr)); err != nil {
+	if err := errors.Join(unix.Fchmodat(int(f.Fd()), name, 0o755, 0), setAttr(mount, op.Attr)); err != nil {
 		return err
 	}
 	return unix.MoveMount(int(mount.Fd()), "", int(f.Fd()), name, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-// setMount changes a detached mount.
-func setMount(f *os.File, a plan.Attr) error {
-	flags := uint(unix.AT_EMPTY_PATH)
-	if a.Recursive {
-		flags |= unix.AT_RECURSIVE
-	}
-	return unix.MountSetattr(int(f.Fd()), "", flags, &unix.MountAttr{Attr_set: a.Set, Attr_clr: a.Clear, Propagation: a.Propagation})
-}
-
-// makeFilesystem makes a detached mount of a new file system.
-func makeFilesystem(op plan.Filesystem) (*os.File, error) {
-	fs, err := unix.Fsopen(op.Type, unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fs)
-	for _, p := range op.Params {
-		if p.Type == plan.ParamString {
-			err = unix.FsconfigSetString(fs, p.Key, p.Value)
-		} else {
-			err = unix.FsconfigSetFlag(fs, p.Key)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return nil, err
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(op.Attrs))
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), op.Type), nil
+func setAttr(mount *os.File, a plan.Attr) error {
+	return linux.Detached{File: mount}.SetAttr(a.Set, a.Clear, a.Propagation, a.Recursive)
 }

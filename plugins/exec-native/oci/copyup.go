@@ -31,7 +31,7 @@ func (o Opener) filledTmpfs(m specs.Mount, opts options) (linux.Detached, error)
 	if o.Spec != nil && o.Spec.Linux != nil {
 		label = o.Spec.Linux.MountLabel
 	}
-	d, err := tmpfs(filesystemOf(m, opts, label).Params, opts.top.set&^unix.MOUNT_ATTR_RDONLY)
+	d, err := MakeFilesystem("tmpfs", filesystemOf(m, opts, label).Params, opts.top.set&^unix.MOUNT_ATTR_RDONLY)
 	if err != nil {
 		return d, Classify(err)
 	}
