@@ -100,7 +100,8 @@ func SpawnInto(program string, group *os.File) (*Warm, error) {
 func (w *Warm) Close() error {
 	if w.child {
 		w.conn.c.CloseWrite()
-		w.reap(w.lastWord())
+		init, _ := w.lastWord()
+		w.reap(init)
 	}
 	err := w.conn.Close()
 	if w.helper == nil {
@@ -150,7 +151,7 @@ func (w *Warm) refused(sent error) error {
 	if w.helper != nil {
 		w.helper.Kill()
 	}
-	w.reap(init, said)
+	w.reap(init)
 	return sent
 }
 
@@ -172,7 +173,7 @@ func (w *Warm) lastWord() (init int, said error) {
 }
 
 // reap waits for an early init of the leaving mode, which ends with its maker.
-func (w *Warm) reap(init int, _ error) {
+func (w *Warm) reap(init int) {
 	if w.child && init > 0 {
 		_, _ = unix.Wait4(init, nil, 0, nil)
 	}
