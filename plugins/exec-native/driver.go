@@ -81,6 +81,7 @@ func New(cfg driver.Config) (execdriver.Driver, error) {
 func open(cfg driver.Config) (*native, error) {
 	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, parents: map[string]*askedParent{}, news: make(chan struct{}), oomNews: make(chan struct{})}
 	d.meters.open = map[*run]*cgroup.Meter{}
+	d.writers = writers{wait: writerWait, busy: map[string]chan struct{}{}}
 	for _, dir := range []string{cfg.Root, cfg.Run} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err

@@ -10,7 +10,7 @@ import (
 	"github.com/gantryd/gantry/sdk/driver"
 )
 
-// writerWait is how long one who would write waits for another who does.
+// writerWait is how long one who would write, or start, waits for one who writes.
 const writerWait = 10 * time.Second
 
 // writers are those who write into the files of containers that do not run, one for
@@ -18,41 +18,52 @@ const writerWait = 10 * time.Second
 // second mount with the same one takes from the first what it was about to make
 // (Documentation/filesystems/overlayfs.rst, "Sharing and copying layers").
 type writers struct {
+	wait time.Duration // how long one waits for another: writerWait
+
 	mu   sync.Mutex
 	busy map[string]chan struct{} // closed when the writer has ended, by container
 }
 
-// take makes the caller the writer until it calls done. It waits for another one,
-// and tells whether that is over.
-func (w *writers) take(ctx context.Context, container string) (done func(), ok bool) {
-	limit := time.NewTimer(writerWait)
-	defer limit.Stop()
+// take makes the caller the writer until it calls done. It waits for another one
+// whose turn it is.
+//
+// FailedPrecondition: that one does not come to its end.
+func (w *writers) take(ctx context.Context, container string) (done func(), err error) {
+	mine := make(chan struct{})
+	var limit <-chan time.Time // from the first wait on
 	for {
-		w.mu.Lock()
-		other := w.busy[container]
+		other := w.begin(container, mine)
 		if other == nil {
-			mine := make(chan struct{})
-			if w.busy == nil {
-				w.busy = map[string]chan struct{}{}
-			}
-			w.busy[container] = mine
-			w.mu.Unlock()
-			return func() {
-				w.mu.Lock()
-				delete(w.busy, container)
-				w.mu.Unlock()
-				close(mine)
-			}, true
+			return func() { w.end(container, mine) }, nil
 		}
-		w.mu.Unlock()
+		if limit == nil {
+			limit = time.After(w.wait)
+		}
 		select {
 		case <-other:
-		case <-limit.C:
-			return nil, false
+		case <-limit:
+			return nil, driver.Errorf(errdefs.ErrFailedPrecondition, "a copy into container %.12s is under way", container)
 		case <-ctx.Done():
-			return nil, false
+			return nil, fmt.Errorf("wait for a copy into container %.12s: %w", container, ctx.Err())
 		}
 	}
+}
+
+// begin makes mine a container's writer, if there is no other one.
+func (w *writers) begin(container string, mine chan struct{}) (other chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if other = w.busy[container]; other == nil {
+		w.busy[container] = mine
+	}
+	return other
+}
+
+func (w *writers) end(container string, mine chan struct{}) {
+	w.mu.Lock()
+	delete(w.busy, container)
+	w.mu.Unlock()
+	close(mine)
 }
 
 // write begins to write into the files of a container that does not run.
@@ -64,13 +75,10 @@ func (d *native) write(ctx context.Context, container string) (done func(), err 
 	if d.begun(container) {
 		return nil, underWay
 	}
-	done, ok := d.writers.take(ctx, container)
-	switch {
-	case !ok && ctx.Err() != nil:
-		return nil, fmt.Errorf("wait for another copy into container %.12s: %w", container, ctx.Err())
-	case !ok:
-		return nil, driver.Errorf(errdefs.ErrFailedPrecondition, "another copy into container %.12s is under way", container)
-	case d.begun(container): // meanwhile
+	if done, err = d.writers.take(ctx, container); err != nil {
+		return nil, err
+	}
+	if d.begun(container) { // meanwhile
 		done()
 		return nil, underWay
 	}
@@ -92,19 +100,9 @@ func (d *native) begun(container string) bool {
 // awaitWriter waits until nobody writes into a container that is to start. Its run
 // is in the list already: who comes later is refused.
 func (d *native) awaitWriter(ctx context.Context, container string) error {
-	d.writers.mu.Lock()
-	busy := d.writers.busy[container] != nil
-	d.writers.mu.Unlock()
-	if !busy {
-		return nil
+	done, err := d.writers.take(ctx, container)
+	if err == nil {
+		done()
 	}
-	done, ok := d.writers.take(ctx, container)
-	switch {
-	case !ok && ctx.Err() != nil:
-		return fmt.Errorf("wait for a copy into container %.12s: %w", container, ctx.Err())
-	case !ok:
-		return driver.Errorf(errdefs.ErrFailedPrecondition, "a copy into container %.12s is under way", container)
-	}
-	done()
-	return nil
+	return err
 }

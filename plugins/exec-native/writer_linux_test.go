@@ -3,6 +3,7 @@ package execnative
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -125,5 +126,41 @@ func (b *bench) checkTurns(r execdriver.Start) {
 	})
 	if err := b.copyIn(copyOf(r, "/etc", false), file("late", "")); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("a copy as if it did not run: %v", err)
+	}
+}
+
+// TestWriterThatDoesNotEnd: who waited for it in vain, another copy or a start, is
+// refused and leaves nothing; when it ends all the same, both go.
+func TestWriterThatDoesNotEnd(t *testing.T) {
+	b := newBench(t)
+	b.d.writers.wait = 50 * time.Millisecond
+	r := b.request("cat /etc/early /etc/other; sleep 1000")
+	long := b.beginCopyIn(copyOf(r, "/etc", false), "early")
+	refused := func(what string, err error) {
+		t.Helper()
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "a copy into container") {
+			t.Errorf("%s: %v, want a refusal", what, err)
+		}
+	}
+	refused("a second copy", b.copyIn(copyOf(r, "/etc", false), file("other", "other")))
+	_, err := b.d.Start(context.Background(), r)
+	refused("a start", err)
+	if b.d.begun(r.Container) {
+		t.Error("the refused start is still under way")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	b.d.writers.wait = time.Hour
+	if _, err := b.d.writers.take(ctx, r.Container); !errors.Is(err, context.Canceled) {
+		t.Errorf("one who goes: %v", err)
+	}
+	if err := long.end(b, "group"); err != nil {
+		t.Errorf("the long copy: %v", err)
+	}
+	if err := b.copyIn(copyOf(r, "/etc", false), file("other", "other")); err != nil {
+		t.Errorf("a copy behind it: %v", err)
+	}
+	if _, err := b.d.Start(context.Background(), r); err != nil {
+		t.Errorf("a start behind it: %v", err)
 	}
 }
