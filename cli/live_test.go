@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"path"
 	"strings"
 	"sync"
@@ -17,56 +16,11 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/gantryd/gantry/bus"
-	"github.com/gantryd/gantry/bus/server"
 	"github.com/gantryd/gantry/core"
-	"github.com/gantryd/gantry/engine"
 	"github.com/gantryd/gantry/internal/ask"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
 )
-
-// answer serves a stream that has nothing but its answer.
-func answer[T any](f func(context.Context, []byte) (T, error)) server.StreamHandler {
-	return func(ctx context.Context, call *server.StreamCall) error {
-		out, err := f(ctx, call.Request.Body)
-		if err == nil {
-			_, err = call.Accept(out, nil)
-		}
-		return err
-	}
-}
-
-func (w *world) stats(ctx context.Context, call *server.StreamCall) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	return w.engine.Stats(ctx, call.Request.Body, func() (func(query.StatsSample) error, error) {
-		stream, err := call.Accept(struct{}{}, nil)
-		if err != nil {
-			return nil, err
-		}
-		go func() {
-			_, _ = io.Copy(io.Discard, stream.Conn) // its end is the client's
-			cancel()
-		}()
-		lines := json.NewEncoder(stream)
-		return func(s query.StatsSample) error { return lines.Encode(s) }, nil
-	})
-}
-
-func (w *world) copying(out bool) server.StreamHandler {
-	return func(ctx context.Context, call *server.StreamCall) error {
-		var stream io.Writer
-		return w.engine.Copy(ctx, engine.Copy{
-			Paths: w.paths(), Actor: call.Actor, Body: call.Request.Body, Out: out,
-			Open: func(said query.Copying, file *os.File) error {
-				s, err := call.Accept(said, file)
-				stream = s
-				return err
-			},
-			End: func(end query.CopyEnd) error { return json.NewEncoder(stream).Encode(end) },
-		})
-	}
-}
 
 // fakeFiles are the files of every container, by path; the name of a directory
 // ends with a slash, what begins with "-> " is a symbolic link.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -26,6 +25,7 @@ import (
 	"github.com/gantryd/gantry/cli"
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/engine"
+	"github.com/gantryd/gantry/engine/answer"
 	"github.com/gantryd/gantry/eventlog"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
@@ -139,16 +139,10 @@ func newWorld(t *testing.T, dir string) *world {
 		},
 	})
 	must(err)
-	must(w.bus.Serve(server.Handlers{
-		Command: func(c server.Call, cmd bus.Command, reply server.Reply) { w.engine.Command(c.Actor, cmd, reply) },
-		Query:   func(ctx context.Context, _ server.Call, q bus.Query) (any, error) { return w.engine.Query(ctx, q) },
-	}))
-	must(w.bus.ServeStreams(map[string]server.StreamHandler{
-		bus.OpUpload: server.Spool(w.path("root", "spool"), 1<<20), query.OpAttach: w.attach, query.OpLogs: w.logs,
-		query.OpQuery: w.query, query.OpCommand: w.command,
-		query.OpTop: answer(w.engine.Top), query.OpDiff: answer(w.engine.Diff), query.OpStats: w.stats,
-		query.OpCopyOut: w.copying(true), query.OpCopyIn: w.copying(false),
-	}))
+	must(w.bus.Serve(answer.Messages(w.engine)))
+	streams := answer.Streams(w.engine, w.paths())
+	streams[bus.OpUpload] = server.Spool(w.path("root", "spool"), 1<<20)
+	must(w.bus.ServeStreams(streams))
 	w.turning.Go(func() { _ = w.engine.Run(ctx) }) // its error would show in every script
 	return w
 }
@@ -173,52 +167,6 @@ func (w *world) paths() engine.Paths {
 		Copy:   func(name string) string { return w.path("run", name) },
 		Log:    func(id core.ContainerID) string { return w.host.logPath(id) },
 	}
-}
-
-func (w *world) attach(ctx context.Context, call *server.StreamCall) error {
-	out, file, err := w.engine.Attach(ctx, w.paths(), call.Request.Body)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	_, err = call.Accept(out, file)
-	return err
-}
-
-func (w *world) query(ctx context.Context, call *server.StreamCall) error {
-	var in query.QueryIn
-	if err := json.Unmarshal(call.Request.Body, &in); err != nil {
-		return err
-	}
-	out, err := w.engine.Query(ctx, bus.Query{Name: in.Name, Body: in.Body})
-	if err == nil {
-		_, err = call.Accept(out, nil)
-	}
-	return err
-}
-
-func (w *world) command(ctx context.Context, call *server.StreamCall) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var stream *bus.Stream
-	return w.engine.Carry(ctx, engine.Carry{
-		Paths: w.paths(), Actor: call.Actor, Body: call.Request.Body,
-		Open: func(r bus.Receipt) (context.Context, error) {
-			var err error
-			if stream, err = call.Accept(r, nil); err == nil {
-				go func() {
-					_, _ = io.Copy(io.Discard, stream.Conn) // the client's end
-					cancel()
-				}()
-			}
-			return ctx, err
-		},
-		Say: func(said query.Said, file *os.File) error { return stream.Say(said, file) },
-	})
-}
-
-func (w *world) logs(ctx context.Context, call *server.StreamCall) error {
-	return w.engine.Logs(ctx, w.paths(), call.Request.Body, func(l query.Logs) (io.Writer, error) { return call.Accept(l, nil) })
 }
 
 // fakeHost does in memory what steps ask for.

@@ -17,6 +17,7 @@ import (
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/driverhost"
 	"github.com/gantryd/gantry/engine"
+	"github.com/gantryd/gantry/engine/answer"
 	"github.com/gantryd/gantry/eventlog"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/hello"
@@ -215,7 +216,7 @@ func (d *assembly) loadEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.bus.Serve(d.handlers()); err != nil {
+	if err := d.bus.Serve(answer.Messages(d.engine)); err != nil {
 		return err
 	}
 	return d.bus.ServeStreams(d.streams())
@@ -269,15 +270,6 @@ func (d *assembly) begin() (engine.Begin, error) {
 	}
 	b.PoolBits = max(b.Pool.Bits(), 24)
 	return b, nil
-}
-
-func (d *assembly) handlers() server.Handlers {
-	return server.Handlers{
-		Command: func(c server.Call, cmd bus.Command, reply server.Reply) { d.engine.Command(c.Actor, cmd, reply) },
-		Finish:  func(_ server.Call, f bus.Finish, reply server.Reply) { d.engine.Finish(f, reply) },
-		Report:  func(_ server.Call, r bus.Report, reply server.Reply) { d.engine.Report(r, reply) },
-		Query:   func(ctx context.Context, _ server.Call, q bus.Query) (any, error) { return d.engine.Query(ctx, q) },
-	}
 }
 
 func (d *assembly) openHost(ctx context.Context) error {
