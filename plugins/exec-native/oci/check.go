@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/plugins/exec-native/resctrl"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -35,8 +36,8 @@ func ReadMachine(s *specs.Spec) Machine {
 		m.SELinux = unix.Statfs("/sys/fs/selinux", &fs) == nil && fs.Type == unix.SELINUX_MAGIC
 	}
 	if s.Linux != nil && s.Linux.IntelRdt != nil {
-		var fs unix.Statfs_t
-		m.ResourceRDT = unix.Statfs("/sys/fs/resctrl", &fs) == nil && fs.Type == unix.RDTGROUP_SUPER_MAGIC
+		_, err := resctrl.Find()
+		m.ResourceRDT = err == nil
 	}
 	if s.Linux != nil && s.Linux.MemoryPolicy != nil {
 		_, err := os.Stat("/sys/devices/system/node/node0")
@@ -162,15 +163,12 @@ func checkModules(s *specs.Spec, m Machine) error {
 	switch {
 	case s.Linux.MountLabel != "" && !m.SELinux:
 		return unserved("linux.mountLabel %q: SELinux is not enabled in this kernel", s.Linux.MountLabel)
-	case s.Linux.IntelRdt != nil:
-		if m.ResourceRDT {
-			return unserved("linux.intelRdt is not served by this runtime")
-		}
-		return unserved("linux.intelRdt: resctrl is not mounted: this kernel or processor has no resource control")
+	case s.Linux.IntelRdt != nil && !m.ResourceRDT:
+		return unserved("linux.intelRdt: resctrl is not mounted, or this kernel or processor has no resource control")
 	case s.Linux.MemoryPolicy != nil && !m.MemoryPolicy:
 		return unserved("linux.memoryPolicy: this kernel has no memory policies (CONFIG_NUMA)")
 	}
-	return nil
+	return resctrl.Check(s.Linux.IntelRdt)
 }
 
 // CheckModules refuses the security modules that this kernel has not, for a

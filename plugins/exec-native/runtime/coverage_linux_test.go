@@ -73,7 +73,7 @@ func linuxCoverage() map[string]seen {
 		"linux.devices": {"device", "device"}, "linux.netDevices": {"TestNetDevice", "TestNetDevice"},
 		"linux.seccomp": {"seccomp", "seccomp"}, "linux.rootfsPropagation": {"shared root", "shared root"},
 		"linux.maskedPaths": {"masked and read-only", "masked"}, "linux.readonlyPaths": {"masked and read-only", "read-only"},
-		"linux.mountLabel": {"TestRefusedHere", "TestRefusedHere"}, "linux.intelRdt": {"TestFailedCreationLeavesNothing", "TestFailedCreationLeavesNothing"},
+		"linux.mountLabel": {"TestRefusedHere", "TestRefusedHere"}, "linux.intelRdt": {"TestFailedCreationLeavesNothing", "../resctrl TestMake"},
 		"linux.memoryPolicy": {"TestMemoryPolicy", "TestMemoryPolicy"}, "linux.personality": {"personality", "personality"},
 		"linux.timeOffsets": {"time", "time"},
 	}

@@ -113,6 +113,9 @@ func (c *container) discard(ctx context.Context, g *globals) error {
 			return err
 		}
 	}
+	if err := c.removeClass(); err != nil {
+		return err
+	}
 	if err := c.stopUnit(ctx); err != nil {
 		g.log.warn("%v", err)
 	}

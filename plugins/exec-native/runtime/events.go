@@ -27,6 +27,7 @@ type figures struct {
 	Pids    pidsUsage            `json:"pids"`
 	BlockIO map[string][]ioEntry `json:"blkio"`
 	Hugetlb map[string]amount    `json:"hugetlb"`
+	RDT     *classUsage          `json:"intel_rdt,omitempty"`
 }
 
 type cpuUsage struct {
@@ -97,7 +98,7 @@ func runEvents(ctx context.Context, g *globals, args []string) (int, error) {
 	}
 	defer group.Close()
 	if once {
-		u, err := look(group.Stats(cgroup.AskAll))
+		u, err := c.look(group.Stats(cgroup.AskAll))
 		if err != nil {
 			return exitFailed, err
 		}
@@ -135,7 +136,7 @@ func (c *container) watch(ctx context.Context, group *cgroup.Group, interval tim
 				return err
 			}
 		case <-tick.C:
-			u, err := look(meter.Read())
+			u, err := c.look(meter.Read())
 			if errors.Is(err, errdefs.ErrNotFound) {
 				return nil
 			}
@@ -181,11 +182,14 @@ func say(e event) error {
 }
 
 // look puts figures into runc's words.
-func look(s cgroup.Stats, err error) (*figures, error) {
+func (c *container) look(s cgroup.Stats, err error) (*figures, error) {
 	if err != nil {
 		return nil, err
 	}
 	u := &figures{BlockIO: map[string][]ioEntry{}, Hugetlb: map[string]amount{}}
+	if u.RDT, err = c.classUsage(); err != nil {
+		return nil, err
+	}
 	u.CPU.Usage.Total, u.CPU.Usage.User, u.CPU.Usage.Kernel = uint64(s.CPU.Total), uint64(s.CPU.User), uint64(s.CPU.System)
 	for _, t := range s.CPU.PerCPU {
 		u.CPU.Usage.PerCPU = append(u.CPU.Usage.PerCPU, uint64(t))

@@ -107,6 +107,9 @@ func (e *execution) run(ctx context.Context, args []string) error {
 	if err := e.running(); err != nil {
 		return err
 	}
+	if err := e.openClass(); err != nil {
+		return err
+	}
 	spawned := goSpawn(e.group2)
 	b, err := e.config()
 	if err == nil {

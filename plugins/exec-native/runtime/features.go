@@ -34,7 +34,7 @@ func featuresOf(version string) features.Features {
 				Operators: words(seccomp.Operators()),
 			},
 			Apparmor: &features.Apparmor{Enabled: &yes}, Selinux: &features.Selinux{Enabled: &yes},
-			IntelRdt: &features.IntelRdt{Enabled: &no, Schemata: &no, Monitoring: &no},
+			IntelRdt: &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
 			MemoryPolicy: &features.MemoryPolicy{
 				Modes: oci.MemoryModes(), Flags: oci.MemoryFlags(),
 			},

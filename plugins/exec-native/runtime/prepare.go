@@ -152,6 +152,9 @@ func (c *creation) prepare(ctx context.Context, spawned <-chan warmShim) (shim w
 	if err = errors.Join(f.err, f.shim.err, err); err != nil {
 		return f.shim, oci.Exhausted(err)
 	}
+	if err := c.makeClass(); err != nil {
+		return f.shim, err
+	}
 	if err := c.attachRoot(linux.Detached{File: c.root}); err != nil {
 		return f.shim, err
 	}

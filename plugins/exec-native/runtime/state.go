@@ -13,6 +13,7 @@ import (
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup/systemd"
+	"github.com/gantryd/gantry/plugins/exec-native/resctrl"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +47,7 @@ type state struct {
 	OwnPIDs     bool              `json:"ownPids"`            // it has a PID namespace of its own
 	Joins       uint64            `json:"joins"`              // CLONE_NEW… of what another program of it joins
 	Keyring     bool              `json:"keyring"`            // it has a session keyring of its own
+	Class       *resctrl.Class    `json:"class,omitempty"`    // of resource control
 	HostRoot    *hostRoot         `json:"hostRoot,omitempty"` // where its mounts are the host's
 	Poststop    []specs.Hook      `json:"poststop,omitempty"`
 }

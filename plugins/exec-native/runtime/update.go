@@ -47,7 +47,13 @@ func runUpdate(ctx context.Context, g *globals, args []string) (int, error) {
 		return exitFailed, err
 	}
 	defer group.Close()
-	return 0, c.limit(ctx, group, r)
+	if err := c.checkClass(*u["l3-cache-schema"], *u["mem-bw-schema"]); err != nil {
+		return exitFailed, err
+	}
+	if err := c.limit(ctx, group, r); err != nil {
+		return exitFailed, err
+	}
+	return 0, c.updateClass(*u["l3-cache-schema"], *u["mem-bw-schema"])
 }
 
 // readResources reads limits from a file.
@@ -83,7 +89,7 @@ func limitHelp() map[string]string {
 		"memory-swap":   "bytes of memory and swap (k, m, g); -1 for no limit",
 		"kernel-memory": "bytes of kernel memory", "kernel-memory-tcp": "bytes of kernel memory for TCP",
 		"pids-limit":      "number of tasks; -1 for no limit",
-		"l3-cache-schema": "not served", "mem-bw-schema": "not served",
+		"l3-cache-schema": "share of the last level cache, L3:0=7ff;1=7f", "mem-bw-schema": "share of the memory's bandwidth, MB:0=50",
 	}
 }
 
@@ -121,6 +127,8 @@ func setLimit(r *specs.LinuxResources, name, text string) error {
 		return nil
 	case "cpuset-mems":
 		r.CPU.Mems = text
+		return nil
+	case "l3-cache-schema", "mem-bw-schema": // of no cgroup
 		return nil
 	}
 	n, err := limitOf(name, text)
@@ -175,8 +183,6 @@ func limitOf(name, text string) (n int64, err error) {
 			return refuse("a number of bytes, with k, m, g or t")
 		}
 		return n, nil
-	case "l3-cache-schema", "mem-bw-schema":
-		return 0, errclass.Errorf(errdefs.ErrNotImplemented, "%s: linux.intelRdt is not served by this runtime", name)
 	}
 	if n, err = strconv.ParseInt(text, 10, 64); err != nil {
 		return refuse("a number")
