@@ -25,6 +25,7 @@ func packages() [][2]string {
 		{"e2fsprogs", "filesystems on loop images, for power cuts and full disks"},
 		{"procps", "looking at processes from outside"},
 		{"podman", "a caller of the OCI runtime that is not ours"},
+		{"containerd", "a caller of the OCI runtime that is not ours"},
 		{"runc", "the OCI runtime whose flags ours has"},
 	}
 }

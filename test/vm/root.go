@@ -55,6 +55,7 @@ func packages() [][2]string {
 		{"libc6-dev", "tests compile the shim and the programs they watch"},
 		{"make", "tests compile the programs as the Makefile does"},
 		{"podman", "runs containers with our runtime"},
+		{"containerd", "runs containers with our runtime"},
 		{"crun", "a runtime to compare with"},
 		{"python3-grpcio", "the example driver in Python"},
 		{"python3-protobuf", "the example driver in Python"},
@@ -198,7 +199,7 @@ func ours(root string) error {
 	// What would only cost time in a machine that lives for minutes.
 	for _, name := range []string{"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
 		"e2scrub_reap.service", "fstrim.timer", "getty.target", "systemd-timesyncd.service", "podman.service",
-		"podman-restart.service", "podman-auto-update.timer", "systemd-networkd-wait-online.service"} {
+		"podman-restart.service", "podman-auto-update.timer", "containerd.service", "systemd-networkd-wait-online.service"} {
 		path := filepath.Join(root, "etc/systemd/system", name)
 		_ = os.Remove(path)
 		if err := os.Symlink("/dev/null", path); err != nil {
