@@ -80,19 +80,7 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 // could not be written is counted once there is room again.
 func TestLogOnFullDisk(t *testing.T) {
 	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: 20000}, 0)
-	disk := filepath.Join(s.dir, "disk")
-	os.Mkdir(disk, 0o700)
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH) })
-	filler := filepath.Join(disk, "filler")
-	os.WriteFile(filler, make([]byte, 128<<10), 0o600)
-	d, err := os.Open(disk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Add(StageMonitor, Log{Dir: s.add(d), Name: "log", MaxBytes: 1 << 20, MaxFiles: 2, Offset: 1000})
+	disk := s.smallDisk(128 << 10)
 	s.host("/bin/sh", "-c", "head -c 400000 /dev/zero; echo full >&2; read x; echo after; exit 2").start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Stderr: true, Stdin: true, Lossless: true})
 	for {
@@ -104,9 +92,9 @@ func TestLogOnFullDisk(t *testing.T) {
 			break
 		}
 	}
-	os.Remove(filler)
+	os.Remove(filepath.Join(disk, "filler"))
 	io.WriteString(c, "go\n")
-	if r := s.until(ReportExited); r.Code != 2 {
+	if r := s.until(ReportExited); r.Code != 2 || r.LogEnd != 0 {
 		t.Fatalf("%+v", r)
 	}
 	r, err := stdio.OpenLog(filepath.Join(disk, "log"))
@@ -132,6 +120,65 @@ func TestLogOnFullDisk(t *testing.T) {
 	}
 	if at != 1000+400000+5+6 || lost == 0 || last != "after\n" {
 		t.Errorf("ended at %d, %d lost, last %q", at, lost, last)
+	}
+}
+
+// smallDisk has the log on a file system of 256 KiB, of which the file "filler" takes
+// some, and begins it at 1000.
+func (s *shim) smallDisk(filler int) (path string) {
+	t := s.t
+	t.Helper()
+	disk := filepath.Join(s.dir, "disk")
+	os.Mkdir(disk, 0o700)
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH) })
+	os.WriteFile(filepath.Join(disk, "filler"), make([]byte, filler), 0o600)
+	d, err := os.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Add(StageMonitor, Log{Dir: s.add(d), Name: "log", MaxBytes: 1 << 20, MaxFiles: 2, Offset: 1000})
+	return disk
+}
+
+// TestLogOnDiskThatStaysFull: what no gap could tell any more is told with the exit;
+// where there was room for the gap at the end, it is in the log.
+func TestLogOnDiskThatStaysFull(t *testing.T) {
+	const size = 400000
+	for name, c := range map[string]struct {
+		policy LogPolicy
+		script string
+		end    uint64
+	}{
+		"blocking":     {script: "", end: 1000 + size},
+		"non-blocking": {policy: LogPolicy{NonBlocking: true, BufferBytes: 1 << 20}, end: 1000 + size},
+		"room again":   {script: "; rm $1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShim(t, Monitor{}, 0)
+			disk := s.smallDisk(256 << 10)
+			if c.policy.NonBlocking {
+				s.Add(StageMonitor, c.policy)
+			}
+			s.host("/bin/sh", "-c", fmt.Sprintf("head -c %d /dev/zero%s; exit 2", size, c.script), "sh", filepath.Join(disk, "filler"))
+			if r := s.start().until(ReportExited); r.Code != 2 || r.LogEnd != c.end || s.readRecord().LogEnd != c.end {
+				t.Errorf("%+v, want the log's end %d", r, c.end)
+			}
+			r, err := stdio.OpenLog(filepath.Join(disk, "log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			var last stdio.Record
+			for rec, err := r.Next(); err == nil; rec, err = r.Next() {
+				last = rec
+			}
+			if told := last.End() == 1000+size && last.Lost == size; told != (c.end == 0) {
+				t.Errorf("the log ends at %d with %d lost", last.End(), last.Lost)
+			}
+		})
 	}
 }
 

@@ -40,7 +40,7 @@ func TestNumbersAreTheShims(t *testing.T) {
 	want := map[string]int64{
 		"PLAN_MAGIC": planMagic, "PLAN_VERSION": Version, "PLAN_HEADER": headerBytes, "STEP_HEADER": stepBytes,
 		"MAX_PLAN": MaxPlan, "MAX_STEPS": MaxSteps, "MAX_FILES": MaxFiles, "MAX_STRING": MaxString,
-		"MAX_PATH": MaxPath, "MAX_ARGS": MaxArgs, "MAX_TRIES": MaxTries, "MAX_PARAMS": MaxParams,
+		"MAX_PATH": MaxPath, "MAX_ARGS": MaxArgs, "MAX_TRIES": MaxTries, "MAX_PARAMS": MaxParams, "MAX_ATTRS": MaxAttrs,
 		"MAX_GROUPS": MaxGroups, "MAX_FILTER": MaxFilter, "MAX_DATA": MaxData, "MAX_NAME": MaxName,
 		"MAX_LOG_NAME": MaxLogName, "MAX_KEEP": MaxKeep, "MAX_MASK": MaxMask, "MAX_RING": MaxRing,
 		"MIN_BUFFER": minRing, "MAX_BUFFER": maxRing, "PID_ROOM": PIDRoom,

@@ -52,6 +52,7 @@ const (
 	KindPty         Kind = 58
 	KindRootHere    Kind = 59
 	KindChroot      Kind = 60
+	KindBind        Kind = 61
 
 	KindSync      Kind = 64
 	KindGate      Kind = 65
@@ -111,5 +112,5 @@ var kindNames = [...]struct {
 	{KindAffinity, "affinity"}, {KindScheduler, "scheduler"}, {KindIOPriority, "io-priority"},
 	{KindMemoryPolicy, "memory-policy"}, {KindKeyring, "keyring"}, {KindMoveRoot, "move-root"},
 	{KindPty, "pty"}, {KindStartGate, "start-gate"}, {KindHook, "hook"}, {KindLabel, "label"},
-	{KindRootHere, "root-here"}, {KindChroot, "chroot"},
+	{KindRootHere, "root-here"}, {KindChroot, "chroot"}, {KindBind, "bind"},
 }

@@ -20,6 +20,7 @@ const (
 	MaxArgs   = 16 << 10  // arguments, and as many variables
 	MaxTries  = 64        // candidate paths of Exec
 	MaxParams = 64        // parameters of a file system
+	MaxAttrs  = 4         // changes of a bind mount's attributes
 	MaxGroups = 1024      // supplementary groups
 	MaxFilter = 32 << 10  // bytes of a seccomp filter: 4,096 instructions
 	MaxData   = 64 << 10  // bytes of the state that a hook is told

@@ -21,6 +21,7 @@ func TestEncodeRefuses(t *testing.T) {
 		"65 strings":           {{StageExec, false, Exec{Paths: make([]string, 65), Args: []string{"a"}}}},
 		"1025 groups":          {{StageIdentity, false, User{Groups: make([]uint32, 1025)}}},
 		"65 parameters":        {{StageMounts, false, Filesystem{Params: make([]Param, 65)}}},
+		"5 changes":            {{StageMounts, false, Bind{Attrs: make([]Attr, 5)}}},
 		"0 files of 4096":      {{StageMonitor, false, Log{MaxBytes: 4096}}},
 		"1 files of 10 bytes":  {{StageMonitor, false, Log{MaxBytes: 10, MaxFiles: 1}}},
 		"65537 bytes":          {{StageMounts, false, Hook{Args: []string{"h"}, State: make([]byte, 65537)}}},

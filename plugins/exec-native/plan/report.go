@@ -51,6 +51,7 @@ type Report struct {
 	Code   int           // Exited: exit status, 128+n when ended by signal n; Listener: its descriptor in the init
 	Signal int           // Exited: the signal, or 0; Error of a Hook: its wait status
 	Flags  uint16
+	LogEnd uint64    // Exited: as in ExitRecord
 	Time   time.Time // of the monitor's wall clock
 	File   *os.File  // Console: the master; Running, of a Quiet monitor: the pidfd. The receiver's to close
 }
@@ -70,6 +71,8 @@ var errShort = errors.New("wrong length")
 //
 //	u32 magic "GRPT", u16 kind, u16 stage, u32 index, u16 op, u16 flags,
 //	i32 errno, i32 pid or point, i32 code, i32 signal, u64 time in ns
+//
+// Of an exit, index and errno are the halves of LogEnd, the low one first.
 func decodeReport(b []byte) (Report, error) {
 	if len(b) != reportBytes {
 		return Report{}, fmt.Errorf("report of %d bytes: %w", len(b), errShort)
@@ -88,6 +91,9 @@ func decodeReport(b []byte) (Report, error) {
 		Code:   int(int32(le.Uint32(b[24:]))),
 		Signal: int(int32(le.Uint32(b[28:]))),
 		Time:   time.Unix(0, int64(le.Uint64(b[32:]))),
+	}
+	if r.Kind == ReportExited {
+		r.LogEnd, r.Index, r.Errno = halves(b[8:], b[16:]), 0, 0
 	}
 	if r.Kind == ReportSync || r.Kind == ReportListener {
 		r.Point = le.Uint32(b[20:])
@@ -150,6 +156,7 @@ type ExitRecord struct {
 	Op      Kind
 	Index   int
 	Errno   syscall.Errno
+	LogEnd  uint64 // offset of the output's end where the log does not reach it; 0 where it does
 }
 
 // ParseRecord reads a record:
@@ -159,6 +166,7 @@ type ExitRecord struct {
 //	u16 stage, u16 op, u32 index, i32 errno, u32 flags, 4 zeros, u32 CRC-32
 //	(IEEE) of the 84 bytes before
 //
+// Of an exited run, index and errno are the halves of LogEnd, the low one first.
 // A file of zeros is a record of StateNone.
 func ParseRecord(b []byte) (ExitRecord, error) {
 	if len(b) != RecordSize {
@@ -190,7 +198,16 @@ func ParseRecord(b []byte) (ExitRecord, error) {
 		Errno:   syscall.Errno(le.Uint32(b[72:])),
 		Flags:   uint16(le.Uint32(b[76:])),
 	}
+	if r.State == StateExited {
+		r.LogEnd, r.Index, r.Errno = halves(b[68:], b[72:]), 0, 0
+	}
 	return r, nil
+}
+
+// halves puts a number together of its low and its high half.
+func halves(low, high []byte) uint64 {
+	le := binary.LittleEndian
+	return uint64(le.Uint32(high))<<32 | uint64(le.Uint32(low))
 }
 
 // wallTime keeps zero for "not yet".

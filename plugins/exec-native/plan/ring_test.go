@@ -25,7 +25,7 @@ func nonBlocking(t *testing.T, ring uint32) *shim {
 func TestNonBlockingLog(t *testing.T) {
 	const size = 5 << 20
 	s := nonBlocking(t, 16<<20).host("/bin/sh", "-c", fmt.Sprintf("seq -w 1 99999999 | head -c %d; echo end >&2; exit 3", size))
-	if r := s.start().until(ReportExited); r.Code != 3 {
+	if r := s.start().until(ReportExited); r.Code != 3 || r.LogEnd != 0 {
 		t.Errorf("%+v", r)
 	}
 	out, errs := s.readLog()
@@ -95,7 +95,7 @@ func TestStalledDisk(t *testing.T) {
 		f.Close()
 		log <- f.Name()
 	}()
-	if r := s.until(ReportExited); r.Signal != 9 {
+	if r := s.until(ReportExited); r.Signal != 9 || r.LogEnd != 0 {
 		t.Errorf("%+v", r)
 	}
 	r, err := stdio.OpenLog(<-log)
@@ -121,14 +121,17 @@ func TestStalledDisk(t *testing.T) {
 }
 
 // TestStandingDiskDoesNotKeepTheEnd: the exit is told although the disk takes
-// nothing any more.
+// nothing any more, and with it that the log does not reach the output's end.
 func TestStandingDiskDoesNotKeepTheEnd(t *testing.T) {
 	s := nonBlocking(t, 64<<10)
 	stalled(t, s)
 	begin := time.Now()
 	s.host("/bin/sh", "-c", "head -c 1000000 /dev/zero; exit 4").start()
-	if r := s.until(ReportExited); r.Code != 4 || time.Since(begin) > 15*time.Second {
+	if r := s.until(ReportExited); r.Code != 4 || r.LogEnd != 1000000 || time.Since(begin) > 15*time.Second {
 		t.Errorf("%+v after %v", r, time.Since(begin))
+	}
+	if r := s.readRecord(); r.Code != 4 || r.LogEnd != 1000000 {
+		t.Errorf("%+v", r)
 	}
 	eventually(t, "the shim to leave", func() bool { return !alive(s.pid) })
 }

@@ -66,7 +66,6 @@ static void tell_end(struct report *r)
 	let_go(&M.listen);
 	let_go(&M.lock);
 	let_go(&M.record);
-	ring_end();
 	let_go(&M.log.fd);
 	let_go(&M.log.dir);
 	let_go(&M.oom);
@@ -109,6 +108,7 @@ void monitor_fail(uint16_t stage, uint16_t kind, uint32_t index, int err)
 	write_record(STATE_FAILED);
 	r.code = M.rec.code;
 	r.signal = M.hook_status;
+	log_end();
 	tell_end(&r);
 }
 
@@ -142,6 +142,11 @@ void close_run(void)
 	if (oom_count() > M.oom_before)
 		M.rec.flags |= FLAG_OOM;
 	write_record(STATE_EXITED);
+	if (!log_end()) {
+		M.rec.index = r.index = (uint32_t)M.log.offset;
+		M.rec.err = r.err = (int32_t)(M.log.offset >> 32);
+		write_record(STATE_EXITED);
+	}
 	r.pid = M.pid;
 	r.code = M.rec.code;
 	r.signal = M.rec.signal;

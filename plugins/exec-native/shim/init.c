@@ -208,7 +208,7 @@ int init_run(struct init *in, struct op *op)
 	case OP_PIVOT:
 	case OP_CONSOLE:
 	case OP_MOVE_ROOT:
-	case OP_PTY ... OP_CHROOT:
+	case OP_PTY ... OP_BIND:
 		return op_mount(in, op);
 	case OP_AFFINITY ... OP_KEYRING:
 	case OP_LABEL:

@@ -34,7 +34,7 @@ int log_open(const struct op *op, const int *files)
 	memcpy(l->name, op->log.name.s, op->log.name.n);
 	l->max_files = op->log.files;
 	l->max_bytes = op->log.bytes;
-	l->offset = op->log.offset;
+	l->offset = l->first = op->log.offset;
 	l->fd = open_file(l, l->name, 0);
 	if (l->fd < 0)
 		return l->fd;
@@ -127,6 +127,20 @@ void log_flush(void)
 	if (l->dropped && put_record(l, &l->dropped, sizeof l->dropped, LOG_GAP, l->dropped_at,
 				     (uint64_t)sys_clock(CLOCK_REALTIME)) == 0)
 		l->dropped = 0;
+}
+
+/* Nothing more comes; 0 if the log neither has all of it nor calls the rest
+ * missing. */
+int log_end(void)
+{
+	struct log *l = &M.log;
+
+	if (l->fd < 0)
+		return 1;
+	if (l->ring)
+		return ring_end() == l->offset - l->first;
+	log_flush();
+	return l->dropped == 0;
 }
 
 /* A record of the output, and before it the word about what was dropped: by us,

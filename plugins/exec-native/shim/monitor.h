@@ -93,7 +93,7 @@ struct log {
 	uint64_t max_age;         /* ns after which a file is rotated; 0 for never */
 	uint64_t born;            /* when the current file got its first record */
 	struct ring *ring;        /* of non-blocking delivery; NULL for blocking */
-	uint64_t offset;          /* of the next byte */
+	uint64_t first, offset;   /* of this run's first byte, and of the next one */
 	uint64_t dropped;         /* bytes not yet confessed in a gap record */
 	uint64_t dropped_at;      /* offset of the first of them */
 };
@@ -182,13 +182,14 @@ void confine(void);
 int log_open(const struct op *op, const int *files);
 void log_record(const void *p, uint32_t n, uint32_t stream, uint64_t offset, uint64_t time);
 void log_flush(void);
+int log_end(void);
 void log_drop(uint64_t offset, uint64_t n);
 void log_write(const void *p, uint32_t n, uint32_t stream);
 
 /* ring.c */
 int log_policy(const struct op *op);
 void ring_put(const void *p, uint32_t n, uint32_t stream, uint64_t offset);
-void ring_end(void);
+uint64_t ring_end(void);
 void ring_forget(void);
 
 #endif

@@ -114,6 +114,42 @@ static int attach(struct init *in, const struct op *op)
 	return r < 0 ? r : attach_at(in, fd, op->attach.target.s, op->attach.create);
 }
 
+/* Whether a bind mount is of what it was looked at as. Whoever can rename on the
+ * way to a source could have turned it elsewhere. */
+static int is_meant(int fd, const struct op *op)
+{
+	struct statx st = { 0 };
+
+	if (!op->bind.inode)
+		return 1;
+	return SYS5(__NR_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &st) == 0 &&
+	       st.stx_ino == op->bind.inode && st.stx_dev_major == op->bind.major &&
+	       st.stx_dev_minor == op->bind.minor;
+}
+
+static int bind(struct init *in, const struct op *op)
+{
+	struct blob attrs = op->bind.attrs;
+	unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC |
+			 (op->bind.recursive ? AT_RECURSIVE : 0);
+	int fd = (int)SYS3(__NR_open_tree, AT_FDCWD, op->bind.source.s, flags);
+	int r = fd;
+
+	if (fd < 0)
+		return fd;
+	if (!is_meant(fd, op))
+		r = -ESTALE;
+	for (uint32_t i = 0; i < attrs.count && r >= 0; i++) {
+		struct attr a = blob_attr(&attrs);
+
+		r = set_attr(fd, &a);
+	}
+	if (r >= 0)
+		r = attach_at(in, fd, op->bind.target.s, op->bind.create);
+	sys_close(fd);
+	return r;
+}
+
 /* Whether masks and read-only paths will lie on it. */
 static int is_covered_later(const struct str *type)
 {
@@ -314,6 +350,8 @@ int op_mount(struct init *in, const struct op *op)
 		return take_root_here(in, op);
 	case OP_CHROOT:
 		return change_root(in, op);
+	case OP_BIND:
+		return bind(in, op);
 	case OP_PTY:
 		return take_pty(in, op);
 	case OP_CONSOLE:

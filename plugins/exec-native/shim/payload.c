@@ -152,6 +152,24 @@ static void get_fs(struct cur *c, struct op *op)
 	op->fs.params.n = (uint32_t)(c->p - op->fs.params.p);
 }
 
+static void get_bind(struct cur *c, struct op *op)
+{
+	op->bind.create = get32(c);
+	check(c, op->bind.create <= CREATE_FILE);
+	op->bind.recursive = get32(c);
+	op->bind.major = get32(c);
+	op->bind.minor = get32(c);
+	op->bind.inode = get64(c);
+	op->bind.attrs.count = get32(c);
+	check(c, op->bind.attrs.count <= MAX_ATTRS);
+	op->bind.attrs.p = c->p;
+	for (uint32_t i = 0; i < op->bind.attrs.count && !c->bad; i++)
+		get_attr(c);
+	op->bind.attrs.n = (uint32_t)(c->p - op->bind.attrs.p);
+	op->bind.source = get_path(c);
+	op->bind.target = get_path(c);
+}
+
 static void get_monitor_op(struct cur *c, struct op *op)
 {
 	switch (op->kind) {
@@ -229,6 +247,9 @@ static void get_mount_op(struct cur *c, struct op *op)
 		break;
 	case OP_FILESYSTEM:
 		get_fs(c, op);
+		break;
+	case OP_BIND:
+		get_bind(c, op);
 		break;
 	case OP_NODE:
 		get_node(c, op);
@@ -410,7 +431,7 @@ static void get_payload(struct cur *c, struct op *op)
 		break;
 	case OP_PROPAGATION ... OP_SET_ATTR:
 	case OP_CONSOLE:
-	case OP_PTY ... OP_CHROOT:
+	case OP_PTY ... OP_BIND:
 		get_mount_op(c, op);
 		break;
 	case OP_HOSTNAME ... OP_LINK_UP:
@@ -465,4 +486,14 @@ uint32_t blob_u32(struct blob *b)
 	b->n -= (uint32_t)(c.p - b->p);
 	b->p = c.p;
 	return v;
+}
+
+struct attr blob_attr(struct blob *b)
+{
+	struct cur c = { .p = b->p, .end = b->p + b->n };
+	struct attr a = get_attr(&c);
+
+	b->n -= (uint32_t)(c.p - b->p);
+	b->p = c.p;
+	return a;
 }

@@ -38,6 +38,7 @@ static unsigned stages_of(uint16_t kind)
 	case OP_CONSOLE:
 	case OP_MOVE_ROOT:
 	case OP_ROOT_HERE:
+	case OP_BIND:
 		return AT(STAGE_MOUNTS);
 	case OP_CHROOT:
 		return AT(STAGE_CHILD) | AT(STAGE_MOUNTS);
@@ -135,6 +136,7 @@ static int needs_root(uint16_t kind)
 	case OP_READ_ONLY:
 	case OP_CONSOLE:
 	case OP_MOVE_ROOT:
+	case OP_BIND:
 		return 1;
 	}
 	return 0;
@@ -154,6 +156,8 @@ static int check_order(const struct op *op, struct counts *n)
 		return -EINVAL;
 	if ((op->kind == OP_CHDIR || op->kind == OP_SWEEP) && n->root != n->pivot)
 		return -EINVAL;
+	if (op->kind == OP_BIND && n->pivot)
+		return -EINVAL; /* its source is a path of the host's */
 	n->monitor += op->kind == OP_MONITOR;
 	n->leave += op->kind == OP_LEAVE;
 	n->clone += op->kind == OP_CLONE;

@@ -25,6 +25,7 @@ enum limit {
 	MAX_ARGS = 16384,
 	MAX_TRIES = 64,
 	MAX_PARAMS = 64,
+	MAX_ATTRS = 4,
 	MAX_GROUPS = 1024,
 	MAX_FILTER = 32768,
 	MAX_DATA = 65536,
@@ -95,6 +96,7 @@ enum kind {
 	OP_PTY = 58,
 	OP_ROOT_HERE = 59,
 	OP_CHROOT = 60,
+	OP_BIND = 61,
 	OP_SYNC = 64,
 	OP_GATE = 65,
 	OP_START_GATE = 66,
@@ -185,6 +187,12 @@ struct op {
 			uint64_t attrs;
 			struct blob params;
 		} fs;
+		struct {
+			uint32_t create, recursive, major, minor;
+			uint64_t inode;
+			struct blob attrs;
+			struct str source, target;
+		} bind;
 		struct node node;
 		struct {
 			struct str a, b;
@@ -259,5 +267,6 @@ int plan_next(struct walk *w, struct op *op);
 /* Readers of lists in a checked plan. */
 struct str blob_str(struct blob *b);
 uint32_t blob_u32(struct blob *b);
+struct attr blob_attr(struct blob *b);
 
 #endif

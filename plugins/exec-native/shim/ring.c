@@ -23,6 +23,7 @@ struct ring {
 	uint32_t ended;
 	int wake;    /* the putter's end of a pipe that the taker sleeps on */
 	int over;    /* hangs up when the taker has ended */
+	uint64_t handled, told; /* bytes taken, and those of them that the log has or calls missing */
 	uint64_t dropped, dropped_at; /* not yet told in the ring */
 	uint8_t bytes[];
 };
@@ -91,10 +92,13 @@ static void take_one(struct ring *r)
 	copy_out(r, r->taken, &e, sizeof e);
 	if (e.stream == LOG_GAP) {
 		log_drop(e.offset, e.time);
+		r->handled += e.time;
 	} else {
 		copy_out(r, r->taken + sizeof e, piece, e.length);
 		log_record(piece, e.length, e.stream, e.offset, e.time);
+		r->handled += e.length;
 	}
+	store(&r->told, r->handled - M.log.dropped);
 	store(&r->taken, r->taken + sizeof e + e.length);
 }
 
@@ -117,6 +121,7 @@ static void writer_main(struct ring *r, int wake)
 	while (r->taken != load(&r->put))
 		take_one(r);
 	log_flush();
+	store(&r->told, r->handled - M.log.dropped);
 	sys_exit(0);
 }
 
@@ -206,14 +211,12 @@ static int await_writer(const struct ring *r, int64_t ms)
 }
 
 /* Gives the writer some time to finish, and to make room for the last gap; it
- * goes with us otherwise. */
-void ring_end(void)
+ * goes with us otherwise. Returns how many bytes the log has, or calls missing. */
+uint64_t ring_end(void)
 {
 	struct ring *r = M.log.ring;
 	int64_t end = now_ms() + FOLLOWER_MS;
 
-	if (!r)
-		return;
 	while (r->dropped) {
 		struct entry gap = { 0, LOG_GAP, r->dropped_at, r->dropped };
 
@@ -225,4 +228,5 @@ void ring_end(void)
 	await_writer(r, end - now_ms());
 	sys_close(r->over);
 	M.log.ring = NULL;
+	return load(&r->told);
 }

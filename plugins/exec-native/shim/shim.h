@@ -59,9 +59,9 @@ enum run_state {
 struct report {
 	uint32_t magic;
 	uint16_t kind, stage;
-	uint32_t index;
+	uint32_t index; /* of an exit: low half of the output's end, should the log not reach it */
 	uint16_t op, flags;
-	int32_t err;
+	int32_t err;    /* of an exit: the high half */
 	int32_t pid; /* or the point of a sync */
 	int32_t code, signal;
 	uint64_t time;
@@ -76,7 +76,7 @@ struct record {
 	int32_t shim_pid, pid, code, signal;
 	uint64_t started, ended;
 	uint16_t stage, op;
-	uint32_t index;
+	uint32_t index; /* as in a report */
 	int32_t err;
 	uint32_t flags, zero, crc;
 };
