@@ -91,6 +91,7 @@ func TestEveryKindIsInEvery(t *testing.T) {
 // TestDecoderUnderFuzzing gives the shim's decoder, built with sanitizers,
 // plans with random changes for a bounded time.
 func TestDecoderUnderFuzzing(t *testing.T) {
+	skipShort(t)
 	dir := t.TempDir()
 	prog := filepath.Join(dir, "fuzz")
 	hosted(t, prog, "../shim/hosted/fuzz.c", "../shim/plan.c", "../shim/payload.c")
@@ -177,9 +178,19 @@ func mutate(rng *rand.Rand, good []byte) ([]byte, uint32) {
 	return b, 10
 }
 
+// skipShort leaves out what needs no kernel of its own and takes minutes where a
+// machine is translated, compiling first of all.
+func skipShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("tests with sanitizers take long, and are the same on every kernel: left out with -short")
+	}
+}
+
 // TestUnderSanitizers runs the whole shim, compiled with address and undefined
 // behaviour sanitizers, through the tests of its streams and containers.
 func TestUnderSanitizers(t *testing.T) {
+	skipShort(t)
 	dir := t.TempDir()
 	prog := filepath.Join(dir, "gantry-shim-hosted")
 	sources, err := filepath.Glob("../shim/*.c")
