@@ -19,6 +19,12 @@ const (
 	AbilityOOM    = "oom"    // OOMWatcher
 )
 
+// Purger is a way to a driver that saves one of two calls: Purge is Release, and
+// then RemoveLog. It is no ability of drivers: the way to a driver's process has it.
+type Purger interface {
+	Purge(ctx context.Context, k Key) error
+}
+
 // Execer runs further processes in a running container. An exec has a shim of
 // its own, and from then on lives as a run does: Signal, Release, Exits and List
 // know it by its Key with Exec set. It ends with the container's run at the

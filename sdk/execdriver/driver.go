@@ -199,6 +199,7 @@ type LogConfig struct {
 	MaxAge         time.Duration // of one file; 0 for no limit
 	NonBlocking    bool          // what the disk cannot take is dropped and counted
 	MaxBufferBytes int64         // of non-blocking delivery; 0 for 1 MiB
+	From           uint64        // the last run's Exit.LogEnd: the log goes on there, should it end before
 }
 
 // Started is a running process.
@@ -216,6 +217,10 @@ type Exit struct {
 	Lost      bool      // the shim was killed: Code may be a guess (137)
 	Time      time.Time // when the shim saw it
 	Reason    string    // "", "shim lost", "executing failed: …"
+
+	// LogEnd is the offset in the log where the output ends, if the log does not
+	// reach it and does not tell so: its disk stood still or was full. 0: it has all.
+	LogEnd uint64
 }
 
 // RunDir is the directory of one run, or of one exec, below the driver's Run directory. It is

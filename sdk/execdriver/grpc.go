@@ -86,9 +86,22 @@ func (c *Client) Release(ctx context.Context, k Key) error {
 	return driver.FromStatus(err)
 }
 
+// Purge implements Purger. A driver that does not know of it is asked twice.
+func (c *Client) Purge(ctx context.Context, k Key) error {
+	r, err := c.rpc.Release(ctx, &driverv1.ReleaseRequest{Container: k.Container, Run: k.Run, Exec: k.Exec, RemoveLog: true})
+	if err != nil || r.GetLogRemoved() {
+		return driver.FromStatus(err)
+	}
+	return c.RemoveLog(ctx, k.Container)
+}
+
 func (s *server) Release(ctx context.Context, r *driverv1.ReleaseRequest) (*driverv1.ReleaseResponse, error) {
 	k := Key{Container: r.GetContainer(), Run: r.GetRun(), Exec: r.GetExec()}
-	return &driverv1.ReleaseResponse{}, driver.ToStatus(s.driver.Release(ctx, k))
+	err := s.driver.Release(ctx, k)
+	if err == nil && r.GetRemoveLog() {
+		err = s.driver.RemoveLog(ctx, k.Container)
+	}
+	return &driverv1.ReleaseResponse{LogRemoved: r.GetRemoveLog()}, driver.ToStatus(err)
 }
 
 // RemoveLog asks the driver's process.
@@ -136,7 +149,7 @@ func exitToProto(e Exit) *driverv1.Exit {
 	return &driverv1.Exit{
 		Container: e.Container, Run: e.Run, Exec: e.Exec, Code: int64(e.Code), Signal: int64(e.Signal),
 		OomKilled: e.OOMKilled, Lost: e.Lost, Reason: e.Reason,
-		Time: timeToProto(e.Time),
+		Time: timeToProto(e.Time), LogEnd: e.LogEnd,
 	}
 }
 
@@ -145,7 +158,7 @@ func exitFromProto(m *driverv1.Exit) Exit {
 		Key:  Key{Container: m.GetContainer(), Run: m.GetRun(), Exec: m.GetExec()},
 		Code: int(m.GetCode()), Signal: int(m.GetSignal()),
 		OOMKilled: m.GetOomKilled(), Lost: m.GetLost(), Reason: m.GetReason(),
-		Time: timeFromProto(m.GetTime()),
+		Time: timeFromProto(m.GetTime()), LogEnd: m.GetLogEnd(),
 	}
 }
 

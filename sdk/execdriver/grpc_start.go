@@ -166,7 +166,7 @@ func stdioToProto(s Stdio) *driverv1.Stdio {
 		OpenStdin: s.OpenStdin, StdinOnce: s.StdinOnce, WaitAttach: s.WaitAttach,
 		Log: &driverv1.LogConfig{
 			Driver: s.Log.Driver, MaxBytes: s.Log.MaxBytes, MaxFiles: int64(s.Log.MaxFiles),
-			MaxAge: lengthToProto(s.Log.MaxAge), NonBlocking: s.Log.NonBlocking, MaxBufferBytes: s.Log.MaxBufferBytes,
+			MaxAge: lengthToProto(s.Log.MaxAge), NonBlocking: s.Log.NonBlocking, MaxBufferBytes: s.Log.MaxBufferBytes, From: s.Log.From,
 		},
 	}
 }
@@ -177,7 +177,7 @@ func stdioFromProto(m *driverv1.Stdio) Stdio {
 		OpenStdin: m.GetOpenStdin(), StdinOnce: m.GetStdinOnce(), WaitAttach: m.GetWaitAttach(),
 		Log: LogConfig{
 			Driver: log.GetDriver(), MaxBytes: log.GetMaxBytes(), MaxFiles: int(log.GetMaxFiles()),
-			MaxAge: log.GetMaxAge().AsDuration(), NonBlocking: log.GetNonBlocking(), MaxBufferBytes: log.GetMaxBufferBytes(),
+			MaxAge: log.GetMaxAge().AsDuration(), NonBlocking: log.GetNonBlocking(), MaxBufferBytes: log.GetMaxBufferBytes(), From: log.GetFrom(),
 		},
 	}
 }

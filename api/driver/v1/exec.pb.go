@@ -1095,8 +1095,11 @@ type LogConfig struct {
 	MaxAge         *durationpb.Duration   `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	NonBlocking    bool                   `protobuf:"varint,5,opt,name=non_blocking,json=nonBlocking,proto3" json:"non_blocking,omitempty"`
 	MaxBufferBytes int64                  `protobuf:"varint,6,opt,name=max_buffer_bytes,json=maxBufferBytes,proto3" json:"max_buffer_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Where an earlier run's output ended, of which the log lacks the end: what
+	// comes now is further on.
+	From          uint64 `protobuf:"varint,7,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LogConfig) Reset() {
@@ -1167,6 +1170,13 @@ func (x *LogConfig) GetNonBlocking() bool {
 func (x *LogConfig) GetMaxBufferBytes() int64 {
 	if x != nil {
 		return x.MaxBufferBytes
+	}
+	return 0
+}
+
+func (x *LogConfig) GetFrom() uint64 {
+	if x != nil {
+		return x.From
 	}
 	return 0
 }
@@ -1332,6 +1342,7 @@ type ReleaseRequest struct {
 	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
 	Run           uint64                 `protobuf:"varint,2,opt,name=run,proto3" json:"run,omitempty"`
 	Exec          string                 `protobuf:"bytes,3,opt,name=exec,proto3" json:"exec,omitempty"`
+	RemoveLog     bool                   `protobuf:"varint,4,opt,name=remove_log,json=removeLog,proto3" json:"remove_log,omitempty"` // what RemoveLog does follows at once
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1387,8 +1398,16 @@ func (x *ReleaseRequest) GetExec() string {
 	return ""
 }
 
+func (x *ReleaseRequest) GetRemoveLog() bool {
+	if x != nil {
+		return x.RemoveLog
+	}
+	return false
+}
+
 type ReleaseResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	LogRemoved    bool                   `protobuf:"varint,1,opt,name=log_removed,json=logRemoved,proto3" json:"log_removed,omitempty"` // as was asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1421,6 +1440,13 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
 	return file_driver_v1_exec_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReleaseResponse) GetLogRemoved() bool {
+	if x != nil {
+		return x.LogRemoved
+	}
+	return false
 }
 
 type RemoveLogRequest struct {
@@ -1541,16 +1567,19 @@ func (*ExitsRequest) Descriptor() ([]byte, []int) {
 
 // Exit is the end of a run.
 type Exit struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
-	Run           uint64                 `protobuf:"varint,2,opt,name=run,proto3" json:"run,omitempty"`
-	Code          int64                  `protobuf:"varint,3,opt,name=code,proto3" json:"code,omitempty"`
-	Signal        int64                  `protobuf:"varint,4,opt,name=signal,proto3" json:"signal,omitempty"`
-	OomKilled     bool                   `protobuf:"varint,5,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
-	Lost          bool                   `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
-	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
-	Exec          string                 `protobuf:"bytes,9,opt,name=exec,proto3" json:"exec,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Container string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Run       uint64                 `protobuf:"varint,2,opt,name=run,proto3" json:"run,omitempty"`
+	Code      int64                  `protobuf:"varint,3,opt,name=code,proto3" json:"code,omitempty"`
+	Signal    int64                  `protobuf:"varint,4,opt,name=signal,proto3" json:"signal,omitempty"`
+	OomKilled bool                   `protobuf:"varint,5,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	Lost      bool                   `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`
+	Time      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	Reason    string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	Exec      string                 `protobuf:"bytes,9,opt,name=exec,proto3" json:"exec,omitempty"`
+	// Offset in the log where the run's output ends, if the log does not reach it
+	// and does not tell so: its disk stood still or was full. 0: it has all.
+	LogEnd        uint64 `protobuf:"varint,10,opt,name=log_end,json=logEnd,proto3" json:"log_end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1646,6 +1675,13 @@ func (x *Exit) GetExec() string {
 		return x.Exec
 	}
 	return ""
+}
+
+func (x *Exit) GetLogEnd() uint64 {
+	if x != nil {
+		return x.LogEnd
+	}
+	return 0
 }
 
 type ExecRequest struct {
@@ -3286,14 +3322,15 @@ const file_driver_v1_exec_proto_rawDesc = "" +
 	"waitAttach\x12-\n" +
 	"\x03log\x18\x03 \x01(\v2\x1b.gantry.driver.v1.LogConfigR\x03log\x12\x1d\n" +
 	"\n" +
-	"stdin_once\x18\x04 \x01(\bR\tstdinOnce\"\xde\x01\n" +
+	"stdin_once\x18\x04 \x01(\bR\tstdinOnce\"\xf2\x01\n" +
 	"\tLogConfig\x12\x16\n" +
 	"\x06driver\x18\x01 \x01(\tR\x06driver\x12\x1b\n" +
 	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\x12\x1b\n" +
 	"\tmax_files\x18\x03 \x01(\x03R\bmaxFiles\x122\n" +
 	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12!\n" +
 	"\fnon_blocking\x18\x05 \x01(\bR\vnonBlocking\x12(\n" +
-	"\x10max_buffer_bytes\x18\x06 \x01(\x03R\x0emaxBufferBytes\"3\n" +
+	"\x10max_buffer_bytes\x18\x06 \x01(\x03R\x0emaxBufferBytes\x12\x12\n" +
+	"\x04from\x18\a \x01(\x04R\x04from\"3\n" +
 	"\rStartResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x03R\x03pid\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\"k\n" +
@@ -3302,16 +3339,20 @@ const file_driver_v1_exec_proto_rawDesc = "" +
 	"\x03run\x18\x02 \x01(\x04R\x03run\x12\x16\n" +
 	"\x06signal\x18\x03 \x01(\x03R\x06signal\x12\x12\n" +
 	"\x04exec\x18\x04 \x01(\tR\x04exec\"\x10\n" +
-	"\x0eSignalResponse\"T\n" +
+	"\x0eSignalResponse\"s\n" +
 	"\x0eReleaseRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\x04R\x03run\x12\x12\n" +
-	"\x04exec\x18\x03 \x01(\tR\x04exec\"\x11\n" +
-	"\x0fReleaseResponse\"0\n" +
+	"\x04exec\x18\x03 \x01(\tR\x04exec\x12\x1d\n" +
+	"\n" +
+	"remove_log\x18\x04 \x01(\bR\tremoveLog\"2\n" +
+	"\x0fReleaseResponse\x12\x1f\n" +
+	"\vlog_removed\x18\x01 \x01(\bR\n" +
+	"logRemoved\"0\n" +
 	"\x10RemoveLogRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"\x13\n" +
 	"\x11RemoveLogResponse\"\x0e\n" +
-	"\fExitsRequest\"\xf1\x01\n" +
+	"\fExitsRequest\"\x8a\x02\n" +
 	"\x04Exit\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\x04R\x03run\x12\x12\n" +
@@ -3322,7 +3363,9 @@ const file_driver_v1_exec_proto_rawDesc = "" +
 	"\x04lost\x18\x06 \x01(\bR\x04lost\x12.\n" +
 	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06reason\x18\b \x01(\tR\x06reason\x12\x12\n" +
-	"\x04exec\x18\t \x01(\tR\x04exec\"\xbd\x01\n" +
+	"\x04exec\x18\t \x01(\tR\x04exec\x12\x17\n" +
+	"\alog_end\x18\n" +
+	" \x01(\x04R\x06logEnd\"\xbd\x01\n" +
 	"\vExecRequest\x12*\n" +
 	"\x03key\x18\x01 \x01(\v2\x18.gantry.driver.v1.RunKeyR\x03key\x123\n" +
 	"\aprocess\x18\x02 \x01(\v2\x19.gantry.driver.v1.ProcessR\aprocess\x12\x1e\n" +
