@@ -158,6 +158,7 @@ type Exit struct {
 	Lost      bool      `json:"lost,omitempty"` // nobody saw the end; the code may be a guess
 	Reason    string    `json:"reason,omitempty"`
 	Time      time.Time `json:"time"`
+	LogEnd    uint64    `json:"log_end,omitempty"` // where the output ends in the log, if that neither reaches it nor tells so
 }
 
 const sigkill, sigterm = 9, 15

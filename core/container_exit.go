@@ -14,13 +14,14 @@ type ReportExit struct {
 	Lost      bool        `json:"lost,omitempty"`
 	Reason    string      `json:"reason,omitempty"`
 	Time      time.Time   `json:"time,omitzero"` // when it was seen
+	LogEnd    uint64      `json:"log_end,omitempty"`
 }
 
 func (*ReportExit) name() string { return "container.report-exit" }
 
 func (c *ReportExit) decide(s *State, r Request) ([]Event, error) {
 	k := s.Containers[c.Container]
-	exit := Exit{c.Run, c.Code, c.Signal, c.OOMKilled, c.Lost, c.Reason, c.Time}
+	exit := Exit{c.Run, c.Code, c.Signal, c.OOMKilled, c.Lost, c.Reason, c.Time, c.LogEnd}
 	if exit.Time.IsZero() {
 		exit.Time = r.Time
 	}
