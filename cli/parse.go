@@ -101,7 +101,7 @@ func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 // parseTime reads a moment: RFC 3339 with or without parts of it, seconds since
 // 1970, or how long ago, as a duration.
 func parseTime(s string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(s); err == nil {
+	if d, err := time.ParseDuration(s); err == nil && s != "0" { // 0 is a moment: the first
 		return now.Add(-d), nil
 	}
 	if whole, part, _ := strings.Cut(s, "."); digits(whole) && (part == "" || digits(part)) && len(part) <= 9 {

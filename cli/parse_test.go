@@ -59,7 +59,7 @@ func TestParseSignal(t *testing.T) {
 func TestParseTime(t *testing.T) {
 	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 	for in, want := range map[string]time.Time{
-		"10m": now.Add(-10 * time.Minute), "0s": now, "1700000000": time.Unix(1700000000, 0), "1700000000.5": time.Unix(1700000000, 5e8),
+		"10m": now.Add(-10 * time.Minute), "0s": now, "0": time.Unix(0, 0), "1700000000": time.Unix(1700000000, 0), "1700000000.5": time.Unix(1700000000, 5e8),
 		"2026-03-04T11:00:00Z": now.Add(-time.Hour), "2026-03-04T11:00:00": now.Add(-time.Hour), "2026-03-04": now.Add(-12 * time.Hour),
 		"11:30:00": now.Add(-30 * time.Minute), "2026-03-04T12:00:00+01:00": now.Add(-time.Hour),
 	} {
