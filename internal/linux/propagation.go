@@ -46,3 +46,25 @@ func MountPropagation(path string) (shared, slave bool, err error) {
 	}
 	return false, false, fmt.Errorf("mount %s of %s is not in the mount table: %w", id, path, unix.ENOENT)
 }
+
+// SharedBelow reports whether the mount that a path is on, or one below the path,
+// is shared. The path is absolute and without links. It reads the mount table.
+func SharedBelow(path string) (bool, error) {
+	shared, _, err := MountPropagation(path)
+	if err != nil || shared {
+		return shared, err
+	}
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false, err
+	}
+	escaped := strings.NewReplacer("\\", `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`).Replace(strings.TrimSuffix(path, "/"))
+	for line := range bytes.Lines(table) {
+		front, _, _ := strings.Cut(string(line), " - ")
+		fields := strings.Fields(front)
+		if len(fields) > 6 && strings.HasPrefix(fields[4], escaped+"/") && strings.Contains(front, " shared:") {
+			return true, nil
+		}
+	}
+	return false, nil
+}

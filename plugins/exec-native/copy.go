@@ -314,7 +314,7 @@ func (d *native) inRootfs(c execdriver.Copy, f func() error) error {
 		return err
 	}
 	defer root.Close()
-	var mounts []linux.Detached
+	var mounts []oci.Opened
 	spec := &specs.Spec{Linux: &specs.Linux{UIDMappings: mappingsOf(c.IDMap.UIDs), GIDMappings: mappingsOf(c.IDMap.GIDs)}}
 	if !c.WholeRoot {
 		for _, m := range c.Mounts {
@@ -334,7 +334,7 @@ func (d *native) inRootfs(c execdriver.Copy, f func() error) error {
 		}
 		defer at.Close()
 		for i, m := range mounts {
-			if err := linux.AttachBelow(at, m, spec.Mounts[i].Destination); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			if err := linux.AttachBelow(at, m.Detached, spec.Mounts[i].Destination); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 				return err
 			}
 		}

@@ -9,7 +9,7 @@ import (
 // Files collects the files that go to the shim.
 type Files struct {
 	All []*os.File // in the order of their FDs
-	own []*os.File // those of them that end with Close
+	own []*os.File // those that end with Close
 }
 
 // Lend gives files their places that stay open afterwards.
@@ -39,6 +39,9 @@ func (b *Files) AddAll(files []*os.File) []plan.FD {
 	}
 	return out
 }
+
+// Hold keeps a file open that does not go to the shim. Close closes it.
+func (b *Files) Hold(f *os.File) { b.own = append(b.own, f) }
 
 // Close closes the files that were not lent.
 func (b *Files) Close() {

@@ -24,6 +24,15 @@ type Opener struct {
 	// AnySource takes a source for a shared or slave mount that is on none: nothing will
 	// travel. The specification allows it; to a person it would be a surprise.
 	AnySource bool
+	// ByInit leaves bind mounts to the init, where it can make them: the container
+	// has a mount namespace copied from ours, in the same user namespace.
+	ByInit bool
+}
+
+// Opened is what is open on this side of a mount of the specification.
+type Opened struct {
+	linux.Detached        // the mount, or what it is of; without a file where nothing of it is here
+	Source         Source // for a mount that the init makes
 }
 
 // Outside reports whether a mount is made on this side: what is the host's, and
@@ -35,19 +44,27 @@ func Outside(m specs.Mount) bool {
 
 // Open makes the detached mount of one that is made on this side.
 func (o Opener) Open(m specs.Mount) (linux.Detached, error) {
+	o.ByInit = false
+	made, err := o.open(m)
+	return made.Detached, err
+}
+
+func (o Opener) open(m specs.Mount) (out Opened, err error) {
 	opts, err := optionsOf(m)
 	if err != nil {
-		return linux.Detached{}, err
+		return out, err
 	}
 	switch {
 	case opts.bind:
 		return o.bind(m, opts)
 	case m.Type == "overlay":
-		return o.overlay(m, opts)
+		out.Detached, err = o.overlay(m, opts)
+		return out, err
 	case opts.copyUp:
-		return o.filledTmpfs(m, opts)
+		out.Detached, err = o.filledTmpfs(m, opts)
+		return out, err
 	}
-	return linux.Detached{}, errclass.Errorf(errdefs.ErrNotImplemented, "mount of type %q is not supported", m.Type)
+	return out, errclass.Errorf(errdefs.ErrNotImplemented, "mount of type %q is not supported", m.Type)
 }
 
 // OpenMount is Open for what has no maps and is no tmpfs.
@@ -57,17 +74,17 @@ func OpenMount(kind, source string, words []string) (linux.Detached, error) {
 
 // OpenMounts makes the detached mounts of those of the specification's mounts
 // that are made on this side; the places of others are empty.
-func OpenMounts(s *specs.Spec, root *os.File) ([]linux.Detached, error) {
+func OpenMounts(s *specs.Spec, root *os.File) ([]Opened, error) {
 	return Opener{Spec: s, Root: root}.OpenAll()
 }
 
 // OpenAll is OpenMounts.
-func (o Opener) OpenAll() ([]linux.Detached, error) {
-	out := make([]linux.Detached, len(o.Spec.Mounts))
+func (o Opener) OpenAll() ([]Opened, error) {
+	out := make([]Opened, len(o.Spec.Mounts))
 	for i, m := range o.Spec.Mounts {
 		var err error
 		if Outside(m) {
-			out[i], err = o.Open(m)
+			out[i], err = o.open(m)
 		}
 		if err != nil {
 			CloseAll(out)
@@ -78,7 +95,7 @@ func (o Opener) OpenAll() ([]linux.Detached, error) {
 }
 
 // CloseAll closes the mounts that were made.
-func CloseAll(mounts []linux.Detached) {
+func CloseAll(mounts []Opened) {
 	for _, m := range mounts {
 		if m.File != nil {
 			m.Close()
@@ -86,32 +103,42 @@ func CloseAll(mounts []linux.Detached) {
 	}
 }
 
-// bind makes a detached copy of a directory or file of the host.
-func (o Opener) bind(m specs.Mount, opts options) (linux.Detached, error) {
-	switch {
-	case !filepath.IsAbs(m.Source):
-		return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "bind source %q: not an absolute path", m.Source)
+// bind makes a detached copy of a directory or file of the host, or opens what
+// the init is to copy.
+func (o Opener) bind(m specs.Mount, opts options) (out Opened, err error) {
+	if !filepath.IsAbs(m.Source) {
+		return out, errclass.Errorf(errdefs.ErrInvalidArgument, "bind source %q: not an absolute path", m.Source)
 	}
 	for _, word := range append(opts.data, opts.super...) {
 		if !ofTmpfs(word) {
-			return linux.Detached{}, errclass.Errorf(errdefs.ErrInvalidArgument, "mount option %q is not known for a bind mount", word)
+			return out, errclass.Errorf(errdefs.ErrInvalidArgument, "mount option %q is not known for a bind mount", word)
 		}
 	}
-	d, err := linux.CloneMount(m.Source, opts.tree)
+	if o.ByInit && !opts.idmap {
+		out.Detached, out.Source, err = source(m.Source, opts.settled())
+		if err != nil || out.Source.Path != "" {
+			return out, Classify(err)
+		}
+		place := out.Detached
+		out.Detached, err = cloneOpened(place.File, opts.tree)
+		place.Close()
+	} else {
+		out.Detached, err = linux.CloneMount(m.Source, opts.tree)
+	}
 	if err != nil {
-		return d, Classify(err)
+		return out, Classify(err)
 	}
 	if opts.propagation != 0 && !o.AnySource {
-		if err := CheckPropagation(m.Source, opts.propagation); err != nil {
-			d.Close()
-			return linux.Detached{}, err
-		}
+		err = CheckPropagation(m.Source, opts.propagation)
 	}
-	if err := o.finish(d, m, opts); err != nil {
-		d.Close()
-		return linux.Detached{}, err
+	if err == nil {
+		err = o.finish(out.Detached, m, opts)
 	}
-	return d, nil
+	if err != nil {
+		out.Close()
+		return Opened{}, err
+	}
+	return out, nil
 }
 
 // ofTmpfs reports options of a tmpfs, which generators of specifications leave
@@ -126,25 +153,12 @@ func ofTmpfs(word string) bool {
 	return false
 }
 
-// finish gives a detached mount its flags, its map and its propagation. Without
-// a word about it, what is mounted in the container stays there and the host's
-// later mounts do not appear: rprivate, as Docker's default.
+// finish gives a detached mount its flags, its map and its propagation.
 func (o Opener) finish(d linux.Detached, m specs.Mount, opts options) error {
-	if opts.propagation == 0 {
-		opts.propagation, opts.spread = unix.MS_PRIVATE, true
-	}
-	if !opts.top.none() {
-		if err := d.SetAttr(opts.top.set, opts.top.clear, 0, false); err != nil {
+	for _, a := range opts.settled().changes(!opts.tree) {
+		if err := d.SetAttr(a.Set, a.Clear, a.Propagation, a.Recursive); err != nil {
 			return Classify(err)
 		}
-	}
-	if !opts.all.none() {
-		if err := d.SetAttr(opts.all.set, opts.all.clear, 0, true); err != nil {
-			return Classify(err)
-		}
-	}
-	if err := d.SetAttr(0, 0, opts.propagation, opts.spread); err != nil {
-		return Classify(err)
 	}
 	return o.idmap(d, m, opts)
 }
@@ -226,7 +240,7 @@ func splitLayers(value string) []string {
 // Classify gives an errno of the mount calls its class.
 func Classify(err error) error {
 	switch {
-	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrNotImplemented):
+	case err == nil, errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrNotImplemented):
 		return err
 	case errors.Is(err, unix.E2BIG): // what a newer kernel would take
 		return errclass.Errorf(errdefs.ErrNotImplemented, "%w", err)
@@ -245,13 +259,17 @@ func Classify(err error) error {
 type View struct {
 	Root   *os.File
 	Mounts []specs.Mount
-	Opened []linux.Detached // of each mount; without a file where the init makes it
+	Opened []Opened // of each mount
 }
 
 // Read is a FileReader. Links that lead from one mount into another are
 // followed inside the first only, which is what the image's author sees too.
 func (v View) Read(name string, limit int64) ([]byte, error) {
-	root, rest := v.place(name)
+	root, rest, done, err := v.place(name)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if weak.Off(weak.UserFiles) {
 		fd, err := unix.Openat(int(root.Fd()), "."+rest, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -269,7 +287,11 @@ func (v View) Read(name string, limit int64) ([]byte, error) {
 
 // open opens a path without opening what it names.
 func (v View) open(name string) (*os.File, error) {
-	root, rest := v.place(name)
+	root, rest, done, err := v.place(name)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if rest == "" {
 		fd, err := unix.FcntlInt(root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
@@ -281,18 +303,27 @@ func (v View) open(name string) (*os.File, error) {
 }
 
 // place finds the mount that a path is on and the path below its root, which is
-// empty for the root itself.
-func (v View) place(name string) (root *os.File, rest string) {
-	root, rest = v.Root, name
+// empty for the root itself. Done ends the use of root.
+func (v View) place(name string) (root *os.File, rest string, done func(), err error) {
+	root, rest, done = v.Root, name, func() {}
+	on := Opened{}
 	for i, m := range v.Mounts { // later mounts cover earlier ones
 		if v.Opened[i].File == nil {
 			continue
 		}
 		if m.Destination == name {
-			root, rest = v.Opened[i].File, ""
+			on, rest = v.Opened[i], ""
 		} else if below, ok := strings.CutPrefix(name, strings.TrimSuffix(m.Destination, "/")+"/"); ok {
-			root, rest = v.Opened[i].File, path.Join("/", below)
+			on, rest = v.Opened[i], path.Join("/", below)
 		}
 	}
-	return root, rest
+	if on.File == nil {
+		return root, rest, done, nil
+	}
+	if rest != "" && on.Source.Path != "" && !on.Source.Tree {
+		// What the host has mounted below the source is not in the container.
+		alone, err := cloneOpened(on.File, false)
+		return alone.File, rest, func() { alone.Close() }, err
+	}
+	return on.File, rest, done, nil
 }

@@ -151,6 +151,37 @@ func (a attributes) then(b attributes) attributes {
 	return attributes{set: a.set&^b.clear | b.set, clear: a.clear&^(b.set&^unix.MOUNT_ATTR__ATIME) | b.clear}
 }
 
+// settled adds what holds where nothing is said: what is mounted in the container
+// stays there and the host's later mounts do not appear. Docker's default too.
+func (o options) settled() options {
+	if o.propagation == 0 {
+		o.propagation, o.spread = unix.MS_PRIVATE, true
+	}
+	return o
+}
+
+// changes are the calls by which a mount gets its attributes, in their order. A
+// single mount has none below, and one call does.
+func (o options) changes(single bool) []plan.Attr {
+	var out []plan.Attr
+	for _, c := range []struct {
+		flags       attributes
+		propagation uint64
+		recursive   bool
+	}{{o.top, 0, false}, {o.all, 0, true}, {attributes{}, o.propagation, o.spread}} {
+		if c.flags.none() && c.propagation == 0 {
+			continue
+		}
+		c.recursive = c.recursive && !single
+		if n := len(out); n > 0 && out[n-1].Recursive == c.recursive {
+			c.flags = attributes{out[n-1].Set, out[n-1].Clear}.then(c.flags)
+			out = out[:n-1]
+		}
+		out = append(out, plan.Attr{Set: c.flags.set, Clear: c.flags.clear, Propagation: c.propagation, Recursive: c.recursive})
+	}
+	return out
+}
+
 // rootPropagation reads linux.rootfsPropagation; nothing said is private.
 func rootPropagation(word string) (attr plan.Attr, err error) {
 	if word == "" {

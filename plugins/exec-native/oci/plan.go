@@ -22,6 +22,7 @@ type Handles struct {
 	CgroupDir    plan.FD   // its version 2 directory, or NoFD
 	CgroupV1     []string  // controllers ("cpu,cpuacct", "name=systemd") of each version 1 hierarchy to show inside
 	CgroupMounts []plan.FD // the container's directory in each of them, detached
+	CgroupPaths  []string  // or the directories, for the init to clone (plan.Bind)
 	CgroupV2     bool      // the container sees version 2 alone
 
 	Root    plan.FD
@@ -56,10 +57,19 @@ func (h Handles) joined(t specs.LinuxNamespaceType) plan.FD {
 	return plan.NoFD
 }
 
-// Mount is a mount made on this side.
+// Mount is a mount made on this side, or of something on this side.
 type Mount struct {
-	FD    plan.FD // NoFD: the init makes it in its own namespaces
-	IsDir bool    // what to make where the target is missing
+	FD     plan.FD // NoFD: the init makes it in its own namespaces
+	Source Source  // of what, if it is a bind mount that the init makes
+	IsDir  bool    // what to make where the target is missing
+}
+
+// create is what the target is made as where it is missing.
+func (m Mount) create() uint32 {
+	if m.IsDir {
+		return plan.CreateDir
+	}
+	return plan.CreateFile
 }
 
 // Plan turns a specification into the operations that make it so. It is pure:

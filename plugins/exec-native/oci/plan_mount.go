@@ -103,11 +103,13 @@ func oneMount(p *plan.Plan, s *specs.Spec, h Handles, i int) error {
 		}
 		addAttrs(p, m.Destination, o)
 	case h.Mounts[i].FD != plan.NoFD:
-		create := plan.CreateFile
-		if h.Mounts[i].IsDir {
-			create = plan.CreateDir
-		}
-		p.Add(plan.StageMounts, plan.Attach{FD: h.Mounts[i].FD, Target: m.Destination, Create: create})
+		p.Add(plan.StageMounts, plan.Attach{FD: h.Mounts[i].FD, Target: m.Destination, Create: h.Mounts[i].create()})
+	case h.Mounts[i].Source.Path != "":
+		src := h.Mounts[i].Source
+		p.Add(plan.StageMounts, plan.Bind{
+			Source: src.Path, Major: src.Major, Minor: src.Minor, Inode: src.Inode, Recursive: src.Tree,
+			Target: m.Destination, Create: h.Mounts[i].create(), Attrs: src.Attrs,
+		})
 	case m.Type == "cgroup":
 		return cgroupMounts(p, m, o, h)
 	default:
@@ -120,14 +122,8 @@ func oneMount(p *plan.Plan, s *specs.Spec, h Handles, i int) error {
 
 // addAttrs changes a mount that is there.
 func addAttrs(p *plan.Plan, at string, o options) {
-	for _, a := range []plan.Attr{
-		{Set: o.top.set, Clear: o.top.clear},
-		{Set: o.all.set, Clear: o.all.clear, Recursive: true},
-		{Propagation: o.propagation, Recursive: o.spread},
-	} {
-		if a.Set|a.Clear|a.Propagation != 0 {
-			p.Add(plan.StageMounts, plan.SetAttr{Path: at, Attr: a})
-		}
+	for _, a := range o.changes(false) {
+		p.Add(plan.StageMounts, plan.SetAttr{Path: at, Attr: a})
 	}
 }
 
@@ -179,7 +175,7 @@ func cgroupMounts(p *plan.Plan, m specs.Mount, o options, h Handles) error {
 		p.Add(plan.StageMounts, fs)
 		return nil
 	}
-	if len(h.CgroupMounts) < len(h.CgroupV1) { // it has none: there is nothing to be shown
+	if max(len(h.CgroupMounts), len(h.CgroupPaths)) < len(h.CgroupV1) { // it has none: there is nothing to be shown
 		return nil
 	}
 	p.Add(plan.StageMounts, plan.Filesystem{
@@ -187,10 +183,13 @@ func cgroupMounts(p *plan.Plan, m specs.Mount, o options, h Handles) error {
 		Attrs: fs.Attrs &^ unix.MOUNT_ATTR_RDONLY, Params: append(slices.Clone(fs.Params), plan.Param{Type: plan.ParamString, Key: "mode", Value: "755"}),
 	})
 	for i, list := range h.CgroupV1 {
-		p.Add(plan.StageMounts, plan.Attach{
-			FD: h.CgroupMounts[i], Target: path.Join(m.Destination, strings.TrimPrefix(list, "name=")), Create: plan.CreateDir,
-			Attr: plan.Attr{Set: fs.Attrs, Propagation: unix.MS_PRIVATE},
-		})
+		at := path.Join(m.Destination, strings.TrimPrefix(list, "name="))
+		attr := plan.Attr{Set: fs.Attrs, Propagation: unix.MS_PRIVATE}
+		if len(h.CgroupPaths) > 0 {
+			p.Add(plan.StageMounts, plan.Bind{Source: h.CgroupPaths[i], Target: at, Create: plan.CreateDir, Attrs: []plan.Attr{attr}})
+		} else {
+			p.Add(plan.StageMounts, plan.Attach{FD: h.CgroupMounts[i], Target: at, Create: plan.CreateDir, Attr: attr})
+		}
 		controllers := strings.Split(list, ",")
 		if len(controllers) > 1 {
 			for _, c := range controllers {

@@ -39,7 +39,8 @@ type groupFiles struct {
 	tree   cgroup.Tree
 	place  cgroup.Place
 	entry  cgroup.Entry
-	mounts []*os.File
+	mounts []*os.File // the group's directories, cloned
+	paths  []string   // or where they are, for the init to clone
 	made   bool
 	err    error
 	shim   warmShim
@@ -85,10 +86,25 @@ func (c *creation) openGroups(ctx context.Context, f *groupFiles) (err error) {
 	if f.entry, err = group.Entry(); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(c.b.spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" }) && f.tree.Version() != "v2" {
+	switch shows := slices.ContainsFunc(c.b.spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" }); {
+	case !shows || f.tree.Version() == "v2":
+	case c.copiesMounts():
+		f.paths = shownPaths(f.tree, group)
+	default:
 		f.mounts, err = group.Mounts()
 	}
 	return err
+}
+
+// shownPaths are the group's directories in the hierarchies of version 1.
+func shownPaths(tree cgroup.Tree, group *cgroup.Group) []string {
+	paths, out := group.Paths(), []string(nil)
+	for _, h := range tree.Hierarchies {
+		if !h.Unified {
+			out = append(out, paths[h.Label()])
+		}
+	}
+	return out
 }
 
 // deviceRules adds to the rules what every container may use (the default
@@ -172,7 +188,7 @@ func (c *creation) prepare(ctx context.Context, spawned <-chan warmShim) (shim w
 
 // takeGroups gives the opened cgroups their places in the plan.
 func (c *creation) takeGroups(f groupFiles) {
-	c.h.Cgroups, c.h.CgroupMounts = c.files.AddAll(f.entry.Tasks), c.files.AddAll(f.mounts)
+	c.h.Cgroups, c.h.CgroupMounts, c.h.CgroupPaths = c.files.AddAll(f.entry.Tasks), c.files.AddAll(f.mounts), f.paths
 	if f.entry.Dir != nil {
 		c.h.CgroupDir = c.files.Add(f.entry.Dir)
 		c.born = f.entry.Dir
@@ -201,16 +217,14 @@ func (c *creation) openRoot() error {
 	if dir, err := root.IsDir(); err != nil || !dir {
 		return errclass.Errorf(errdefs.ErrInvalidArgument, "root.path %s is not a directory", s.Root.Path)
 	}
-	mounts, err := oci.Opener{Spec: s, Root: root.File, AnySource: true}.OpenAll()
+	mounts, err := oci.Opener{Spec: s, Root: root.File, AnySource: true, ByInit: c.copiesMounts()}.OpenAll()
 	if err != nil {
 		return err
 	}
 	for _, m := range mounts {
-		one := oci.Mount{FD: c.files.Add(m.File)}
-		if m.File != nil {
-			if one.IsDir, err = m.IsDir(); err != nil {
-				return err
-			}
+		one, err := m.Place(&c.files)
+		if err != nil {
+			return err
 		}
 		c.h.Mounts = append(c.h.Mounts, one)
 	}
@@ -226,6 +240,15 @@ func (c *creation) openRoot() error {
 		return err
 	}
 	return view.CheckPrograms(s.Process.Args[0], c.h.Programs)
+}
+
+// copiesMounts reports whether the container's mount namespace is a copy of ours
+// in which the init may clone what we may. In a user namespace of its own the
+// copies are locked together, and it may not get to all of them.
+func (c *creation) copiesMounts() bool {
+	own, joined := oci.HasNamespace(c.b.spec, specs.MountNamespace)
+	user, _ := oci.HasNamespace(c.b.spec, specs.UserNamespace)
+	return own && !joined && !user && !inUserNamespace()
 }
 
 // openNamespaces opens the namespaces that are joined.

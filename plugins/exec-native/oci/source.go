@@ -1,0 +1,89 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/gantryd/gantry/internal/linux"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
+	"golang.org/x/sys/unix"
+)
+
+// Source is a bind mount's that the init makes: what plan.Bind says of it.
+type Source struct {
+	Path         string // as the init finds it; empty for a mount that is made on this side
+	Major, Minor uint32
+	Inode        uint64
+	Dir          bool
+	Tree         bool // with the mounts below
+	Attrs        []plan.Attr
+}
+
+// source opens what a bind mount is of and says how the init finds it, if it does:
+// a name that leads there without links, in a namespace copied from ours. The
+// file is open, so that its number is nobody else's.
+func source(path string, opts options) (place linux.Detached, s Source, err error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return place, s, fmt.Errorf("open source %s of the bind mount: %w", path, err)
+	}
+	place = linux.Detached{File: os.NewFile(uintptr(fd), path)}
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
+		place.Close()
+		return place, s, fmt.Errorf("look at %s: %w", path, err)
+	}
+	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil || !leadsTo(name, path, st) {
+		return place, s, nil
+	}
+	if opts.propagation == unix.MS_SHARED {
+		// The init's copies are slaves of the host's mounts; only a clone of the
+		// host's own is its peer.
+		if shared, err := linux.SharedBelow(name); err != nil || shared {
+			return place, s, nil
+		}
+	}
+	s = Source{Path: name, Major: st.Dev_major, Minor: st.Dev_minor, Inode: st.Ino, Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, Tree: opts.tree, Attrs: opts.changes(!opts.tree)}
+	return place, s, nil
+}
+
+// leadsTo reports whether a name of an open file, which the kernel has made up,
+// leads there: not those of what is deleted, of another namespace or covered. The
+// root directory does, but the container's root lies upon the init's.
+func leadsTo(name, path string, st unix.Statx_t) bool {
+	if name == path || name == "/" {
+		return name != "/"
+	}
+	var at unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_INO|unix.STATX_MNT_ID, &at)
+	return err == nil && name[0] == '/' && at.Mnt_id == st.Mnt_id && at.Ino == st.Ino && at.Dev_major == st.Dev_major && at.Dev_minor == st.Dev_minor
+}
+
+// cloneOpened is linux.CloneMount of what is open already.
+func cloneOpened(f *os.File, recursive bool) (linux.Detached, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(int(f.Fd()), "", flags)
+	if err != nil {
+		return linux.Detached{}, fmt.Errorf("clone mount of %s: %w", f.Name(), err)
+	}
+	return linux.Detached{File: os.NewFile(uintptr(fd), f.Name())}, nil
+}
+
+// Place gives what is open its place among the files that go with the plan. What a
+// mount of the init's is of stays open here.
+func (o Opened) Place(files *Files) (m Mount, err error) {
+	switch {
+	case o.File == nil:
+		return Mount{FD: plan.NoFD}, nil
+	case o.Source.Path != "":
+		files.Hold(o.File)
+		return Mount{FD: plan.NoFD, Source: o.Source, IsDir: o.Source.Dir}, nil
+	}
+	m.FD = files.Add(o.File)
+	m.IsDir, err = o.IsDir()
+	return m, err
+}
