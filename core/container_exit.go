@@ -71,6 +71,15 @@ func (c *Container) endRun(exit Exit, plan *ContainerRestartPlanned) []Event {
 	return append(events, endJobs(c.Paused.Jobs, JobDone, "", nil)...)
 }
 
+// logEnd is where the last run's output ended, should its log not tell: what
+// follows is further on.
+func (c *Container) logEnd() uint64 {
+	if c.Exit == nil {
+		return 0
+	}
+	return c.Exit.LogEnd
+}
+
 // ProcessExited says how a run has ended. Unless another one follows, the
 // container is wanted stopped from here on, or removed if that was asked for at
 // its creation.

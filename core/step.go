@@ -181,6 +181,7 @@ type (
 		IDMap     IDMap       `json:"id_map,omitzero"`
 		UserNS    Namespace   `json:"userns,omitzero"` // the one held for the container
 		Shares    Shares      `json:"shares,omitzero"`
+		LogEnd    uint64      `json:"log_end,omitempty"` // of the last run's exit: the log goes on there
 	}
 	// SignalProcess delivers a signal to a run's first process, or to an
 	// exec's.

@@ -105,7 +105,7 @@ func TestExecSteps(t *testing.T) {
 // Every field of a Spec reaches the driver.
 func TestTheWholeSpecIsStarted(t *testing.T) {
 	swap := int64(7)
-	st := &core.StartProcess{Container: someID, Run: 3, Name: "web", Attach: true, Spec: &core.Spec{
+	st := &core.StartProcess{Container: someID, Run: 3, Name: "web", Attach: true, LogEnd: 77, Spec: &core.Spec{
 		Process: core.Process{
 			Entrypoint: []string{"a"}, Cmd: []string{"b"}, Groups: []string{"g"}, OpenStdin: true, StdinOnce: true, TTY: true,
 			Rows: 2, Columns: 3, Init: true, Cwd: "/w", User: "u",
@@ -141,7 +141,7 @@ func TestTheWholeSpecIsStarted(t *testing.T) {
 	for _, part := range []string{
 		"[/d:/a:rbind /n/r:/etc/resolv.conf: /h:/etc/hosts:rbind :/a/b:noexec,nosuid,nodev,size=1m]", "0123456789ab", "nis",
 		"[a b]", "/w u [g] true 2 3 -5 [{nofile 1 2}]", "{{host {  0 } false}", "{container {other 4 } false}", "true}",
-		"{true true true {local 1 2 3ns true 4}}", "{[{0 5 6}] []}", "{path /u 0}", "{} p [type:t] true [{/dev/null /dev/n }] [c 1:3 rwm] map[a:b]", " 7/p",
+		"{true true true {local 1 2 3ns true 4 77}}", "{[{0 5 6}] []}", "{path /u 0}", "{} p [type:t] true [{/dev/null /dev/n }] [c 1:3 rwm] map[a:b]", " 7/p",
 	} {
 		if !strings.Contains(strings.ReplaceAll(got, "  ", " "), strings.ReplaceAll(part, "  ", " ")) {
 			t.Errorf("%q is not in\n%s", part, got)

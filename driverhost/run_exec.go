@@ -26,10 +26,7 @@ func runExec(ctx context.Context, d execdriver.Driver, st core.Step) (core.Resul
 	case *core.SignalProcess:
 		return core.Result{}, d.Signal(ctx, keyOf(st.Container, st.Run, st.Exec), st.Signal)
 	case *core.ReleaseProcess:
-		if err := d.Release(ctx, keyOf(st.Container, st.Run, st.Exec)); err != nil || !st.RemoveLog {
-			return core.Result{}, err
-		}
-		return core.Result{}, d.RemoveLog(ctx, string(st.Container))
+		return core.Result{}, release(ctx, d, st)
 	case *core.RemoveLog:
 		return core.Result{}, d.RemoveLog(ctx, string(st.Container))
 	case *core.GiveBack:
@@ -41,6 +38,18 @@ func runExec(ctx context.Context, d execdriver.Driver, st core.Step) (core.Resul
 		}
 	}
 	return runLive(ctx, d, st)
+}
+
+// release gives back a run, and the container's log if that goes with it.
+func release(ctx context.Context, d execdriver.Driver, st *core.ReleaseProcess) error {
+	k := keyOf(st.Container, st.Run, st.Exec)
+	if p, ok := d.(execdriver.Purger); ok && st.RemoveLog {
+		return p.Purge(ctx, k)
+	}
+	if err := d.Release(ctx, k); err != nil || !st.RemoveLog {
+		return err
+	}
+	return d.RemoveLog(ctx, k.Container)
 }
 
 // runLive runs the steps for which a driver needs an ability.
@@ -111,7 +120,7 @@ func (d *hosted) followExits(p *process, e exiter) {
 		return e.Exits(ctx, func(x execdriver.Exit) error {
 			return d.report(ctx, p.instance, &core.ReportExit{
 				Container: core.ContainerID(x.Container), Run: x.Run, Exec: core.ExecID(x.Exec), Code: x.Code, Signal: x.Signal,
-				OOMKilled: x.OOMKilled, Lost: x.Lost, Reason: x.Reason, Time: x.Time,
+				OOMKilled: x.OOMKilled, Lost: x.Lost, Reason: x.Reason, Time: x.Time, LogEnd: x.LogEnd,
 			})
 		})
 	})

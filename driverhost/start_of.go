@@ -39,7 +39,7 @@ func startOf(st *core.StartProcess) (execdriver.Start, error) {
 		Resources: limitsOf(&sp.Resources),
 		Security:  securityOf(&sp.Security),
 		Stdio: execdriver.Stdio{
-			OpenStdin: sp.Process.OpenStdin, StdinOnce: sp.Process.StdinOnce, WaitAttach: st.Attach, Log: logOf(&sp.Logging),
+			OpenStdin: sp.Process.OpenStdin, StdinOnce: sp.Process.StdinOnce, WaitAttach: st.Attach, Log: logOf(&sp.Logging, st.LogEnd),
 		},
 	}
 	s.Process.OOMScore = sp.Security.OOMScoreAdj
@@ -185,10 +185,11 @@ func optionsOf(m core.MountSpec) []string {
 	return m.Options
 }
 
-func logOf(l *core.Logging) execdriver.LogConfig {
+// logOf says how a run's output is kept. from is where the last run's ended.
+func logOf(l *core.Logging, from uint64) execdriver.LogConfig {
 	c := execdriver.LogConfig{
 		Driver: l.Driver, MaxBytes: l.MaxBytes, MaxFiles: l.MaxFiles, MaxAge: l.MaxAge,
-		NonBlocking: l.NonBlocking, MaxBufferBytes: l.MaxBufferBytes,
+		NonBlocking: l.NonBlocking, MaxBufferBytes: l.MaxBufferBytes, From: from,
 	}
 	if c.Driver == "" || c.Driver == "json-file" {
 		c.Driver = "local"
