@@ -134,49 +134,6 @@ func DecodeCommand(name string, body []byte) (Command, error) {
 	return c, nil
 }
 
-// EncodeEvent is an event as one line of the log.
-func EncodeEvent(e Event) ([]byte, error) { return json.Marshal(e) }
-
-// DecodeEvent reads a line of the log. Fields of a later release are passed
-// over: fields are only ever added.
-func DecodeEvent(line []byte) (Event, error) {
-	var h struct {
-		Name string `json:"event"`
-	}
-	name := peekName(line)
-	if name == "" {
-		if err := json.Unmarshal(line, &h); err != nil {
-			return nil, fmt.Errorf("decode event: %w", err)
-		}
-		name = h.Name
-	}
-	f := events[name]
-	if f == nil {
-		return nil, refuse(errdefs.ErrNotImplemented, "event %q is of a later release", name)
-	}
-	e := f()
-	if err := json.Unmarshal(line, e); err != nil {
-		return nil, fmt.Errorf("decode event %s: %w", name, err)
-	}
-	return e, nil
-}
-
-// peekName finds the name in a line as EncodeEvent writes it, right behind the
-// sequence; "" if the line looks otherwise.
-func peekName(line []byte) string {
-	const mark = `,"event":"`
-	i := bytes.Index(line[:min(len(line), 48)], []byte(mark))
-	if i < 0 {
-		return ""
-	}
-	rest := line[i+len(mark):]
-	end := bytes.IndexByte(rest, '"')
-	if end < 0 {
-		return ""
-	}
-	return string(rest[:end])
-}
-
 // strict decodes JSON and refuses fields that the value does not have.
 func strict(body []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(body))

@@ -20,6 +20,7 @@ func (s *State) Clone() *State {
 	c.Strays = maps.Clone(s.Strays)
 	c.names, c.refs, c.nets = maps.Clone(s.names), maps.Clone(s.refs), maps.Clone(s.nets)
 	c.sharers = maps.Clone(s.sharers) // its lists are replaced
+	c.touched = nil
 	return &c
 }
 

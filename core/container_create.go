@@ -126,5 +126,5 @@ func (e *ContainerCreated) apply(s *State) []Noun {
 	s.Containers[c.ID] = c
 	s.names[c.Name] = c.ID
 	s.noteSharer(c)
-	return []Noun{c.ID.noun()}
+	return s.touch(c.ID.noun())
 }

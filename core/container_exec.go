@@ -86,7 +86,7 @@ func (sp *ExecSpec) check() error {
 	return checkArgs(sp.Args)
 }
 
-func execSlotName(id ExecID) string { return sprintf("exec-%.16s", string(id)) }
+func execSlotName(id ExecID) string { return "exec-" + string(id[:min(len(id), 16)]) }
 
 // slotName is the slot's part of a step id.
 func (x *Exec) slotName() string { return execSlotName(x.ID) }
@@ -126,13 +126,17 @@ func (c *Container) execStarting() bool {
 	return false
 }
 
-func (c *Container) nextExec(i int, driver string) Step {
+func (c *Container) nextExec(q ask, i int) Step {
 	x := &c.Execs[i]
 	verb := c.execVerb(i)
 	if verb == "" {
 		return nil
 	}
-	id := owed(stepID(c.ID.noun(), x.slotName(), verb, x.Turn), "exec", driver)
+	turn := x.Turn
+	if verb == "kill" {
+		turn = x.Kills[0].Seq
+	}
+	id := c.execStep(q, x.slotName(), verb, turn)
 	switch verb {
 	case "start":
 		p := &c.Spec.Process
@@ -148,9 +152,7 @@ func (c *Container) nextExec(i int, driver string) Step {
 		st.Spec = sp
 		return st
 	case "kill":
-		k := x.Kills[0]
-		id.StepID = stepID(c.ID.noun(), x.slotName(), verb, k.Seq)
-		return SignalProcess{owedStep: id, Container: c.ID, Run: x.Run, Exec: x.ID, Signal: k.Signal}
+		return SignalProcess{owedStep: id, Container: c.ID, Run: x.Run, Exec: x.ID, Signal: x.Kills[0].Signal}
 	case "release":
 		return ReleaseProcess{owedStep: id, Container: c.ID, Run: x.Run, Exec: x.ID}
 	}

@@ -167,7 +167,7 @@ func (st UnwatchHealth) finish(s *State, r *FinishStep) []Event {
 	if r.Fault != nil {
 		return []Event{releaseFailed(st.StepID, r.Fault)}
 	}
-	return s.released(st.Container, &HealthUnwatched{Header: about(st.Container.noun())})
+	return s.released(st.Container, 1, &HealthUnwatched{Header: about(st.Container.noun())})
 }
 
 // watchersGone makes every watch absent: the host that watched is gone. One that is

@@ -10,92 +10,179 @@ type Choice struct {
 	Image string `json:"image"`
 }
 
-// asked reports whether the steps of a slot are asked for: those of one, or of all.
-func asked(only, slot string) bool { return only == "" || only == slot }
+// ask is a question for what is owed, in a state. If one step is asked for by its
+// id, that id is used and not put together anew.
+type ask struct {
+	*State
+	step StepID
+}
 
-// next lists what the container owes, or what one slot of it owes.
-func (c *Container) next(s *State, only string) []Step {
-	var steps []Step
-	n := c.ID.noun()
-	graph, exec := s.Engine.Drivers.Graph, s.Engine.Drivers.Exec
-	switch verb := c.usernsVerb(); verb {
-	case "hold":
-		steps = append(steps, HoldUserNS{owed(stepID(n, "userns", verb, c.UserNS.Turn), "exec", exec), c.ID, c.idMap()})
-	case "release":
-		steps = append(steps, ReleaseUserNS{owed(stepID(n, "userns", verb, c.UserNS.Turn), "exec", exec), c.ID})
+// id is the step's identity and runner.
+func (q ask) id(n Noun, slot, verb string, turn uint64, kind, driver string) owedStep {
+	return owedStep{stepIDLike(q.step, n, slot, verb, turn), kind, driver}
+}
+
+// next lists what the container owes.
+func (c *Container) next(s *State) []Step {
+	q := ask{State: s}
+	var all stepList
+	all.add(c.nextUserNS(q))
+	all.add(c.nextRootfs(q))
+	for i := range c.Nets {
+		all.add(c.nextNet(q, i))
 	}
-	switch verb := c.rootfsVerb(); {
-	case !asked(only, "rootfs"):
-	case verb == "prepare":
-		steps = append(steps, PrepareRootfs{
-			owedStep:  owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph),
-			Container: c.ID, Layer: c.Layer, IDMap: c.idMap(), Targets: c.Spec.targets(),
-		})
-	case verb == "release":
-		steps = append(steps, ReleaseRootfs{owed(stepID(n, "rootfs", verb, c.Rootfs.Turn), "graphdriver", graph), c.ID})
+	all.add(c.nextProcess(q))
+	all.add(c.nextLog(q))
+	all.add(c.nextBackoff(q))
+	all.add(c.nextFreezer(q))
+	all.add(c.nextUpdate(q))
+	all.add(c.nextWatch(q))
+	for i := range c.Execs {
+		all.add(c.nextExec(q, i))
+	}
+	return all
+}
+
+// owes is what the slot of that name owes, or nil.
+func (c *Container) owes(q ask, slot string) Step {
+	switch slot {
+	case usernsSlot:
+		return c.nextUserNS(q)
+	case rootfsSlot:
+		return c.nextRootfs(q)
+	case processSlot:
+		return c.nextProcess(q)
+	case logSlot:
+		return c.nextLog(q)
+	case backoffSlot:
+		return c.nextBackoff(q)
+	case freezerSlot:
+		return c.nextFreezer(q)
+	case limitsSlot:
+		return c.nextUpdate(q)
+	case healthSlot:
+		return c.nextWatch(q)
 	}
 	for i := range c.Nets {
-		if st := c.nextNet(s, i, only); st != nil {
-			steps = append(steps, st)
+		if c.Nets[i].slotName() == slot {
+			return c.nextNet(q, i)
 		}
-	}
-	if asked(only, "process") {
-		if st := c.nextProcess(s, exec); st != nil {
-			steps = append(steps, st)
-		}
-	}
-	if verb := c.logVerb(); verb != "" {
-		steps = append(steps, RemoveLog{owed(stepID(n, "log", verb, c.Log.Turn), "exec", exec), c.ID})
-	}
-	if c.backoffVerb() != "" {
-		b := &c.Backoff
-		steps = append(steps, Wait{owed(stepID(n, backoffSlot, "wait", b.Turn), "", ""), b.Since.Add(b.Length), b.Length})
-	}
-	return c.nextBeside(steps, exec)
-}
-
-// nextBeside adds what is owed for what a running process has beside it.
-func (c *Container) nextBeside(steps []Step, exec string) []Step {
-	id := func(slot, verb string, turn uint64) owedStep {
-		return owed(stepID(c.ID.noun(), slot, verb, turn), "exec", exec)
-	}
-	switch verb := c.freezerVerb(); verb {
-	case "freeze":
-		steps = append(steps, Freeze{id(freezerSlot, verb, c.Paused.Turn), c.ID, c.Process.Run})
-	case "thaw":
-		steps = append(steps, Thaw{id(freezerSlot, verb, c.Paused.Turn), c.ID, c.Process.Run})
-	}
-	if verb := c.updateVerb(); verb != "" {
-		steps = append(steps, UpdateResources{id("limits", verb, c.Update.Turn), c.ID, c.Process.Run, *c.Update.Wanted})
-	}
-	switch verb := c.watchVerb(); verb {
-	case "watch":
-		steps = append(steps, c.watchHealth(id("health", verb, c.Watch.Turn)))
-	case "unwatch":
-		steps = append(steps, UnwatchHealth{id("health", verb, c.Watch.Turn), c.ID, c.Watch.Run})
 	}
 	for i := range c.Execs {
-		if st := c.nextExec(i, exec); st != nil {
-			steps = append(steps, st)
+		if c.Execs[i].slotName() == slot {
+			return c.nextExec(q, i)
 		}
 	}
-	return steps
+	return nil
 }
 
-// backoffSlot is the slot of the wait before the next run.
-const backoffSlot = "backoff"
+// stepList is the steps that a noun owes. Most owe none; for the others there is
+// room at once for as many as a removal has.
+type stepList []Step
 
-// freezerSlot is the slot of what makes the processes stand still.
-const freezerSlot = "freezer"
+func (l *stepList) add(st Step) {
+	if st == nil {
+		return
+	}
+	if *l == nil {
+		*l = make(stepList, 0, 4)
+	}
+	*l = append(*l, st)
+}
 
-func (c *Container) nextNet(s *State, i int, only string) Step {
-	slot := &c.Nets[i]
-	verb := c.netVerb(i)
-	network := s.Networks[slot.Network]
-	if verb == "" || network == nil || !asked(only, slot.slotName()) {
+// The names of a container's slots in step ids; those of networks and execs have
+// their ids in them.
+const (
+	usernsSlot  = "userns"
+	rootfsSlot  = "rootfs"
+	processSlot = "process"
+	logSlot     = "log"
+	backoffSlot = "backoff" // the wait before the next run
+	freezerSlot = "freezer" // what makes the processes stand still
+	limitsSlot  = "limits"
+	healthSlot  = "health"
+)
+
+// execStep is what the exec driver owes for a slot.
+func (c *Container) execStep(q ask, slot, verb string, turn uint64) owedStep {
+	return q.id(c.ID.noun(), slot, verb, turn, "exec", q.Engine.Drivers.Exec)
+}
+
+func (c *Container) nextUserNS(q ask) Step {
+	switch verb := c.usernsVerb(); verb {
+	case "hold":
+		return HoldUserNS{c.execStep(q, usernsSlot, verb, c.UserNS.Turn), c.ID, c.idMap()}
+	case "release":
+		return ReleaseUserNS{c.execStep(q, usernsSlot, verb, c.UserNS.Turn), c.ID}
+	}
+	return nil
+}
+
+func (c *Container) nextRootfs(q ask) Step {
+	verb := c.rootfsVerb()
+	if verb == "" {
 		return nil
 	}
-	id := owed(stepID(c.ID.noun(), slot.slotName(), verb, slot.Turn), "net", network.Driver)
+	id := q.id(c.ID.noun(), rootfsSlot, verb, c.Rootfs.Turn, "graphdriver", q.Engine.Drivers.Graph)
+	if verb == "release" {
+		return ReleaseRootfs{id, c.ID}
+	}
+	return PrepareRootfs{owedStep: id, Container: c.ID, Layer: c.Layer, IDMap: c.idMap(), Targets: c.Spec.targets()}
+}
+
+func (c *Container) nextLog(q ask) Step {
+	if verb := c.logVerb(); verb != "" {
+		return RemoveLog{c.execStep(q, logSlot, verb, c.Log.Turn), c.ID}
+	}
+	return nil
+}
+
+func (c *Container) nextBackoff(q ask) Step {
+	verb, b := c.backoffVerb(), &c.Backoff
+	if verb == "" {
+		return nil
+	}
+	return Wait{q.id(c.ID.noun(), backoffSlot, verb, b.Turn, "", ""), b.Since.Add(b.Length), b.Length}
+}
+
+func (c *Container) nextFreezer(q ask) Step {
+	switch verb := c.freezerVerb(); verb {
+	case "freeze":
+		return Freeze{c.execStep(q, freezerSlot, verb, c.Paused.Turn), c.ID, c.Process.Run}
+	case "thaw":
+		return Thaw{c.execStep(q, freezerSlot, verb, c.Paused.Turn), c.ID, c.Process.Run}
+	}
+	return nil
+}
+
+func (c *Container) nextUpdate(q ask) Step {
+	if verb := c.updateVerb(); verb != "" {
+		return UpdateResources{c.execStep(q, limitsSlot, verb, c.Update.Turn), c.ID, c.Process.Run, *c.Update.Wanted}
+	}
+	return nil
+}
+
+func (c *Container) nextWatch(q ask) Step {
+	switch verb := c.watchVerb(); verb {
+	case "watch":
+		return c.watchHealth(c.execStep(q, healthSlot, verb, c.Watch.Turn))
+	case "unwatch":
+		return UnwatchHealth{c.execStep(q, healthSlot, verb, c.Watch.Turn), c.ID, c.Watch.Run}
+	}
+	return nil
+}
+
+func (c *Container) nextNet(q ask, i int) Step {
+	slot := &c.Nets[i]
+	verb := c.netVerb(i)
+	if verb == "" {
+		return nil
+	}
+	network := q.Networks[slot.Network]
+	if network == nil {
+		return nil
+	}
+	id := q.id(c.ID.noun(), slot.slotName(), verb, slot.Turn, "net", network.Driver)
 	if verb == "detach" {
 		return DetachNetwork{id, c.ID, slot.Run, slot.Network}
 	}
@@ -108,28 +195,30 @@ func (c *Container) nextNet(s *State, i int, only string) Step {
 	}
 }
 
-func (c *Container) nextProcess(s *State, exec string) Step {
+func (c *Container) nextProcess(q ask) Step {
 	p := &c.Process
 	verb := c.processVerb()
 	if verb == "" {
 		return nil
 	}
-	id := owed(stepID(c.ID.noun(), "process", verb, p.Turn), "exec", exec)
+	turn := p.Turn
+	if verb == "kill" {
+		turn = p.Kills[0].Seq
+	}
+	id := c.execStep(q, processSlot, verb, turn)
 	switch verb {
 	case "start":
-		shares, endpoint, ok := c.shares(s)
+		shares, endpoint, ok := c.shares(q.State)
 		if !ok {
 			return nil // another one comes first; its folds name us
 		}
 		return StartProcess{
 			owedStep: id, Container: c.ID, Run: p.Run, Name: c.Name, Rootfs: c.Rootfs.Mounts,
 			Endpoint: endpoint, Spec: c.Spec, Attach: c.Attach,
-			IDMap: c.idMap(), UserNS: c.UserNS.Namespace, Shares: shares,
+			IDMap: c.idMap(), UserNS: c.UserNS.Namespace, Shares: shares, LogEnd: c.logEnd(),
 		}
 	case "kill":
-		k := p.Kills[0]
-		id.StepID = stepID(c.ID.noun(), "process", verb, k.Seq)
-		return SignalProcess{owedStep: id, Container: c.ID, Run: p.Run, Signal: k.Signal}
+		return SignalProcess{owedStep: id, Container: c.ID, Run: p.Run, Signal: p.Kills[0].Signal}
 	case "signal":
 		return SignalProcess{owedStep: id, Container: c.ID, Run: p.Run, Signal: p.Stop.Signal}
 	case "wait":

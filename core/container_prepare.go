@@ -76,7 +76,7 @@ func (st PrepareRootfs) finish(s *State, r *FinishStep) []Event {
 		return s.prepareFailed(k, st.StepID, r.Fault)
 	}
 	e := &RootfsPrepared{Header: about(st.Container.noun()), Mounts: r.Result.Mounts}
-	events := s.released(st.Container, e)
+	events := s.released(st.Container, 0, e)
 	if k.Want == Stopped {
 		e.Job = first(k.Preparing)
 	}

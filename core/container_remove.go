@@ -72,7 +72,7 @@ func (e *ContainerRemoved) apply(s *State) []Noun {
 	}
 	delete(s.Containers, c.ID)
 	s.forgetSharer(c)
-	return append([]Noun{c.ID.noun()}, s.sharersOf(c.ID)...)
+	return append(s.touch(c.ID.noun()), s.sharersOf(c.ID)...)
 }
 
 // supersede ends the jobs that wait for what the container is wanted to be.
@@ -94,38 +94,21 @@ func (c *Container) settle() []Event {
 }
 
 // near reports whether one more thing given back, or prepared, can be the last one
-// that the container lacks to be what it is wanted to be, with something to say about
-// that. It is what settle needs at least, and spares most steps a clone.
-func (c *Container) near() bool {
-	if c.Want != Removed {
-		return len(c.Jobs) > 0 && (c.Want == Running) == c.Running()
-	}
-	held := 0 // a log can go together with its process
-	for _, s := range [...]SlotState{c.UserNS.State, c.Rootfs.State, c.Process.State, c.Watch.State} {
-		if s != Absent {
-			held++
-		}
-	}
-	for i := range c.Nets {
-		if c.Nets[i].State != Absent {
-			held++
-		}
-	}
-	for i := range c.Execs {
-		if c.Execs[i].State != Absent {
-			held++
-		}
-	}
-	return held <= 1
-}
+// that a container which stays lacks to be what it is wanted to be, with something to
+// say about that. It is what settle needs at least, and spares most steps a clone.
+func (c *Container) near() bool { return len(c.Jobs) > 0 && (c.Want == Running) == c.Running() }
 
-// released is the event of a release with all that follows from it.
-func (s *State) released(id ContainerID, e interface {
+// released is the event of something given back, or prepared, with all that follows
+// from it; frees is how many slots it makes absent.
+func (s *State) released(id ContainerID, frees int, e interface {
 	Event
 	on(*Container)
 }) []Event {
 	c := s.Containers[id]
-	if !c.near() {
+	switch {
+	case c.Want == Removed && c.holds() == frees:
+		return append([]Event{e, &ContainerRemoved{Header: about(id.noun())}}, endJobs(c.Jobs, JobDone, "", nil)...)
+	case c.Want == Removed || !c.near():
 		return []Event{e}
 	}
 	after := c.clone()
@@ -159,11 +142,14 @@ func (st ReleaseProcess) finish(s *State, r *FinishStep) []Event {
 		return []Event{releaseFailed(st.StepID, r.Fault)}
 	}
 	if st.Exec != "" {
-		return s.released(st.Container, &ExecReleased{Header: about(st.Container.noun()), Exec: st.Exec})
+		return s.released(st.Container, 1, &ExecReleased{Header: about(st.Container.noun()), Exec: st.Exec})
 	}
 	e := &ProcessReleased{Header: about(st.Container.noun()), Run: st.Run, LogRemoved: st.RemoveLog}
-	kills := s.Containers[st.Container].Process.Kills
-	return append(s.released(st.Container, e), endKills(kills)...)
+	c, frees := s.Containers[st.Container], 1
+	if st.RemoveLog && c.Log.State != Absent {
+		frees++
+	}
+	return append(s.released(st.Container, frees, e), endKills(c.Process.Kills)...)
 }
 
 // endKills ends the jobs of signals that nobody is left to take.
@@ -210,7 +196,7 @@ func (st DetachNetwork) finish(s *State, r *FinishStep) []Event {
 	if r.Fault != nil {
 		return []Event{releaseFailed(st.StepID, r.Fault)}
 	}
-	return s.released(st.Container, &NetworkDetached{Header: about(st.Container.noun()), Network: st.Network})
+	return s.released(st.Container, 1, &NetworkDetached{Header: about(st.Container.noun()), Network: st.Network})
 }
 
 // RootfsReleased says that what the container had written is gone.
@@ -226,7 +212,7 @@ func (st ReleaseRootfs) finish(s *State, r *FinishStep) []Event {
 	if r.Fault != nil {
 		return []Event{releaseFailed(st.StepID, r.Fault)}
 	}
-	return s.released(st.Container, &RootfsReleased{Header: about(st.Container.noun())})
+	return s.released(st.Container, 1, &RootfsReleased{Header: about(st.Container.noun())})
 }
 
 // LogRemoved says that the log files are gone.
@@ -242,5 +228,5 @@ func (st RemoveLog) finish(s *State, r *FinishStep) []Event {
 	if r.Fault != nil {
 		return []Event{releaseFailed(st.StepID, r.Fault)}
 	}
-	return s.released(st.Container, &LogRemoved{Header: about(st.Container.noun())})
+	return s.released(st.Container, 1, &LogRemoved{Header: about(st.Container.noun())})
 }

@@ -113,7 +113,7 @@ func (st ReleaseUserNS) finish(s *State, r *FinishStep) []Event {
 	if r.Fault != nil {
 		return []Event{releaseFailed(st.StepID, r.Fault)}
 	}
-	return s.released(st.Container, &UserNSReleased{Header: about(st.Container.noun())})
+	return s.released(st.Container, 1, &UserNSReleased{Header: about(st.Container.noun())})
 }
 
 // UserNSLost says that a container's user namespace is gone, and with it the

@@ -171,14 +171,28 @@ func (c *Container) settled() bool {
 }
 
 // empty reports whether nothing at all is held: the container can be forgotten.
-func (c *Container) empty() bool {
-	for i := range c.Execs {
-		if c.Execs[i].State != Absent {
-			return false
+func (c *Container) empty() bool { return c.holds() == 0 }
+
+// holds counts the slots that hold something, or may. Freezer, limits and the wait
+// before the next run hold nothing of their own.
+func (c *Container) holds() int {
+	n := 0
+	for _, s := range [...]SlotState{c.UserNS.State, c.Rootfs.State, c.Process.State, c.Log.State, c.Watch.State} {
+		if s != Absent {
+			n++
 		}
 	}
-	return !c.networked() && c.Rootfs.State == Absent && c.Process.State == Absent && c.Log.State == Absent &&
-		c.UserNS.State == Absent && c.Watch.State == Absent
+	for i := range c.Nets {
+		if c.Nets[i].State != Absent {
+			n++
+		}
+	}
+	for i := range c.Execs {
+		if c.Execs[i].State != Absent {
+			n++
+		}
+	}
+	return n
 }
 
 // verbs is what all slots owe, for telling what an event has turned.
@@ -219,7 +233,7 @@ func (s *State) fold(h *Header, f func(c *Container)) []Noun {
 		before = append(before, c.Nets[i].State)
 	}
 	c.fold(h.Seq, f)
-	touched := append(make([]Noun, 0, 2), c.ID.noun())
+	touched := s.touch(c.ID.noun())
 	for i := range c.Nets {
 		if c.Nets[i].State != before[i] {
 			touched = append(touched, c.Nets[i].Network.noun()) // its removal waits for its endpoints

@@ -107,7 +107,8 @@ func Decide(s *State, r Request) ([]Event, error) {
 
 // Apply folds one event into s and returns the nouns whose Next may differ now,
 // dependents included. It cannot fail: an event is a fact. An event out of order
-// is a broken invariant of the caller and stops the program.
+// is a broken invariant of the caller and stops the program. The list is good until
+// the next Apply to s.
 func (s *State) Apply(e Event) []Noun {
 	h := e.Head()
 	if h.Seq != s.Seq+1 {
@@ -117,53 +118,81 @@ func (s *State) Apply(e Event) []Noun {
 	return e.apply(s)
 }
 
+// touch begins the list of an Apply's nouns with n. Nearly every event touches one or
+// two, so the room is kept for the next one.
+func (s *State) touch(n Noun) []Noun {
+	if s.touched == nil {
+		s.touched = make([]Noun, 0, 8)
+	}
+	return append(s.touched, n)
+}
+
 // Next lists the steps that noun n still owes, at most one for a slot. It is
 // asked of the nouns that Apply returned, and of all (State.Nouns) at start-up.
-func Next(s *State, n Noun) []Step { return s.next(n, "") }
-
-// next is Next; with the name of a slot, the other slots of a container may be left
-// out.
-func (s *State) next(n Noun, slot string) []Step {
-	var owed []Step
+func Next(s *State, n Noun) []Step {
 	switch n.Kind {
 	case KindContainer:
 		if c := s.Containers[ContainerID(n.ID)]; c != nil {
-			owed = c.next(s, slot)
+			return s.enabledOnly(c.next(s))
 		}
 	case KindImage:
 		if i := s.Images[ImageID(n.ID)]; i != nil {
-			owed = i.next(s)
+			return s.enabledOnly(i.next(s))
 		}
 	case KindLayer:
 		if l := s.Layers[LayerID(n.ID)]; l != nil {
-			owed = l.next(s)
+			return s.enabledOnly(l.next(s))
 		}
 	case KindNetwork:
 		if w := s.Networks[NetworkID(n.ID)]; w != nil {
-			owed = w.next(s)
+			return s.enabledOnly(w.next(s))
 		}
 	case KindJob:
 		if j := s.Jobs[JobID(n.ID)]; j != nil {
-			owed = j.next(s)
+			return s.enabledOnly(j.next(s))
 		}
 	case KindDriver:
 		if d := s.Drivers[n.ID]; d != nil {
 			return d.next()
 		}
 	}
-	return s.enabledOnly(owed)
+	return nil
+}
+
+// owes is the step among those of Next(s, n) that is in the slot of id, or nil.
+func (s *State) owes(n Noun, id StepID) Step {
+	if c := s.Containers[ContainerID(n.ID)]; c != nil && n.Kind == KindContainer {
+		if st := c.owes(ask{s, id}, id.slotName()); st != nil && s.enabled(st) {
+			return st
+		}
+		return nil
+	}
+	for _, st := range Next(s, n) {
+		if st.ID().Slot() == id.Slot() {
+			return st
+		}
+	}
+	return nil
 }
 
 // enabledOnly leaves out the steps of drivers that are disabled: they stay owed
 // and are named again when the driver is enabled.
 func (s *State) enabledOnly(steps []Step) []Step {
+	if s.disabled == 0 {
+		return steps
+	}
 	kept := steps[:0]
 	for _, st := range steps {
-		if kind, name := st.Driver(); kind == "" || s.driverEnabled(kind, name) {
+		if s.enabled(st) {
 			kept = append(kept, st)
 		}
 	}
 	return kept
+}
+
+func (s *State) enabled(st Step) bool {
+	kind, name := st.Driver()
+	return kind == "" || s.driverEnabled(kind, name)
 }
 
 // refusal is a refused wish: a sentence and its class.

@@ -47,13 +47,20 @@ type Noun struct {
 // String is kind and id with a slash between.
 func (n Noun) String() string { return n.Kind + "/" + n.ID }
 
-func stepID(n Noun, slot, verb string, seq uint64) StepID {
+func stepID(n Noun, slot, verb string, seq uint64) StepID { return stepIDLike("", n, slot, verb, seq) }
+
+// stepIDLike is stepID; if that is known already, no second string is made of it.
+func stepIDLike(known StepID, n Noun, slot, verb string, seq uint64) StepID {
 	var room [160]byte // one of a container has about 110
 	id := append(append(room[:0], n.Kind...), '/')
 	id = append(append(id, n.ID...), '/')
 	id = append(append(id, slot...), '/')
 	id = append(append(id, verb...), '@')
-	return StepID(strconv.AppendUint(id, seq, 10))
+	id = strconv.AppendUint(id, seq, 10)
+	if string(id) == string(known) {
+		return known
+	}
+	return StepID(id)
 }
 
 // Noun is the noun that owes the step. Ids hold no slash, except those of

@@ -104,7 +104,7 @@ func (e *JobEnded) apply(s *State) []Noun {
 	}
 	s.leave(j.Noun, id)
 	s.Ended = append(s.Ended, id)
-	return []Noun{{KindJob, e.ID}}
+	return s.touch(Noun{KindJob, e.ID})
 }
 
 // leave takes an ended job from the noun that it waited for.

@@ -84,6 +84,11 @@ func (e *engine) request(r Request) ([]Event, error) {
 	for _, ev := range events {
 		e.fold(ev)
 	}
+	for id, c := range e.s.Containers {
+		if c.Want == Removed && c.empty() {
+			e.t.Fatalf("%s leaves container %s, of which nothing is left", r.Command.name(), id)
+		}
+	}
 	return events, nil
 }
 
@@ -133,6 +138,9 @@ func (e *engine) nearEnough(ev Event) {
 		return
 	}
 	c := e.s.Containers[ContainerID(ev.Head().ID)]
+	if c.Want == Removed {
+		return // see request
+	}
 	after := c.clone()
 	after.fold(0, ev.(interface{ on(*Container) }).on)
 	if more := after.settle(); len(more) > 0 && !c.near() {

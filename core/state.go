@@ -37,6 +37,8 @@ type State struct {
 	disabled int // how many drivers are
 
 	sharers map[ContainerID][]ContainerID // index: who shares namespaces of a container, sorted
+
+	touched []Noun // room for what one Apply returns; see touch
 }
 
 // NewState is the state before the first event.

@@ -17,23 +17,22 @@ type finisher interface {
 }
 
 func (f *FinishStep) decide(s *State, r Request) ([]Event, error) {
-	for _, st := range s.next(f.Step.Noun(), f.Step.slotName()) {
-		if st.ID() != f.Step && !(plantedLateFinish && st.ID().Slot() == f.Step.Slot()) {
-			continue
-		}
-		events := st.(finisher).finish(s, f)
-		if cause := f.Step.Turn(); cause > 0 && len(events) > 0 {
-			events[0].Head().Cause = cause
-		}
-		job := s.jobOf(f.Step.Noun())
-		for _, e := range events {
-			if h := e.Head(); h.Job == "" && h.Of() == f.Step.Noun() {
-				h.Job = job
-			}
-		}
-		return events, nil
+	n := f.Step.Noun()
+	st := s.owes(n, f.Step)
+	if st == nil || st.ID() != f.Step && !plantedLateFinish {
+		return nil, nil
 	}
-	return nil, nil
+	events := st.(finisher).finish(s, f)
+	if cause := f.Step.Turn(); cause > 0 && len(events) > 0 {
+		events[0].Head().Cause = cause
+	}
+	job := s.jobOf(n)
+	for _, e := range events {
+		if h := e.Head(); h.Job == "" && h.Of() == n {
+			h.Job = job
+		}
+	}
+	return events, nil
 }
 
 // jobOf is the job on whose behalf the noun works, if one is open.
@@ -115,19 +114,19 @@ func (s *State) slot(n Noun, name string) *Slot {
 
 func (c *Container) slot(name string) *Slot {
 	switch name {
-	case "rootfs":
+	case rootfsSlot:
 		return &c.Rootfs.Slot
-	case "process":
+	case processSlot:
 		return &c.Process.Slot
-	case "log":
+	case logSlot:
 		return &c.Log
-	case "userns":
+	case usernsSlot:
 		return &c.UserNS.Slot
 	case freezerSlot:
 		return &c.Paused.Slot
-	case "limits":
+	case limitsSlot:
 		return &c.Update.Slot
-	case "health":
+	case healthSlot:
 		return &c.Watch.Slot
 	case backoffSlot:
 		return &c.Backoff.Slot
