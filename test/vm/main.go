@@ -26,6 +26,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // options are the flags.
@@ -38,6 +40,7 @@ type options struct {
 	here                    bool          // run them on this machine too
 	accel                   string
 	kept                    bool // earlier results count too
+	atOnce                  int  // machines
 	verbose                 bool
 }
 
@@ -70,6 +73,7 @@ func parseFlags() options {
 	flag.StringVar(&o.report, "report", "", "write the report into this file")
 	flag.DurationVar(&o.limit, "limit", time.Hour, "how long a machine may take")
 	flag.DurationVar(&o.each, "each", 4*time.Minute, "how long a program may go on without a test that begins or ends")
+	flag.IntVar(&o.atOnce, "at-once", 2, "how many machines run at the same time")
 	flag.BoolVar(&o.here, "here", true, "run them on this machine too, for comparison")
 	flag.BoolVar(&o.kept, "kept", false, "tell in the report also what other machines said in earlier runs")
 	flag.StringVar(&o.accel, "accel", "", "kvm or tcg (default what works)")
@@ -133,11 +137,8 @@ func run(ctx context.Context, o options) (int, error) {
 		return 0, fmt.Errorf("stage the tests: %w", err)
 	}
 	rep := &report{begun: begun, missing: missing, stage: st}
-	for _, m := range machines(o, ks, fast) {
-		if ctx.Err() != nil {
-			break
-		}
-		rep.results = append(rep.results, boot(ctx, dir, o, img, st, m, fast))
+	if rep.results, err = bootAll(ctx, dir, o, img, st, machines(o, ks, fast), fast); err != nil {
+		return 0, err
 	}
 	if o.here && ctx.Err() == nil {
 		rep.results = append(rep.results, here(ctx, dir, o, st))
@@ -151,6 +152,31 @@ func run(ctx context.Context, o options) (int, error) {
 		}
 	}
 	return rep.finish(o)
+}
+
+// bootAll boots the machines, a few at once, and returns what they said in their
+// order. Only one run has machines: more would share the processors.
+func bootAll(ctx context.Context, dir string, o options, img image, st *staged, all []machine, fast bool) ([]*result, error) {
+	turn, err := lockFile(filepath.Join(o.cache, ".turn"))
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Close()
+	results := make([]*result, len(all))
+	var g errgroup.Group
+	g.SetLimit(max(o.atOnce, 1))
+	for i, m := range all {
+		g.Go(func() error {
+			runtime.LockOSThread() // see main
+			defer runtime.UnlockOSThread()
+			if ctx.Err() == nil {
+				results[i] = boot(ctx, filepath.Join(dir, fmt.Sprintf("machine-%d", i)), o, img, st, m, fast)
+			}
+			return nil
+		})
+	}
+	err = g.Wait()
+	return slices.DeleteFunc(results, func(r *result) bool { return r == nil }), err
 }
 
 // machines are those to boot, in the order of kernels. Where qemu translates, a
@@ -172,7 +198,7 @@ func machines(o options, ks []kernel, fast bool) []machine {
 				if in == "none" || cg == "v1" && (in == "systemd" || i > 0) {
 					continue // systemd's own choice there is a mixture that this kind of host has
 				}
-				m := machine{kernel: k, init: in, cgroup: cg}
+				m := machine{kernel: k, init: in, cgroup: cg, inTurns: i > 0}
 				if !fast && len(o.packages) == 0 {
 					m.leave = left(i == 0, in, cg)
 				}

@@ -21,6 +21,7 @@ type machine struct {
 	kernel       kernel
 	init, cgroup string
 	leave        []string // packages, and all below them, that other machines run
+	inTurns      bool     // its processors are translated by one thread
 }
 
 func (m machine) String() string {
@@ -52,7 +53,7 @@ func accelerated(ctx context.Context, dir, asked string, k kernel, guest string)
 		return false
 	}
 	console := filepath.Join(dir, "probe.log")
-	cmd := qemu(ctx, true, "-kernel", program, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 vm.init=none", "-serial", "file:"+console)
+	cmd := qemu(ctx, true, false, "-kernel", program, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 vm.init=none", "-serial", "file:"+console)
 	err = cmd.Run()
 	said, _ := os.ReadFile(console)
 	works := err == nil && strings.Contains(string(said), wire.Alive)
@@ -69,9 +70,14 @@ func accelerated(ctx context.Context, dir, asked string, k kernel, guest string)
 // registers (XSAVE).
 const translatedCPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+aes,+pclmulqdq,+rdrand,+fsgsbase"
 
-// qemu is a machine without any disk yet.
-func qemu(ctx context.Context, fast bool, args ...string) *exec.Cmd {
+// qemu is a machine without any disk yet. With translated processors in turns a
+// kernel patches its own code while nobody executes it: with a thread for each,
+// Linux 7.2 ended in a panic in such an instruction.
+func qemu(ctx context.Context, fast, inTurns bool, args ...string) *exec.Cmd {
 	accel, cpu := "tcg,thread=multi,tb-size=1024", translatedCPU
+	if inTurns {
+		accel = "tcg,thread=single,tb-size=1024"
+	}
 	if fast {
 		// A machine that is itself a guest may be shown this register and not let
 		// it be written; then qemu stops.
@@ -104,16 +110,10 @@ func (m machine) commandLine(fast bool) string {
 	return line
 }
 
-// boot runs a machine to its end and tells what it said.
+// boot runs a machine to its end, with a directory of its own, and tells what it
+// said.
 func boot(ctx context.Context, dir string, o options, img image, st *staged, m machine, fast bool) *result {
 	res := &result{name: m.String(), facts: map[string]string{}, verbose: o.verbose}
-	// One machine at a time, however many runs there are: they share processors.
-	turn, err := lockFile(filepath.Join(o.cache, ".turn"))
-	if err != nil {
-		res.err = err.Error()
-		return res
-	}
-	defer turn.Close()
 	begun := time.Now()
 	progress("%s", m)
 	limit := o.limit
@@ -122,13 +122,16 @@ func boot(ctx context.Context, dir string, o options, img image, st *staged, m m
 	}
 	if !fast {
 		res.facts["accelerator"] = "none: translated by qemu"
+		if m.inTurns {
+			res.facts["accelerator"] += ", its processors in turns"
+		}
 	} else {
 		res.facts["accelerator"] = "KVM"
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	console := filepath.Join(dir, "console.log")
-	err = bootQemu(ctx, dir, img, st, m, fast, console, res)
+	err := bootQemu(ctx, dir, img, st, m, fast, console, res)
 	res.took = time.Since(begun)
 	res.facts["tree"] = st.commit
 	if ctx.Err() == context.DeadlineExceeded {
@@ -151,6 +154,9 @@ func bootQemu(ctx context.Context, dir string, img image, st *staged, m machine,
 	if err != nil {
 		return err
 	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
 	initrd := filepath.Join(dir, "initramfs")
 	if err := os.WriteFile(initrd, ram, 0o644); err != nil {
 		return err
@@ -162,7 +168,7 @@ func bootQemu(ctx context.Context, dir string, img image, st *staged, m machine,
 	if err != nil {
 		return err
 	}
-	cmd := qemu(ctx, fast,
+	cmd := qemu(ctx, fast, m.inTurns,
 		"-kernel", program, "-initrd", initrd, "-append", m.commandLine(fast),
 		"-drive", disk(img.root), "-drive", disk(st.disk),
 		"-serial", "file:"+console,

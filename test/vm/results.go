@@ -65,7 +65,7 @@ func (r *result) take(m wire.Message) {
 		r.last().said.WriteString(m.Text)
 		for line := range strings.Lines(m.Text) {
 			if _, end, ok := strings.Cut(line, "--- "); ok && r.verbose && strings.HasPrefix(line, "\x16") {
-				r.tell("       %s", strings.TrimSpace(end))
+				r.tell("  %s", strings.TrimSpace(end))
 			}
 		}
 	case wire.End:
@@ -75,7 +75,7 @@ func (r *result) take(m wire.Message) {
 		if m.Code != 0 {
 			state = "FAIL"
 		}
-		r.tell("  %-4s %-40s %5.1fs", state, p.path, time.Since(p.begun).Seconds())
+		r.tell("%-4s %-40s %5.1fs", state, p.path, time.Since(p.begun).Seconds())
 		r.settle(p)
 	case wire.Over:
 		r.over = true
@@ -84,7 +84,7 @@ func (r *result) take(m wire.Message) {
 
 func (r *result) tell(format string, args ...any) {
 	if !r.quiet {
-		progress(format, args...)
+		progress("%s: "+format, append([]any{r.name}, args...)...)
 	}
 }
 
@@ -117,7 +117,7 @@ func (r *result) settle(p *program) {
 		if o.action != "fail" && o.action != "cut" {
 			continue
 		}
-		r.tell("  %s %s", strings.ToUpper(o.action), o.name())
+		r.tell("%s %s", strings.ToUpper(o.action), o.name())
 		if r.verbose && !r.quiet {
 			fmt.Print("     ", strings.Join(o.said, "     "))
 		}
