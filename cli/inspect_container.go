@@ -160,6 +160,9 @@ func stateView(d *query.ContainerDetail) dockerState {
 		if d.Exit != nil {
 			s.Error = d.Exit.Reason
 		}
+		if s.Error == "" && d.Exit != nil && d.Exit.LogEnd > 0 {
+			s.Error = "the log lacks the end of the output: its disk did not take it"
+		}
 	}
 	if d.Fault != nil {
 		s.Error = d.Fault.Message

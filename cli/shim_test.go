@@ -45,6 +45,7 @@ type fakeShim struct {
 	signals chan int
 	log     *os.File // nil for an exec
 	offset  uint64
+	end     uint64 // of its output, where the log does not reach it
 
 	mu      sync.Mutex // guards client and what is written
 	client  net.Conn
@@ -131,7 +132,7 @@ func (h *fakeHost) live(r *fakeShim, listener net.Listener) {
 	r.frame(stdio.Exit{Code: code, Signal: sig, Time: time.Now()}.Frame())
 	_ = listener.Close() // and its file
 	h.report("exec", "native", "container.report-exit",
-		core.ReportExit{Container: r.container, Run: r.run, Exec: r.exec, Code: code, Signal: sig})
+		core.ReportExit{Container: r.container, Run: r.run, Exec: r.exec, Code: code, Signal: sig, LogEnd: r.end})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.client != nil {
@@ -274,6 +275,9 @@ func (r *fakeShim) play() (code, sig int) {
 		if r.run < 3 {
 			code = 1
 		}
+	case "stall": // the log's disk takes the first line and no more
+		r.write(stdio.Stdout, "kept\n")
+		r.end = r.offset + 1000
 	case "spew":
 		n, _ := strconv.Atoi(rest)
 		r.write(stdio.Stdout, strings.Repeat("0123456789abcde\n", n/16))

@@ -68,6 +68,9 @@ func (e *Engine) Logs(ctx context.Context, p Paths, body []byte, open func(query
 func (e *Engine) copyLog(ctx context.Context, log *stdio.LogReader, w io.Writer, in query.LogsIn, c running) error {
 	for last := !in.Follow; ; {
 		rec, err := log.Next()
+		if last && errors.Is(err, io.EOF) {
+			rec, err = log.Rest(c.end.LogEnd, c.end.Time)
+		}
 		switch {
 		case err == nil:
 			if !in.Until.IsZero() && rec.Time.After(in.Until) {
@@ -90,7 +93,10 @@ func (e *Engine) copyLog(ctx context.Context, log *stdio.LogReader, w io.Writer,
 		}
 		// A run that has ended has written everything: one more look, then it is over.
 		now, err := e.look(string(c.id))
-		if last = err != nil || !now.up && !now.soon || !in.Until.IsZero() && e.o.Now().After(in.Until); last {
+		if err == nil {
+			c = now
+		}
+		if last = err != nil || !c.up && !c.soon || !in.Until.IsZero() && e.o.Now().After(in.Until); last {
 			continue
 		}
 		select {

@@ -38,14 +38,19 @@ type running struct {
 	mute   bool // it keeps no log
 	fault  *core.Fault
 	log    string
+	end    core.Exit // of its last run; zero for none
 	exec   core.Exec // the one that was asked for; zero for none
 }
 
 func runningOf(c *core.Container) running {
-	return running{
+	r := running{
 		id: c.ID, name: c.Name, run: c.Run, up: c.Running(), soon: c.Want == core.Running && !c.Running(),
 		rootfs: c.Rootfs.State == core.Held, mute: c.Spec.Logging.Driver == "none", fault: c.Fault, log: c.LogPath,
 	}
+	if c.Exit != nil {
+		r.end = *c.Exit
+	}
+	return r
 }
 
 // look finds a container by reference, or by id when it was found before.

@@ -182,6 +182,52 @@ func TestLogDamageLosesOneRecord(t *testing.T) {
 	}
 }
 
+// TestRest: a log that ends before the output does is told to lack the rest, from
+// wherever it is read.
+func TestRest(t *testing.T) {
+	w := newWriter(t)
+	w.put(Stdout, "one\ntwo\n")
+	for name, c := range map[string]struct {
+		seek func(r *LogReader) error
+		to   uint64
+		want string
+	}{
+		"whole":    {func(*LogReader) error { return nil }, 20, "one\ntwo\n<12>"},
+		"reached":  {func(*LogReader) error { return nil }, 8, "one\ntwo\n"},
+		"no word":  {func(*LogReader) error { return nil }, 0, "one\ntwo\n"},
+		"its tail": {func(r *LogReader) error { return r.Tail(1) }, 20, "two\n<12>"},
+		"its end":  {func(r *LogReader) error { return r.Tail(0) }, 20, "<12>"},
+		"part":     {func(r *LogReader) error { return r.Seek(15) }, 20, "<5>"},
+		"behind":   {func(r *LogReader) error { return r.Seek(25) }, 20, ""},
+	} {
+		r := open(t, w.path)
+		if err := c.seek(r); err != nil {
+			t.Fatal(err)
+		}
+		got := drain(t, r)
+		for rec, err := r.Rest(c.to, time.Time{}); err == nil; rec, err = r.Rest(c.to, time.Time{}) {
+			got += fmt.Sprintf("<%d>", rec.Lost)
+			if rec.Stream != Gap || rec.End() != c.to {
+				t.Errorf("%s: %+v", name, rec)
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+	w.offset = 20
+	r := open(t, w.path)
+	drain(t, r)
+	r.Rest(20, time.Time{})
+	w.put(Stdout, "three")
+	if got := drain(t, r); got != "three" {
+		t.Errorf("what comes behind it: %q", got)
+	}
+	if rec, err := open(t, filepath.Join(t.TempDir(), "none")).Rest(7, time.Time{}); err != nil || rec.Lost != 7 {
+		t.Errorf("a log without a record: %+v %v", rec, err)
+	}
+}
+
 func TestLogTailAndSeek(t *testing.T) {
 	w := newWriter(t)
 	for i := range 10 {

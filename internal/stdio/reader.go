@@ -115,6 +115,17 @@ func (r *LogReader) Next() (Record, error) {
 	}
 }
 
+// Rest is, behind the last record, the gap up to an offset that the log should reach
+// and does not. io.EOF: it does.
+func (r *LogReader) Rest(to uint64, at time.Time) (Record, error) {
+	if to <= max(r.next, r.from) {
+		return Record{}, io.EOF
+	}
+	gap := Record{Stream: Gap, Time: at, Offset: r.next, Lost: to - r.next}
+	r.any, r.next = true, to
+	return cut(gap, r.from), nil
+}
+
 // cut leaves out what lies before offset from.
 func cut(rec Record, from uint64) Record {
 	if rec.Offset >= from {
