@@ -76,7 +76,7 @@ func TestPodman(t *testing.T) {
 		t.Helper()
 		return p.do(append([]string{"run", "--rm"}, limits(args...)...)...)
 	}
-	for _, c := range []struct {
+	for _, c := range []struct { // a test each: where processors are translated podman takes seconds for one
 		args []string
 		code int
 		says string
@@ -98,9 +98,11 @@ func TestPodman(t *testing.T) {
 		{[]string{"box", "nosuch"}, 127, "not found in $PATH"},
 		{[]string{"box", "/etc/passwd"}, 126, "ermission denied"},
 	} {
-		if o := run(c.args...); o.code != c.code || !strings.Contains(o.out+o.err, c.says) && !strings.Contains(strings.ReplaceAll(o.out, "\r", ""), c.says) {
-			t.Errorf("run %v: %+v, want %d and %q", c.args, o, c.code, c.says)
-		}
+		t.Run(c.args[0], func(t *testing.T) {
+			if o := run(c.args...); o.code != c.code || !strings.Contains(o.out+o.err, c.says) && !strings.Contains(strings.ReplaceAll(o.out, "\r", ""), c.says) {
+				t.Errorf("run %v: %+v, want %d and %q", c.args, o, c.code, c.says)
+			}
+		})
 	}
 }
 
@@ -139,8 +141,10 @@ func TestPodmanLife(t *testing.T) {
 		{[]string{"rm", "-f", "-t", "0", "w"}, 0, ""},
 		{[]string{"ps", "-aq"}, 0, ""},
 	} {
-		if o := p.do(c.args...); o.code != c.code || !strings.Contains(o.out, c.says) {
-			t.Errorf("%v: %+v, want %d and %q", c.args, o, c.code, c.says)
-		}
+		t.Run(c.args[0], func(t *testing.T) {
+			if o := p.do(c.args...); o.code != c.code || !strings.Contains(o.out, c.says) {
+				t.Errorf("%v: %+v, want %d and %q", c.args, o, c.code, c.says)
+			}
+		})
 	}
 }
