@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
@@ -22,14 +23,44 @@ type ahead struct {
 	log    string              // directory of a log, with its empty file; or empty
 }
 
-// spareLog begins the names of log directories made ahead. No container's is
+// spareLog begins the names of log directories made ahead, and of those that are
+// being removed. No container's is
 // such: ids do not begin with a dot.
 const spareLog = ".spare-"
+
+// spareDir names a log directory that is no container's.
+func (d *native) spareDir(number uint64) string {
+	return filepath.Join(d.cfg.Root, fmt.Sprintf("%s%d-%d", spareLog, os.Getpid(), number))
+}
+
+// nextSpare numbers what has no container's name.
+func (d *native) nextSpare() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.spares++
+	return d.spares
+}
+
+// dropLog removes a container's log: at once its name, and in a quieter moment the
+// files, which takes a busy disk longer than all the rest of a removal. What a
+// killed driver has not come to the next one finds as a spare.
+func (d *native) dropLog(container string) error {
+	dir := d.spareDir(d.nextSpare())
+	err := os.Rename(d.logDir(container), dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return os.RemoveAll(d.logDir(container))
+	}
+	time.AfterFunc(warmDelay, func() { _ = os.RemoveAll(dir) })
+	return nil
+}
 
 // makeLog makes a log's directory and file: new inodes may take a busy disk
 // longer than all the rest of a start.
 func (d *native) makeLog(number uint64) string {
-	dir := filepath.Join(d.cfg.Root, fmt.Sprintf("%s%d-%d", spareLog, os.Getpid(), number))
+	dir := d.spareDir(number)
 	if os.Mkdir(dir, 0o700) != nil {
 		return ""
 	}
@@ -52,9 +83,14 @@ func (a *ahead) nameLog(dir string) bool {
 	return true
 }
 
-// dropLogs removes what an earlier driver has made ahead.
-func (d *native) dropLogs() error {
-	left, err := filepath.Glob(filepath.Join(d.cfg.Root, spareLog+"*"))
+// dropLogs removes logs that are no container's: all, as an earlier driver has left
+// them, or this process's own.
+func (d *native) dropLogs(all bool) error {
+	names := spareLog + "*"
+	if !all {
+		names = fmt.Sprintf("%s%d-*", spareLog, os.Getpid())
+	}
+	left, err := filepath.Glob(filepath.Join(d.cfg.Root, names))
 	for _, dir := range left {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
@@ -63,10 +99,7 @@ func (d *native) dropLogs() error {
 
 // makeAhead makes all of it that can be made. What is missing the start makes.
 func (d *native) makeAhead() *ahead {
-	d.mu.Lock()
-	d.spares++
-	number := d.spares
-	d.mu.Unlock()
+	number := d.nextSpare()
 	a := &ahead{mounts: map[string]*os.File{}}
 	a.group, _ = d.containers.MakeSpare(number)
 	a.log = d.makeLog(number)

@@ -68,7 +68,7 @@ func New(cfg driver.Config) (execdriver.Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open exec-native: %w", err)
 	}
-	if err := errors.Join(d.recover(), d.containers.RemoveSpares(), d.dropLogs()); err != nil {
+	if err := errors.Join(d.recover(), d.containers.RemoveSpares(), d.dropLogs(true)); err != nil {
 		d.close()
 		return nil, fmt.Errorf("find earlier runs: %w", err)
 	}
@@ -205,7 +205,7 @@ func (d *native) RemoveLog(_ context.Context, container string) error {
 	if !isName(container) {
 		return driver.Errorf(errdefs.ErrInvalidArgument, "container id %q is not one component of a path", container)
 	}
-	if err := os.RemoveAll(d.logDir(container)); err != nil {
+	if err := d.dropLog(container); err != nil {
 		return fmt.Errorf("remove log: %w", err)
 	}
 	return nil

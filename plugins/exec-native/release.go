@@ -106,7 +106,7 @@ func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 			return fmt.Errorf("release %s: %w", what(k), err)
 		}
 	}
-	if err := os.RemoveAll(r.dir); err != nil {
+	if err := removeRunDir(r.dir); err != nil {
 		return fmt.Errorf("remove run directory: %w", err)
 	}
 	awaitLeave(shim)

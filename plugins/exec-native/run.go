@@ -40,6 +40,7 @@ type run struct {
 	shim    *os.File         // pidfd of the shim; nil if it is gone
 	pidfd   *os.File         // of the container's first process
 	parent  string           // the cgroup it holds in native.parents; empty for none
+	root    *os.File         // the root filesystem's mount; nil for an earlier instance's
 	memory  *cgroup.OOMWatch // nil while nobody watches, or an event is looked at
 	end     execdriver.Exit
 	oom     execdriver.OOM     // Count is 0 as long as nothing was killed
@@ -97,7 +98,7 @@ func (d *native) follow(r *run, rep plan.Report) (over bool) {
 	case plan.ReportExited:
 		d.endOthers(r)
 		d.finish(r, execdriver.Exit{
-			Key: r.key, Code: rep.Code, Signal: rep.Signal, OOMKilled: rep.Flags&plan.FlagOOM != 0, Time: rep.Time,
+			Key: r.key, Code: rep.Code, Signal: rep.Signal, OOMKilled: rep.Flags&plan.FlagOOM != 0, Time: rep.Time, LogEnd: rep.LogEnd,
 		})
 		return true
 	case plan.ReportError:
@@ -240,6 +241,7 @@ func (d *native) finish(r *run, e execdriver.Exit) {
 		r.pidfd.Close()
 		r.pidfd = nil
 	}
+	d.letGoRoot(r)
 	d.ended = append(d.ended, r)
 	close(r.gone)
 	close(d.news)
@@ -248,7 +250,7 @@ func (d *native) finish(r *run, e execdriver.Exit) {
 
 // exitOf is the end that a record tells.
 func exitOf(k execdriver.Key, rec plan.ExitRecord) execdriver.Exit {
-	return execdriver.Exit{Key: k, Code: rec.Code, Signal: rec.Signal, OOMKilled: rec.Flags&plan.FlagOOM != 0, Time: rec.Ended}
+	return execdriver.Exit{Key: k, Code: rec.Code, Signal: rec.Signal, OOMKilled: rec.Flags&plan.FlagOOM != 0, Time: rec.Ended, LogEnd: rec.LogEnd}
 }
 
 // Exits implements execdriver.Driver.

@@ -132,6 +132,22 @@ func makeRunFiles(dir string) (f runFiles, err error) {
 	return f, nil
 }
 
+// removeRunDir removes a run's directory: the lock first, so that nobody takes what
+// is half removed for a damaged one, and the intent last, which tells whose it is.
+func removeRunDir(dir string) error {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		for _, name := range []string{lockFile, recordFile, socketFile, hostnameFile, intentFile} {
+			_ = unix.Unlinkat(fd, name, 0) // what stays keeps the directory
+		}
+		unix.Close(fd)
+		if err = unix.Rmdir(dir); err == nil {
+			return nil
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
 // writeHostname writes a file that any user of the container may read.
 func writeHostname(name, hostname string) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)

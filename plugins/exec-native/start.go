@@ -108,6 +108,7 @@ func (d *native) begin(ctx context.Context, one *run, launch launcher) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.letGoRoot(one)
 	one.state, one.err = broken, err
 	close(one.gone)
 	close(one.ready)
@@ -269,7 +270,10 @@ func (d *native) prepare(one *run, r execdriver.Start, b *oci.Files, w *plan.War
 		h.Log, err = log, d.prepareLog(one, b, log, a)
 	}
 	m := <-root // also after an error: it must be closed
-	h.Root = b.Add(m.root.File)
+	if m.root.File != nil {
+		d.holdRoot(one, m.root.File)
+		h.Root = b.Lend([]*os.File{m.root.File})[0]
+	}
 	err = errors.Join(err, m.err)
 	var spec *specs.Spec
 	if err == nil {

@@ -117,6 +117,7 @@ func (d *native) coolDown() {
 	for _, a := range aheads {
 		a.discard()
 	}
+	_ = d.dropLogs(false) // else the next driver does
 }
 
 // early lets a waiting shim make the init of a start whose plan is still to be
