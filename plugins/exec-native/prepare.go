@@ -38,7 +38,7 @@ func logOf(c execdriver.LogConfig) (*plan.Log, error) {
 	default:
 		return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Stdio.Log.Driver %q: want local, json-file or none", c.Driver)
 	}
-	log := &plan.Log{Name: logName, MaxBytes: defaultLogBytes, MaxFiles: defaultLogFiles}
+	log := &plan.Log{Name: logName, MaxBytes: defaultLogBytes, MaxFiles: defaultLogFiles, Offset: c.From}
 	if c.MaxBytes != 0 {
 		log.MaxBytes = uint64(c.MaxBytes)
 	}
@@ -80,7 +80,9 @@ func (d *native) prepareLog(one *run, b *oci.Files, log *plan.Log, a *ahead) err
 		err = os.Mkdir(dir, 0o700)
 	}
 	if errors.Is(err, os.ErrExist) {
-		log.Offset, err = stdio.RepairLog(one.log)
+		var end uint64
+		end, err = stdio.RepairLog(one.log)
+		log.Offset = max(log.Offset, end)
 	}
 	if err != nil {
 		return fmt.Errorf("prepare log: %w", err)
