@@ -149,7 +149,7 @@ func (s Subjects) Messages(f Frame) ([]Outgoing, error) {
 	out, shared := make([]Outgoing, len(events)), f.header()
 	for i, e := range events {
 		h := append(append(make(wire.Header, 0, len(shared)+3), liveHeader(e)...), shared...) // and one of the stream's own
-		out[i] = Outgoing{Subject: s.Event(e.Noun, e.ID, e.Name), Header: h, Event: e}
+		out[i] = Outgoing{Subject: s.Kept(e.Noun, e.ID), Header: h, Event: e}
 	}
 	return out, nil
 }

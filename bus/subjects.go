@@ -13,7 +13,7 @@ import (
 //
 //	gantry.<node>.cmd.<conn>.<noun>.<verb>        a command of a connection
 //	gantry.<node>.query.<conn>.<noun>.<what>      a query of a connection
-//	gantry.<node>.event.<noun>.<id>.<what>        an event
+//	gantry.<node>.event.<noun>.<id>.<what>        an event; in the stream without <what>
 //	gantry.<node>.step.<kind>.<driver>            a step for a driver; .cancel.… takes it back
 //	gantry.<node>.ask.<kind>.<driver>             a question to a driver; .cancel.… ends it, too
 //	gantry.<node>.finish.<kind>.<driver>          its result; .report.… what the host has seen
@@ -76,6 +76,21 @@ func (s Subjects) Events(noun, id string) string {
 		return s.of("event", token(noun), ">")
 	}
 	return s.of("event", token(noun), token(id), ">")
+}
+
+// Kept is where an event is kept in the stream. It is without the event's name:
+// JetStream remembers each subject for ever, in memory, and reads them all again
+// after a crash.
+func (s Subjects) Kept(noun, id string) string { return s.of("event", token(noun), token(id)) }
+
+// KeptAbout are the subjects in the stream of all events, or of those of one noun, or
+// of those about one id. Streams of before 0.1 have the event's name in them, too.
+func (s Subjects) KeptAbout(noun, id string) []string {
+	about := s.Events(noun, id)
+	if noun == "" || id == "" {
+		return []string{about}
+	}
+	return []string{s.Kept(noun, id), about}
 }
 
 // parseEvent reads what an event's subject says it is about.

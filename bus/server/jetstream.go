@@ -84,13 +84,15 @@ func classOf(e *server.ApiError) error {
 	return errdefs.ErrInternal
 }
 
-// streamConfig is that of a stream of events: everything is kept, in files.
+// streamConfig is that of a new stream of events: everything is kept, in files. They are
+// written a little later, many messages at once: what a crash takes is copied again,
+// from the log.
 func streamConfig(name string, subjects ...string) server.StreamConfig {
 	return server.StreamConfig{
 		Name: name, Subjects: subjects, Description: "events, an exact copy of the log",
 		Retention: server.LimitsPolicy, Storage: server.FileStorage, Discard: server.DiscardNew,
 		MaxMsgs: -1, MaxBytes: -1, MaxMsgsPer: -1, MaxConsumers: maxConsumers, MaxMsgSize: -1, Replicas: 1,
-		AllowDirect: true, DenyDelete: true, DenyPurge: true,
+		AllowDirect: true, DenyDelete: true, DenyPurge: true, PersistMode: server.AsyncPersistMode,
 	}
 }
 
@@ -137,6 +139,18 @@ func (j jetStream) state(ctx context.Context, stream string) (first, last, count
 	}
 	err = j.ask(ctx, "STREAM.INFO."+stream, nil, &info)
 	return info.State.First, info.State.Last, info.State.Count, err
+}
+
+// listenTo has the stream listen to another subject, and be as it is otherwise.
+func (j jetStream) listenTo(ctx context.Context, stream, subject string) error {
+	var info struct {
+		Config server.StreamConfig `json:"config"`
+	}
+	if err := j.ask(ctx, "STREAM.INFO."+stream, nil, &info); err != nil {
+		return err
+	}
+	info.Config.Subjects = []string{subject}
+	return j.ask(ctx, "STREAM.UPDATE."+stream, info.Config, nil)
 }
 
 // stored is one message of the stream.

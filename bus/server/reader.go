@@ -281,14 +281,13 @@ func (s *Server) openConsumer(ctx context.Context, js jetStream, stream string, 
 		return "", err
 	}
 	cfg := server.ConsumerConfig{
-		Name: name, FilterSubject: s.subjects.Events(q.Noun, q.ID),
+		Name: name, FilterSubjects: s.subjects.KeptAbout(q.Noun, q.ID),
 		DeliverPolicy: server.DeliverNew, AckPolicy: server.AckNone, ReplayPolicy: server.ReplayInstant,
 		InactiveThreshold: readerIdle, Replicas: 1, MemoryStorage: true,
 	}
 	if q.From > 0 {
 		cfg.DeliverPolicy, cfg.OptStartSeq = server.DeliverByStartSequence, q.From
 	}
-	filter := cfg.FilterSubject
 	in := server.CreateConsumerRequest{Stream: stream, Config: cfg, Action: server.ActionCreate}
-	return name, js.ask(ctx, "CONSUMER.CREATE."+stream+"."+name+"."+filter, in, nil)
+	return name, js.ask(ctx, "CONSUMER.CREATE."+stream+"."+name, in, nil)
 }

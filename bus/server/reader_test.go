@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,58 @@ func TestStockClientFollowsAndResumes(t *testing.T) {
 	}
 	if info, err := os.Stat(creds); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the credentials file: %v, %v", info.Mode(), err)
+	}
+}
+
+// TestStockClientReadsOneContainer: also from a stream whose older messages have the
+// event's name in their subjects.
+func TestStockClientReadsOneContainer(t *testing.T) {
+	s, p, j, creds := startEvents(t)
+	p.Publish(j.add(1, "c1", "container.created"), j.add(1, "c2", "container.created"), j.add(1, "c1", "image.pulled"))
+	if err := p.WaitCopied(within(t), 3); err != nil {
+		t.Fatal(err)
+	}
+	js, err := s.openJetStream(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer js.conn.Close()
+	old, err := s.subjects.Messages(j.add(1, "c1", "container.started"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.conn.Request(within(t), s.subjects.Event("container", "c1", "container.started"), old[0].Header, old[0].Event.Line); err != nil {
+		t.Fatal(err)
+	}
+	nc, _ := stock(t, s, nats.UserCredentials(creds))
+	for request, want := range map[string][]string{
+		`{"name":"one","from":1,"noun":"container","id":"c1"}`: {"1", "4"},
+		`{"name":"noun","from":1,"noun":"container"}`:          {"1", "2", "4"},
+		`{"name":"all","from":1}`:                              {"1", "2", "3", "4"},
+	} {
+		a := open(t, nc, request)
+		if a.Error != "" {
+			t.Fatal(a.Error)
+		}
+		js, err := jetstream.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := js.Consumer(within(t), a.Stream, a.Consumer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch, err := c.Fetch(10, jetstream.FetchMaxWait(300*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for m := range batch.Messages() {
+			got = append(got, m.Headers().Get(bus.HeaderSeq))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", request, got, want)
+		}
 	}
 }
 

@@ -99,6 +99,9 @@ func Start(cfg Config) (*Server, error) {
 		DontListen: true, NoSigs: true, NoLog: false,
 		JetStream: true, StoreDir: cfg.Store, DisableJetStreamBanner: true,
 		MaxPayload: maxPayload, MaxPending: maxPending, WriteDeadline: 10 * time.Second,
+		// A subject is seldom used twice, and there are few subscriptions: a cache of what
+		// matches costs more than to look.
+		NoSublistCache:             true,
 		AlwaysEnableNonce:          true,
 		AuthTimeout:                cfg.auth.Seconds(),
 		CustomClientAuthentication: s.registry,

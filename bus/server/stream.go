@@ -111,8 +111,7 @@ func (s *Server) reconcile(ctx context.Context, js jetStream, journal Journal) (
 		return report, err
 	}
 	report.SetAside, report.Reason = name, err.Error()
-	aside := streamConfig(name, s.subjects.Aside(name))
-	if err := js.ask(ctx, "STREAM.UPDATE."+name, aside, nil); err != nil {
+	if err := js.listenTo(ctx, name, s.subjects.Aside(name)); err != nil {
 		return report, err
 	}
 	return s.newStream(ctx, js, report, streamNumber(name)+1)
