@@ -38,7 +38,7 @@ type assembly struct {
 	publisher *server.Publisher
 	engine    *engine.Engine
 	host      *driverhost.Host
-	settler   *linux.Settler
+	settlers  []*linux.Settler
 	closers   []func()   // the last one first
 	lost      chan error // what this process cannot go on without
 
@@ -208,7 +208,9 @@ func (d *assembly) loadEngine(ctx context.Context) error {
 		Committed: func(records []eventlog.Record) {
 			for _, r := range records {
 				d.publisher.Publish(engine.FrameOf(r))
-				d.settler.Worked(int(r.Count))
+				for _, s := range d.settlers {
+					s.Worked(int(r.Count))
+				}
 			}
 		},
 		Needed: d.start,

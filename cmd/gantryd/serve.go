@@ -25,14 +25,17 @@ const stepsGet = 5 * time.Second
 const driversGet = 2 * time.Second
 
 // When it has been quiet for settleAfter, gantryd gives back the memory that its start
-// needed, or a burst of at least settleEvents events.
+// needed, or a burst of at least settleEvents events; and for restAfter, what JetStream
+// keeps of what was written last (up to 8 MB): it lets go of that after 10 s.
 const (
 	settleAfter  = time.Second
+	restAfter    = 12 * time.Second
 	settleEvents = 500
 )
 
 // serve runs the engine until a signal comes or the log cannot be written.
 func serve(o options) error {
+	runtime.MemProfileRate = 0 // nobody asks for profiles: each place that is sampled has a page of its own
 	d := &assembly{o: o, log: o.logger(), lost: make(chan error, 2), begun: make(chan struct{})}
 	defer d.close()
 	if err := raiseFiles(); err != nil {
@@ -45,17 +48,9 @@ func serve(o options) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	d.settler = linux.NewSettler(settleAfter, settleEvents, func() {
-		// JetStream's cache of what was written last is held weakly (4 MB soon): the first
-		// collection has it put back into its pool, by a goroutine (runtime.AddCleanup), and
-		// the next two let it go from there.
-		runtime.GC()
-		time.Sleep(20 * time.Millisecond)
-		runtime.GC()
-		if err := linux.Settle(); err != nil {
-			d.log.Warn("give back memory", "error", err)
-		}
-	})
+	for _, after := range []time.Duration{settleAfter, restAfter} {
+		d.settlers = append(d.settlers, linux.NewSettler(after, settleEvents, d.settle))
+	}
 	if err := d.build(ctx); err != nil {
 		return err
 	}
@@ -90,6 +85,18 @@ func serve(o options) error {
 	err := d.wind(cancel, turning)
 	beside.Wait()
 	return err
+}
+
+// settle gives back memory. What lies in pools of buffers needs two collections, and
+// JetStream puts its last one there only after another one, by a goroutine
+// (runtime.AddCleanup).
+func (d *assembly) settle() {
+	runtime.GC()
+	time.Sleep(20 * time.Millisecond)
+	runtime.GC()
+	if err := linux.Settle(); err != nil {
+		d.log.Warn("give back memory", "error", err)
+	}
 }
 
 // wind ends everything in order: no new commands, steps get their time, drivers
