@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -138,6 +139,7 @@ func Serve(kind string, open func(Config) (Service, error)) int {
 		return 1
 	}
 	settler := linux.NewSettler(settleAfter, settleCalls, func() {
+		runtime.GC() // what lies in pools (sync.Pool) needs two collections
 		if err := linux.Settle(); err != nil {
 			log.Warn("give back memory", "error", err.Error())
 		}
