@@ -47,24 +47,24 @@ func MountPropagation(path string) (shared, slave bool, err error) {
 	return false, false, fmt.Errorf("mount %s of %s is not in the mount table: %w", id, path, unix.ENOENT)
 }
 
-// SharedBelow reports whether the mount that a path is on, or one below the path,
-// is shared. The path is absolute and without links. It reads the mount table.
-func SharedBelow(path string) (bool, error) {
-	shared, _, err := MountPropagation(path)
-	if err != nil || shared {
-		return shared, err
+// SharedAt reports whether the mount that a path is on is shared, and whether one
+// below the path is. The path is absolute and without links. It reads the mount
+// table.
+func SharedAt(path string) (top, below bool, err error) {
+	if top, _, err = MountPropagation(path); err != nil {
+		return false, false, err
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	escaped := strings.NewReplacer("\\", `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`).Replace(strings.TrimSuffix(path, "/"))
+	prefix := strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`).Replace(strings.TrimSuffix(path, "/")) + "/"
 	for line := range bytes.Lines(table) {
 		front, _, _ := strings.Cut(string(line), " - ")
 		fields := strings.Fields(front)
-		if len(fields) > 6 && strings.HasPrefix(fields[4], escaped+"/") && strings.Contains(front, " shared:") {
-			return true, nil
+		if len(fields) > 6 && strings.HasPrefix(fields[4], prefix) && strings.Contains(front, " shared:") {
+			return top, true, nil
 		}
 	}
-	return false, nil
+	return top, false, nil
 }

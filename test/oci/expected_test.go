@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"fmt"
 	"os"
 	"strings"
 
@@ -23,13 +22,10 @@ type machine struct {
 	bounding    func(capability uintptr) bool
 	controllers func(name string) bool // mounted with cgroup version 1
 	has         func(path string) bool
-	ageOrder    bool // mountinfo lists mounts by their age (Linux 6.8)
 }
 
 func thisMachine() machine {
 	mounts, _ := os.ReadFile("/proc/self/mounts")
-	var name unix.Utsname
-	_ = unix.Uname(&name)
 	return machine{
 		bounding: func(c uintptr) bool {
 			on, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
@@ -37,14 +33,7 @@ func thisMachine() machine {
 		},
 		controllers: func(c string) bool { return strings.Contains(string(mounts), "/"+c+" cgroup ") },
 		has:         func(path string) bool { _, err := os.Stat(path); return err == nil },
-		ageOrder:    uniqueMounts(),
 	}
-}
-
-// uniqueMounts: the number that is never given again came with the new order.
-func uniqueMounts() bool {
-	var st unix.Statx_t
-	return unix.Statx(unix.AT_FDCWD, "/", 0, unix.STATX_MNT_ID_UNIQUE, &st) == nil && st.Mask&unix.STATX_MNT_ID_UNIQUE != 0
 }
 
 func noResourceCap(m machine) bool { return !m.bounding(unix.CAP_SYS_RESOURCE) }
@@ -81,11 +70,6 @@ func expected() map[string]expectation {
 			}, on: noResourceCap, why: resourceCap,
 		},
 		"linux_rootfs_propagation": {fails: repeat("check root propagation", 4), on: noResourceCap, why: resourceCap},
-		"mounts": {
-			fails: inOrder("shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"),
-			on:    func(m machine) bool { return m.ageOrder },
-			why:   "takes the order of mountinfo for that of mounting; since Linux 6.8 it is that of the mounts' age, and the bind mounts are made, detached, before those of the container's own namespaces. All are attached in the order of the specification",
-		},
 		"misc_props": {
 			fails: []string{"implementations that are reading/processing this configuration file MUST NOT generate an error if they encounter an unknown annotation key"},
 			why:   "misc_props.go:65 has the default program /runtimetest, but never copies it into the bundle: what it wants to see started is not there",
@@ -129,16 +113,6 @@ func repeat(text string, n int) []string {
 	out := make([]string, n)
 	for i := range out {
 		out[i] = text
-	}
-	return out
-}
-
-// inOrder are the assertions about the bind mounts of the program mounts, the
-// tenth and on of its list.
-func inOrder(names ...string) []string {
-	var out []string
-	for i, n := range names {
-		out = append(out, fmt.Sprintf("mounts[%d] (/mnt/etc-%s) found in order", i+9, n))
 	}
 	return out
 }

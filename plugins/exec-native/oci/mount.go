@@ -33,6 +33,7 @@ type Opener struct {
 type Opened struct {
 	linux.Detached        // the mount, or what it is of; without a file where nothing of it is here
 	Source         Source // for a mount that the init makes
+	peer           linux.Detached
 }
 
 // Outside reports whether a mount is made on this side: what is the host's, and
@@ -100,6 +101,9 @@ func CloseAll(mounts []Opened) {
 		if m.File != nil {
 			m.Close()
 		}
+		if m.peer.File != nil {
+			m.peer.Close()
+		}
 	}
 }
 
@@ -115,7 +119,7 @@ func (o Opener) bind(m specs.Mount, opts options) (out Opened, err error) {
 		}
 	}
 	if o.ByInit && !opts.idmap {
-		out.Detached, out.Source, err = source(m.Source, opts.settled())
+		out, err = source(m.Source, opts.settled())
 		if err != nil || out.Source.Path != "" {
 			return out, Classify(err)
 		}

@@ -60,7 +60,7 @@ func (h Handles) joined(t specs.LinuxNamespaceType) plan.FD {
 // Mount is a mount made on this side, or of something on this side.
 type Mount struct {
 	FD     plan.FD // NoFD: the init makes it in its own namespaces
-	Source Source  // of what, if it is a bind mount that the init makes
+	Source Source  // of what, if the init makes a bind mount; FD is then its peer
 	IsDir  bool    // what to make where the target is missing
 }
 

@@ -102,14 +102,14 @@ func oneMount(p *plan.Plan, s *specs.Spec, h Handles, i int) error {
 			return errclass.Errorf(errdefs.ErrNotImplemented, "mounts: %s: remount with %s: only flags of the mount can be changed", m.Destination, append(o.data, o.super...)[0])
 		}
 		addAttrs(p, m.Destination, o)
-	case h.Mounts[i].FD != plan.NoFD:
-		p.Add(plan.StageMounts, plan.Attach{FD: h.Mounts[i].FD, Target: m.Destination, Create: h.Mounts[i].create()})
 	case h.Mounts[i].Source.Path != "":
 		src := h.Mounts[i].Source
 		p.Add(plan.StageMounts, plan.Bind{
-			Source: src.Path, Major: src.Major, Minor: src.Minor, Inode: src.Inode, Recursive: src.Tree,
+			Source: src.Path, Major: src.Major, Minor: src.Minor, Inode: src.Inode, Recursive: src.Tree, Peer: h.Mounts[i].FD,
 			Target: m.Destination, Create: h.Mounts[i].create(), Attrs: src.Attrs,
 		})
+	case h.Mounts[i].FD != plan.NoFD:
+		p.Add(plan.StageMounts, plan.Attach{FD: h.Mounts[i].FD, Target: m.Destination, Create: h.Mounts[i].create()})
 	case m.Type == "cgroup":
 		return cgroupMounts(p, m, o, h)
 	default:
@@ -186,7 +186,7 @@ func cgroupMounts(p *plan.Plan, m specs.Mount, o options, h Handles) error {
 		at := path.Join(m.Destination, strings.TrimPrefix(list, "name="))
 		attr := plan.Attr{Set: fs.Attrs, Propagation: unix.MS_PRIVATE}
 		if len(h.CgroupPaths) > 0 {
-			p.Add(plan.StageMounts, plan.Bind{Source: h.CgroupPaths[i], Target: at, Create: plan.CreateDir, Attrs: []plan.Attr{attr}})
+			p.Add(plan.StageMounts, plan.Bind{Source: h.CgroupPaths[i], Peer: plan.NoFD, Target: at, Create: plan.CreateDir, Attrs: []plan.Attr{attr}})
 		} else {
 			p.Add(plan.StageMounts, plan.Attach{FD: h.CgroupMounts[i], Target: at, Create: plan.CreateDir, Attr: attr})
 		}

@@ -93,6 +93,11 @@ func subject(p *plan.Plan, r plan.Report) string {
 	switch op := p.Steps[r.Index].Op.(type) {
 	case plan.Attach:
 		return op.Target + ": "
+	case plan.Bind:
+		if r.Errno == unix.ESTALE {
+			return fmt.Sprintf("mount %s: %s has been replaced since it was looked at: ", op.Target, op.Source)
+		}
+		return fmt.Sprintf("mount %s: bind mount of %s: ", op.Target, op.Source)
 	case plan.Filesystem:
 		return op.Type + " at " + op.Target + paramWords(op.Params) + ": "
 	case plan.Node:

@@ -92,7 +92,8 @@
 // A path inside the container is absolute and holds neither "." nor "..". It
 // is resolved below the root given by Root (openat2, RESOLVE_IN_ROOT, no magic
 // links), before the pivot as after it. What is missing is made one component
-// at a time by descriptor, a symbolic link never followed into a made part.
+// at a time by descriptor, a symbolic link never followed into a made part. The
+// source of Bind alone is a path of the host's.
 //
 // # Reports
 //

@@ -42,7 +42,7 @@ func every() *Plan {
 		Scheduler{1, 2, -3, 4, 5, 6, 7}, IOPriority{0x4004}, MemoryPolicy{2, []byte{1}}, Keyring{"ring"}, Pty{24, 80})
 	p.Add(StageMounts, Propagation{1 << 40}, Root{1, a}, Attach{2, "/a/b", CreateFile, a},
 		Filesystem{"tmpfs", "/dev", CreateDir, 3, []Param{{ParamFlag, "a", "", 0}, {ParamString, "b", "c", 0}, {ParamFD, "d", "", 3}}},
-		Bind{"/src/x", 8, 1, 1 << 40, true, "/b", CreateDir, []Attr{a, a}}, Node{"/dev/null", 0o20666, 1, 3, 4, 5}, Symlink{"/l", "../x"}, SetAttr{"/", a}, Console{24, 80},
+		Bind{"/src/x", 8, 1, 1 << 40, true, 3, "/b", CreateDir, []Attr{a, a}}, Node{"/dev/null", 0o20666, 1, 3, 4, 5}, Symlink{"/l", "../x"}, SetAttr{"/", a}, Console{24, 80},
 		Hook{"/bin/h", []string{"h", "x"}, []string{"A=1"}, 10, []byte(`{"pid":          }`), 7}, Pivot{})
 	p.Add(StageCover, Hostname{"h"}, Domainname{"d"}, Sysctl{"net/a", "1"}, Mask{"/x", NoFD}, Mask{"/y", 1},
 		ReadOnly{"/z"}, LinkUp{"lo"})

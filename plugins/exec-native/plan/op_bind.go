@@ -11,9 +11,12 @@ type Bind struct {
 	Major, Minor uint32 // of the device that Source must be on,
 	Inode        uint64 // and its number there, or ESTALE; 0: whatever it is
 	Recursive    bool   // with the mounts below
-	Target       string
-	Create       uint32
-	Attrs        []Attr // one after the other; the propagation as in Attach
+	// Peer is a clone of Source's mount, the host's own, or NoFD. The new mount joins
+	// its peers, whose group the copies in the init's namespace have left (Linux 5.15).
+	Peer   FD
+	Target string
+	Create uint32
+	Attrs  []Attr // one after the other; the propagation as in Attach
 }
 
 // Kind implements Op.
@@ -24,6 +27,7 @@ func (o Bind) put(w *writer) {
 		w.fail("%d changes of attributes: at most %d", len(o.Attrs), MaxAttrs)
 		return
 	}
+	w.fd(o.Peer)
 	w.u32(o.Create)
 	w.flag(o.Recursive)
 	w.u32(o.Major)

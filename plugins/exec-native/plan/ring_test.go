@@ -39,6 +39,17 @@ func TestNonBlockingLog(t *testing.T) {
 	}
 }
 
+// TestSmallestRing: a read that is as large as the whole ring goes through it, if the
+// disk keeps up.
+func TestSmallestRing(t *testing.T) {
+	const size = 8 * 65536
+	s := nonBlocking(t, minRing).host("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do head -c 65536 /dev/zero; sleep 0.05; done")
+	s.start().until(ReportExited)
+	if out, _ := s.readLog(); len(out) != size {
+		t.Errorf("%d bytes of %d", len(out), size)
+	}
+}
+
 // stalled puts a FIFO that nobody reads in the log's place: a disk that stands
 // still once it has taken some.
 func stalled(t *testing.T, s *shim) *os.File {

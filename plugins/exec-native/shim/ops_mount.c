@@ -127,6 +127,17 @@ static int is_meant(int fd, const struct op *op)
 	       st.stx_dev_minor == op->bind.minor;
 }
 
+/* Who shall be a peer of a host's mount must not be a slave. */
+static int join_peers(int peer, int fd)
+{
+	struct attr alone = { .propagation = MS_PRIVATE };
+	int r = set_attr(fd, &alone);
+
+	return r < 0 ? r : (int)SYS5(__NR_move_mount, peer, "", fd, "",
+				     MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_F_EMPTY_PATH |
+					     MOVE_MOUNT_T_EMPTY_PATH);
+}
+
 static int bind(struct init *in, const struct op *op)
 {
 	struct blob attrs = op->bind.attrs;
@@ -139,6 +150,8 @@ static int bind(struct init *in, const struct op *op)
 		return fd;
 	if (!is_meant(fd, op))
 		r = -ESTALE;
+	if (r >= 0 && op->fd != NO_FD)
+		r = join_peers(in->files[op->fd], fd);
 	for (uint32_t i = 0; i < attrs.count && r >= 0; i++) {
 		struct attr a = blob_attr(&attrs);
 

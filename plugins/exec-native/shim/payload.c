@@ -154,6 +154,7 @@ static void get_fs(struct cur *c, struct op *op)
 
 static void get_bind(struct cur *c, struct op *op)
 {
+	op->fd = get_fd(c, 1);
 	op->bind.create = get32(c);
 	check(c, op->bind.create <= CREATE_FILE);
 	op->bind.recursive = get32(c);
