@@ -8,6 +8,7 @@
 
 #define MIN_ENTRY 24u
 #define ROOM_MS 5
+#define PARTS 4u /* of a ring, in the largest of which output is put in */
 
 /* What stands before the bytes of a record in the ring. A gap has none. */
 struct entry {
@@ -64,23 +65,34 @@ static int put(struct ring *r, const struct entry *e, const void *p)
 	return 1;
 }
 
-void ring_put(const void *p, uint32_t n, uint32_t stream, uint64_t offset)
+static void put_or_drop(struct ring *r, const struct entry *e, const void *p)
 {
-	struct ring *r = M.log.ring;
-	uint64_t now = (uint64_t)sys_clock(CLOCK_REALTIME);
-	struct entry e = { n, stream, offset, now };
-
 	if (r->dropped) {
 		struct entry gap = { 0, LOG_GAP, r->dropped_at, r->dropped };
 
 		if (put(r, &gap, NULL))
 			r->dropped = 0;
 	}
-	if (!r->dropped && put(r, &e, p))
+	if (!r->dropped && put(r, e, p))
 		return;
 	if (!r->dropped)
-		r->dropped_at = offset;
-	r->dropped += n;
+		r->dropped_at = e->offset;
+	r->dropped += e->length;
+}
+
+/* In parts: one read may be as much as a whole ring. */
+void ring_put(const void *p, uint32_t n, uint32_t stream, uint64_t offset)
+{
+	struct ring *r = M.log.ring;
+	uint32_t most = r->size / PARTS, part;
+	uint64_t now = (uint64_t)sys_clock(CLOCK_REALTIME);
+
+	for (uint32_t at = 0; at < n; at += part) {
+		part = n - at < most ? n - at : most;
+		struct entry e = { part, stream, offset + at, now };
+
+		put_or_drop(r, &e, (const uint8_t *)p + at);
+	}
 }
 
 /* One entry out of the ring and into the log. */
@@ -146,8 +158,10 @@ static void keep_only(int a, int b, int c)
 	SYS3(__NR_close_range, from, ~0u, 0);
 }
 
-static int start_writer(uint32_t size)
+/* Beside so many bytes of output the ring has room for the heads of their parts. */
+static int start_writer(uint32_t buffer)
 {
+	uint32_t size = buffer + 2 * PARTS * MIN_ENTRY;
 	struct ring *r = (void *)SYS6(__NR_mmap, 0, sizeof *r + size, PROT_READ | PROT_WRITE,
 				      MAP_ANON_SHARED, -1, 0);
 	struct clone_args args = { .exit_signal = SIG_CHLD };
