@@ -94,9 +94,10 @@ func TestStandingLogDisk(t *testing.T) {
 		w.gantry(append(append([]string{"run", "-d", "--name", name}, flags...), "busybox", "sh", "-c", script)...)
 		return w.container(name)
 	}
-	ends, held := run("ends", flood+"exit 6", loose...), run("held", flood+"exit 6")
+	ends, held := run("ends", "echo begun; "+flood+"exit 6", loose...), run("held", flood+"exit 6")
 	stays := run("stays", flood+"until [ -e /over ]; do sleep 0.02; done; echo the end; exit 6", loose...)
 	file := func(d query.ContainerDetail, name string) string { return procFile(d.PID, "root/"+name) }
+	w.until("the log is begun", func() bool { return w.call("logs", "ends").out != "" })
 	thaw := freeze(t, disk)
 	for _, d := range []query.ContainerDetail{ends, held, stays} { // past the engine, which may want the disk
 		w.must(os.WriteFile(file(d, "go"), nil, 0o600))
@@ -120,17 +121,33 @@ func TestStandingLogDisk(t *testing.T) {
 	if s := w.call("logs", "held"); s.out != want || s.stderr != "" {
 		t.Errorf("of its log %d bytes of %d are told: %s", len(s.out), len(want), s.stderr)
 	}
-	s := w.call("logs", "stays")
+	w.checkLoose("stays", len(want+"the end\n"), "the end\n")
+	// Of the one that ended meanwhile no gap could be written.
+	whole := len("begun\n" + want)
+	w.checkLoose("ends", whole, "")
+	if s := w.call("inspect", "-f", "{{.State.Error}}", "ends"); s.out != "the log lacks the end of the output: its disk did not take it\n" {
+		t.Errorf("inspect says %q", s.out)
+	}
+	w.gantry("start", "ends") // /go is there still
+	w.ended("ends")
+	w.checkLoose("ends", 2*whole, "")
+	w.over()
+}
+
+// checkLoose sees that a log and what it is said to lack are size bytes together,
+// and something of either, with this end.
+func (w *world) checkLoose(name string, size int, end string) {
+	w.t.Helper()
+	s := w.call("logs", name)
 	missing := 0
 	for _, m := range regexp.MustCompile(`(\d+) bytes are missing here`).FindAllStringSubmatch(s.stderr, -1) {
 		n, err := strconv.Atoi(m[1])
 		w.must(err)
 		missing += n
 	}
-	if missing == 0 || len(s.out)+missing != len(want+"the end\n") || !strings.HasSuffix(s.out, "the end\n") {
-		t.Errorf("of %d bytes %d are told and %d are said to be missing: %s", len(want), len(s.out), missing, s.stderr)
+	if missing == 0 || len(s.out)+missing != size || !strings.HasSuffix(s.out, end) {
+		w.t.Errorf("of %d bytes of %s %d are told and %d are said to be missing: %s", size, name, len(s.out), missing, s.stderr)
 	}
-	w.over()
 }
 
 // TestNeverReads: clients that are attached and do not read, or stand still, hold
