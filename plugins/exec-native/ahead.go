@@ -15,23 +15,27 @@ import (
 )
 
 // ahead is what one container will need, made before anybody asks for it. None
-// of it names a container; all of it goes with this process but the spare cgroup
-// and log, which the next one removes.
+// of it names a container; all of it goes with this process but the spare cgroup,
+// log and run directory, which the next one removes.
 type ahead struct {
 	group  *cgroup.Spare       // nil where there is none, or once it was used
 	mounts map[string]*os.File // of the parts that were carried out, by their targets
 	log    string              // directory of a log, with its empty file; or empty
+	run    *spareRun           // nil where there is none, or once it was used
 }
 
-// spareLog begins the names of log directories made ahead, and of those that are
-// being removed. No container's is
+// sparePrefix begins the names of logs' and runs' directories made ahead, and of logs
+// that are being removed. No container's is
 // such: ids do not begin with a dot.
-const spareLog = ".spare-"
+const sparePrefix = ".spare-"
 
 // spareDir names a log directory that is no container's.
 func (d *native) spareDir(number uint64) string {
-	return filepath.Join(d.cfg.Root, fmt.Sprintf("%s%d-%d", spareLog, os.Getpid(), number))
+	return filepath.Join(d.cfg.Root, spareName(number))
 }
+
+// spareName is what something is called that has no container's name.
+func spareName(number uint64) string { return fmt.Sprintf("%s%d-%d", sparePrefix, os.Getpid(), number) }
 
 // nextSpare numbers what has no container's name.
 func (d *native) nextSpare() uint64 {
@@ -86,9 +90,9 @@ func (a *ahead) nameLog(dir string) bool {
 // dropLogs removes logs that are no container's: all, as an earlier driver has left
 // them, or this process's own.
 func (d *native) dropLogs(all bool) error {
-	names := spareLog + "*"
+	names := sparePrefix + "*"
 	if !all {
-		names = fmt.Sprintf("%s%d-*", spareLog, os.Getpid())
+		names = fmt.Sprintf("%s%d-*", sparePrefix, os.Getpid())
 	}
 	left, err := filepath.Glob(filepath.Join(d.cfg.Root, names))
 	for _, dir := range left {
@@ -101,8 +105,10 @@ func (d *native) dropLogs(all bool) error {
 func (d *native) makeAhead() *ahead {
 	number := d.nextSpare()
 	a := &ahead{mounts: map[string]*os.File{}}
-	a.group, _ = d.containers.MakeSpare(number)
+	rules, _ := deviceRules(execdriver.Security{}) // those of a container of which nothing special is asked
+	a.group, _ = d.containers.MakeSpare(number, rules)
 	a.log = d.makeLog(number)
+	a.run = d.makeRun(number)
 	for _, p := range d.parts {
 		var clones []*os.File
 		if p.target == cgroupTarget {
@@ -129,6 +135,9 @@ func (a *ahead) discard() {
 	if a.log != "" {
 		_ = os.RemoveAll(a.log) // else the next driver does
 	}
+	if a.run != nil {
+		a.run.remove()
+	}
 	a.close()
 }
 
@@ -148,6 +157,20 @@ func (a *ahead) takeGroup() *cgroup.Spare {
 	g := a.group
 	a.group = nil
 	return g
+}
+
+// nameRun gives the directory that was made ahead to a run, if there is one.
+func (a *ahead) nameRun(dir string, in intent, hostname string) (files runFiles, named bool) {
+	if a == nil || a.run == nil {
+		return files, false
+	}
+	s := a.run
+	a.run = nil
+	if s.become(dir, in, hostname) != nil {
+		s.remove()
+		return files, false
+	}
+	return s.files, true
 }
 
 // hasCgroups reports whether the container's view of its cgroups is made.

@@ -95,7 +95,7 @@ func TestAheadIsUsed(t *testing.T) {
 		t.Errorf("%d mounts of %d parts", len(a.mounts), parts)
 	}
 	expect(t, b, b.request("echo up"), "up")
-	if a.group != nil || len(a.mounts) > 0 {
+	if a.group != nil || len(a.mounts) > 0 || a.run != nil || a.log != "" {
 		t.Errorf("left: %+v", a)
 	}
 }
@@ -116,13 +116,21 @@ func TestSparesGo(t *testing.T) {
 	if items, err := old.List(t.Context()); err != nil || len(items) > 0 {
 		t.Errorf("%v, %v: spares are nobody's", items, err)
 	}
-	if err := os.MkdirAll(b.cfg.Root+"/.spare-1-7", 0o700); err != nil {
+	for _, dir := range []string{b.cfg.Root, b.cfg.Run} {
+		if err := os.MkdirAll(dir+"/.spare-1-7", 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Of a start that died before its directory had its name.
+	if err := os.WriteFile(b.cfg.Run+"/.spare-1-7/intent", []byte(`{"container":"box","run":1}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	b.open()
 	b.until("all made ahead", b.full)
-	if _, err := os.Stat(b.cfg.Root + "/.spare-1-7"); err == nil {
-		t.Error("a log made ahead is left")
+	for _, dir := range []string{b.cfg.Root, b.cfg.Run} {
+		if _, err := os.Stat(dir + "/.spare-1-7"); err == nil {
+			t.Errorf("what was made ahead is left in %s", dir)
+		}
 	}
 	for _, h := range b.d.tree.Hierarchies {
 		if _, err := os.Stat(h.Mount + b.cfg.Cgroup + "/containers/.spare-1-7"); err == nil {
@@ -135,8 +143,9 @@ func TestSparesGo(t *testing.T) {
 	expect(t, b, b.request("echo up"), "up") // whatever has become of its spares
 	err := b.d.Close()
 	logs, _ := filepath.Glob(b.cfg.Root + "/.spare-*")
-	if err != nil || b.spareDirs() > 0 || len(logs) > 0 {
-		t.Errorf("%v, %d spares left, logs %v", err, b.spareDirs(), logs)
+	runs, _ := filepath.Glob(b.cfg.Run + "/.spare-*")
+	if err != nil || b.spareDirs() > 0 || len(logs)+len(runs) > 0 {
+		t.Errorf("%v, %d spares left, logs %v, runs %v", err, b.spareDirs(), logs, runs)
 	}
 	b.open()
 }

@@ -47,7 +47,7 @@ func TestManyExecsInARow(t *testing.T) {
 	if after := ownFDs(t); after > before+8 { // spare shims come and go
 		t.Errorf("%d descriptors after %d execs, %d before", after, count, before)
 	}
-	if dirs, _ := os.ReadDir(b.cfg.Run); len(dirs) != 1 {
+	if dirs := b.runDirs(); len(dirs) != 1 {
 		t.Errorf("run directories: %v", dirs)
 	}
 	if n := len(b.d.runs); n != 1 {

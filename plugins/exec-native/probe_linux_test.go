@@ -54,7 +54,7 @@ func TestProbe(t *testing.T) {
 	if items, err := b.d.List(context.Background()); err != nil || len(items) != 1 {
 		t.Errorf("list: %+v %v", items, err)
 	}
-	if dirs, _ := os.ReadDir(b.cfg.Run); len(dirs) != 1 {
+	if dirs := b.runDirs(); len(dirs) != 1 {
 		t.Errorf("run directories: %v", dirs)
 	}
 	if err := unix.Kill(s.PID, 0); err != nil {
@@ -88,7 +88,7 @@ func TestLongRunDirectory(t *testing.T) {
 		out, err := b.copyOut(copyOf(r, "/said", true))
 		return err == nil && len(out) == 1 && strings.HasSuffix(out[0], "got input")
 	})
-	if left, _ := os.ReadDir(b.cfg.Run); len(left) != 1 {
+	if left := b.runDirs(); len(left) != 1 {
 		t.Errorf("sockets left: %v", left)
 	}
 }

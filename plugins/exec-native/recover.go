@@ -47,6 +47,12 @@ func (d *native) recover() error {
 			}
 			continue
 		}
+		if strings.HasPrefix(e.Name(), sparePrefix) {
+			if err := removeRunDir(filepath.Join(d.cfg.Run, e.Name())); err != nil {
+				return err
+			}
+			continue
+		}
 		r, err := d.found(filepath.Join(d.cfg.Run, e.Name()))
 		if err != nil {
 			return err

@@ -108,6 +108,60 @@ func makeIntent(dir string, in intent) error {
 	return nil
 }
 
+// spareRun is the directory of a run that there is not yet, with all of its files but
+// the intent.
+type spareRun struct {
+	dir      string
+	files    runFiles
+	hostname *os.File
+}
+
+// makeRun makes a run's directory ahead; nil if it cannot.
+func (d *native) makeRun(number uint64) *spareRun {
+	s := &spareRun{dir: filepath.Join(d.cfg.Run, spareName(number))}
+	if os.Mkdir(s.dir, 0o700) != nil {
+		return nil // what is there is not ours
+	}
+	var err error
+	if s.files, err = makeRunFiles(s.dir); err == nil {
+		s.hostname, err = makeHostname(filepath.Join(s.dir, hostnameFile))
+	}
+	if err != nil {
+		s.remove()
+		return nil
+	}
+	return s
+}
+
+// remove removes a directory that no run has come to have.
+func (s *spareRun) remove() {
+	s.files.close()
+	if s.hostname != nil {
+		s.hostname.Close()
+	}
+	_ = removeRunDir(s.dir) // else the next driver does
+}
+
+// become gives the directory to a run, with the run's intent. Before that it is
+// nobody's, however much is in it.
+func (s *spareRun) become(dir string, in intent, hostname string) error {
+	text, err := json.Marshal(in)
+	if err == nil {
+		_, err = s.hostname.WriteString(hostname + "\n")
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(s.dir, intentFile), text, 0o600)
+	}
+	if err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, s.dir, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		return fmt.Errorf("name run directory: %w", err)
+	}
+	_ = s.hostname.Close() // it is written
+	return nil
+}
+
 // makeRunFiles makes the other files of a run or an exec. After an error the
 // caller removes the directory, as it may not be alone in it.
 func makeRunFiles(dir string) (f runFiles, err error) {
@@ -148,14 +202,26 @@ func removeRunDir(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// writeHostname writes a file that any user of the container may read.
-func writeHostname(name, hostname string) error {
+// makeHostname makes a file that any user of the container may read.
+func makeHostname(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
-		return fmt.Errorf("write hostname: %w", err)
+		return nil, fmt.Errorf("make hostname: %w", err)
+	}
+	if err := unix.Fchmod(int(f.Fd()), 0o644); err != nil {
+		return nil, errors.Join(fmt.Errorf("make hostname: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// writeHostname writes that file.
+func writeHostname(name, hostname string) error {
+	f, err := makeHostname(name)
+	if err != nil {
+		return err
 	}
 	_, err = f.WriteString(hostname + "\n")
-	if err := errors.Join(err, unix.Fchmod(int(f.Fd()), 0o644), f.Close()); err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write hostname: %w", err)
 	}
 	return nil

@@ -337,15 +337,21 @@ func (d *native) lendShims(b *oci.Files, h *handles) {
 // soon as there is an intent to tell whose it is.
 func (d *native) prepareRunDir(one *run, r execdriver.Start, res *specs.LinuxResources, b *oci.Files, h *handles, w *plan.Warm, a *ahead) (<-chan groupFiles, error) {
 	in := intent{Container: r.Container, Run: r.Run, Set: one.set, Log: one.log, Time: time.Now(), BootID: fmt.Sprintf("%x", d.bootID)}
-	if err := makeIntent(one.dir, in); err != nil {
-		none := make(chan groupFiles, 1)
-		none <- groupFiles{}
-		return none, err
+	files, named := a.nameRun(one.dir, in, r.Hostname)
+	if !named {
+		if err := makeIntent(one.dir, in); err != nil {
+			none := make(chan groupFiles, 1)
+			none <- groupFiles{}
+			return none, err
+		}
 	}
 	groups := d.prepareCgroups(one, r, res, w, a)
-	files, err := makeRunFiles(one.dir)
-	if err == nil {
-		err = writeHostname(filepath.Join(one.dir, hostnameFile), r.Hostname)
+	var err error
+	if !named {
+		files, err = makeRunFiles(one.dir)
+		if err == nil {
+			err = writeHostname(filepath.Join(one.dir, hostnameFile), r.Hostname)
+		}
 	}
 	h.Lock, h.Record, h.Listen = b.Add(files.lock), b.Add(files.record), b.Add(files.listen)
 	return groups, err

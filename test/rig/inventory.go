@@ -86,7 +86,7 @@ func keepRun(rel string) bool {
 		return false
 	}
 	own := parts[1]
-	return own != "networks" && !strings.HasPrefix(own, "plugin.") && !strings.HasPrefix(own, "netns.") && !strings.HasPrefix(own, "lock.")
+	return own != "networks" && !strings.HasPrefix(own, ".spare-") && !strings.HasPrefix(own, "plugin.") && !strings.HasPrefix(own, "netns.") && !strings.HasPrefix(own, "lock.")
 }
 
 // keepData chooses files of the drivers' data: not what is made ahead of demand,

@@ -75,6 +75,13 @@ func (p *Parent) create(g *Group, r *specs.LinuxResources, enter func(*os.File))
 			one = append(one, w)
 		}
 	}
+	if g.spare != nil {
+		var fits bool
+		if one, fits = g.spare.fit(one); !fits {
+			g.spare.Remove()
+			g.spare = nil
+		}
+	}
 	entered := false
 	err = p.mkdirs(g.name, isTwo)
 	if err == nil {

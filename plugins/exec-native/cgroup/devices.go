@@ -85,6 +85,9 @@ func parseDevices(rules []specs.LinuxDeviceCgroup) ([]deviceRule, error) {
 	return out, nil
 }
 
+// everyDevice is the rule that speaks of all, and begins anew.
+const everyDevice = "a *:* rwm"
+
 // whole reports whether the rule speaks of everything.
 func (r deviceRule) whole() bool {
 	return r.kind == 'a' && r.major == wild && r.minor == wild && r.access == anyAccess
@@ -171,7 +174,7 @@ func (d *deviceList) apply(r deviceRule) error {
 // text is devices.list of such a group, in the order of the rules.
 func (d *deviceList) text() string {
 	if d.allow {
-		return "a *:* rwm\n" // the exceptions are not shown
+		return everyDevice + "\n" // the exceptions are not shown
 	}
 	var b strings.Builder
 	for _, e := range d.exceptions {

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,12 +25,14 @@ type Spare struct {
 	name  string
 	tasks []*os.File
 	oom   *os.File
+	rules []Write // that restrict devices, in force already
 }
 
 // MakeSpare makes a group ahead; nil where there is no hierarchy of version 1, or
 // where cpusets do not fill themselves. The number tells it apart from this
-// process's other spares. A spare is used by CreateWith, or removed.
-func (p *Parent) MakeSpare(number uint64) (*Spare, error) {
+// process's other spares, and devices are the rules that most groups have. A spare is
+// used by CreateWith, or removed.
+func (p *Parent) MakeSpare(number uint64, devices []specs.LinuxDeviceCgroup) (*Spare, error) {
 	one := false
 	for _, d := range p.dirs {
 		one = one || !d.Unified
@@ -37,7 +41,11 @@ func (p *Parent) MakeSpare(number uint64) (*Spare, error) {
 		return nil, nil
 	}
 	s := &Spare{p: p, name: fmt.Sprintf("%s%d-%d", sparePrefix, os.Getpid(), number)}
-	if err := s.fill(); err != nil {
+	err := s.fill()
+	if err == nil {
+		err = s.restrict(devices)
+	}
+	if err != nil {
 		s.Remove()
 		return nil, fmt.Errorf("make cgroup %s ahead: %w", filepath.Join(p.path, s.name), err)
 	}
@@ -60,6 +68,38 @@ func (s *Spare) fill() error {
 	}
 	s.oom, err = s.p.Group(s.name).OOMCounter()
 	return err
+}
+
+// restrict puts rules for devices in force.
+func (s *Spare) restrict(rules []specs.LinuxDeviceCgroup) error {
+	writes, err := plan(&specs.LinuxResources{Devices: rules}, s.p.viewNew(""))
+	if err != nil {
+		return err
+	}
+	if s.rules = restrictions(writes); len(s.rules) != len(writes) {
+		s.rules = nil // of version 2, which is not made ahead
+		return nil
+	}
+	return s.p.writeNew(s.name, writes)
+}
+
+// restrictions are the writes that restrict devices in version 1.
+func restrictions(writes []Write) []Write {
+	return slices.DeleteFunc(slices.Clone(writes), func(w Write) bool { return w.Controller != "devices" || w.Unified })
+}
+
+// fit leaves out of the writes to a new group what the spare has had already. It is
+// false for a spare that cannot become this group: one that restricts devices, of
+// which the writes do not speak from the beginning.
+func (s *Spare) fit(writes []Write) ([]Write, bool) {
+	if len(s.rules) == 0 {
+		return writes, true
+	}
+	rules := restrictions(writes)
+	if slices.Equal(rules, s.rules) {
+		return slices.DeleteFunc(writes, func(w Write) bool { return slices.Contains(rules, w) }), true
+	}
+	return writes, len(rules) > 0 && rules[0].Value == everyDevice
 }
 
 // isOne and isTwo tell hierarchies by their version.
