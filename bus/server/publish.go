@@ -24,6 +24,9 @@ const window = 512
 // behind by that; a burst of small frames wakes its goroutines that much less often.
 const copyRest = 20 * time.Millisecond
 
+// closeWithin bounds how long the rest of a late copy is waited for.
+const closeWithin = 2 * time.Second
+
 // Publisher tells the events to whoever listens, and copies them into the
 // stream. Each of the two has a goroutine of its own; neither delays the other, or the
 // engine.
@@ -57,13 +60,19 @@ func (s *Server) startPublisher(ctx context.Context, js jetStream, journal Journ
 	}
 	p.replica.check = p.writer.check
 	p.replica.emit = p.writer.write
-	p.replica.flush, p.replica.rest = js.conn.Send, copyRest
+	p.replica.rest, p.replica.late = copyRest, s.cfg.CopyLate
+	p.replica.flush = func() error {
+		if s.cfg.Copied != nil {
+			s.cfg.Copied()
+		}
+		return js.conn.Send()
+	}
 	p.replica.again = p.writer.again
 	run, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	p.running.Go(func() { p.live.run(run) })
 	p.running.Go(func() { p.replica.run(run) })
-	p.replica.nudge()
+	time.AfterFunc(s.cfg.CopyLate, p.replica.nudge)
 	s.onClose(func() {
 		p.Close()
 		_ = client.Close() // nobody listens any more
@@ -85,6 +94,7 @@ func (p *Publisher) Copied() uint64 { return p.writer.copied.Load() }
 
 // WaitCopied returns when the stream has everything up to the sequence.
 func (p *Publisher) WaitCopied(ctx context.Context, seq uint64) error {
+	p.replica.nudge()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for p.Copied() < seq {
@@ -97,9 +107,16 @@ func (p *Publisher) WaitCopied(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// Close ends both goroutines. What was not copied yet is at the next start.
+// Close ends both goroutines. What was not copied yet, and cannot be within closeWithin,
+// is at the next start.
 func (p *Publisher) Close() {
 	p.close.Do(func() {
+		if p.replica.late > 0 {
+			head, _ := p.replica.journal.Head()
+			ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+			_ = p.WaitCopied(ctx, head) // there is a next start
+			cancel()
+		}
 		p.cancel()
 		p.running.Wait()
 	})

@@ -43,6 +43,13 @@ type Config struct {
 	// if it is not there.
 	Events, Credentials string
 
+	// CopyLate is how late the stream's copy of the events may be; 0: as soon as possible.
+	// JetStream reads and keeps up to 8 MB to add an event, for 10 s: without readers it
+	// is asked seldom.
+	CopyLate time.Duration
+	// Copied, if there is one, is called whenever some events have gone into the stream.
+	Copied func()
+
 	Log *slog.Logger // nil: discarded
 
 	// unguarded leaves out the protection against forged replies, for the test

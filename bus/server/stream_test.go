@@ -273,6 +273,44 @@ func expect(t *testing.T, j *memJournal, s *bus.EventStream, from uint64) {
 	}
 }
 
+// TestACopyMayBeLate: it is made when somebody waits for it, when much waits, when the
+// time has come, and before the end.
+func TestACopyMayBeLate(t *testing.T) {
+	cfg, j := testConfig(t), &memJournal{}
+	cfg.CopyLate = time.Hour
+	s, p, _ := openStream(t, cfg, j)
+	p.Publish(j.add(3, "c1", "container.created"))
+	time.Sleep(5 * copyRest)
+	if n := p.Copied(); n != 0 {
+		t.Fatalf("copied to %d at once", n)
+	}
+	copied(t, s, p, j)
+	for range lateFrames + 10 {
+		p.Publish(j.add(1, "c1", "container.started"))
+	}
+	for begun := time.Now(); p.Copied() < lateFrames; time.Sleep(time.Millisecond) {
+		if time.Since(begun) > 10*time.Second {
+			t.Fatal("so many wait, and nothing is copied")
+		}
+	}
+	p.Publish(j.add(2, "c1", "container.exited"))
+	head, _ := j.Head()
+	s.Close()
+	cfg.CopyLate = 50 * time.Millisecond
+	s, p, report := openStream(t, cfg, j)
+	if report.Last != head {
+		t.Errorf("at the end the stream had %d of %d", report.Last, head)
+	}
+	p.Publish(j.add(2, "c1", "container.removed"))
+	head, _ = j.Head()
+	for begun := time.Now(); p.Copied() < head; time.Sleep(time.Millisecond) {
+		if time.Since(begun) > 10*time.Second {
+			t.Fatal("the time has come, and nothing is copied")
+		}
+	}
+	copied(t, s, p, j)
+}
+
 func TestPublishNeverWaits(t *testing.T) {
 	j, block := &memJournal{text: strings.Repeat("x", 1<<20)}, make(chan struct{})
 	stuck := func(name string) *tailer {

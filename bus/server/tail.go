@@ -14,6 +14,8 @@ const (
 	// is read from the journal when its turn comes.
 	tailFrames = 1024
 	tailBytes  = 32 << 20
+	// lateFrames bounds how far a tailer is behind that may be late.
+	lateFrames = 4096
 	// tailRetry is the wait before a tailer that has met an error goes on; each
 	// further wait is twice as long, up to tailRetryMax.
 	tailRetry    = 100 * time.Millisecond
@@ -31,6 +33,9 @@ type tailer struct {
 	flush func() error
 	// rest is waited after a flush: what comes meanwhile goes together.
 	rest time.Duration
+	// late is how long frames may wait, up to lateFrames of them; they are then read from
+	// the journal, all at once. 0: they are queued and taken as soon as possible.
+	late time.Duration
 	// check finds out whether what was emitted has arrived, as far as is known.
 	check func(context.Context) error
 	// again finds out, after an error of emit, which sequence comes next.
@@ -38,6 +43,7 @@ type tailer struct {
 
 	queue  chan bus.Frame
 	queued atomic.Int64  // bytes in queue
+	behind atomic.Int64  // frames offered since the last look into the journal, if it may be late
 	wake   chan struct{} // something did not fit; capacity 1
 	next   uint64        // sequence of the next event; the tailer's goroutine's own
 }
@@ -52,6 +58,15 @@ func newTailer(name string, journal Journal, log *slog.Logger, next uint64) *tai
 
 // offer gives the tailer a frame. It never blocks.
 func (t *tailer) offer(f bus.Frame) {
+	if t.late > 0 {
+		switch t.behind.Add(1) {
+		case 1:
+			time.AfterFunc(t.late, t.nudge)
+		case lateFrames:
+			t.nudge()
+		}
+		return
+	}
 	size := int64(len(f.Payload))
 	if t.queued.Add(size) <= tailBytes {
 		select {
@@ -104,6 +119,7 @@ func (t *tailer) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.wake:
+			t.behind.Store(0)
 			if err := t.check(ctx); err != nil {
 				return err
 			}

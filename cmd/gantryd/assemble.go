@@ -26,6 +26,9 @@ import (
 	"github.com/gantryd/gantry/sdk/execdriver"
 )
 
+// copyLate is how late the stream's copy of the events may be where nobody reads it.
+const copyLate = 30 * time.Second
+
 // uploadLimit bounds one archive that a client sends, in bytes.
 const uploadLimit = 64 << 30
 
@@ -38,9 +41,10 @@ type assembly struct {
 	publisher *server.Publisher
 	engine    *engine.Engine
 	host      *driverhost.Host
-	settlers  []*linux.Settler
-	closers   []func()   // the last one first
-	lost      chan error // what this process cannot go on without
+	settler   *linux.Settler // after events
+	rested    *linux.Settler // after they were copied into the stream
+	closers   []func()       // the last one first
+	lost      chan error     // what this process cannot go on without
 
 	begun   chan struct{} // closed when the engine has started, with all its parts
 	tellers sync.Once     // says that the engine answers
@@ -156,9 +160,13 @@ func (d *assembly) openBus(context.Context) error {
 	if err != nil {
 		return err
 	}
+	late := copyLate
+	if d.o.events != "" {
+		late = 0 // somebody listens
+	}
 	d.bus, err = server.Start(server.Config{
 		Node: id, Store: d.root("stream"), Run: d.o.run, ControlGID: d.o.controlGID, ReadGID: d.o.readGID,
-		Events: d.o.events, Credentials: d.root("events.creds"), Log: d.log,
+		Events: d.o.events, Credentials: d.root("events.creds"), CopyLate: late, Copied: func() { d.rested.Worked(1) }, Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -208,9 +216,7 @@ func (d *assembly) loadEngine(ctx context.Context) error {
 		Committed: func(records []eventlog.Record) {
 			for _, r := range records {
 				d.publisher.Publish(engine.FrameOf(r))
-				for _, s := range d.settlers {
-					s.Worked(int(r.Count))
-				}
+				d.settler.Worked(int(r.Count))
 			}
 		},
 		Needed: d.start,

@@ -25,8 +25,8 @@ const stepsGet = 5 * time.Second
 const driversGet = 2 * time.Second
 
 // When it has been quiet for settleAfter, gantryd gives back the memory that its start
-// needed, or a burst of at least settleEvents events; and for restAfter, what JetStream
-// keeps of what was written last (up to 8 MB): it lets go of that after 10 s.
+// needed, or a burst of at least settleEvents events; and restAfter the last copy into the
+// stream what JetStream keeps of it (up to 8 MB): it lets go of that after 10 s.
 const (
 	settleAfter  = time.Second
 	restAfter    = 12 * time.Second
@@ -48,9 +48,8 @@ func serve(o options) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	for _, after := range []time.Duration{settleAfter, restAfter} {
-		d.settlers = append(d.settlers, linux.NewSettler(after, settleEvents, d.settle))
-	}
+	d.settler = linux.NewSettler(settleAfter, settleEvents, d.settle)
+	d.rested = linux.NewSettler(restAfter, 1, d.settle)
 	if err := d.build(ctx); err != nil {
 		return err
 	}
