@@ -72,7 +72,11 @@ func (s *Server) startPublisher(ctx context.Context, js jetStream, journal Journ
 	p.cancel = cancel
 	p.running.Go(func() { p.live.run(run) })
 	p.running.Go(func() { p.replica.run(run) })
-	time.AfterFunc(s.cfg.CopyLate, p.replica.nudge)
+	first := s.cfg.CopyLate
+	if head > report.Last+lateFrames {
+		first = 0 // the stream was lost, or the engine killed long after a copy
+	}
+	time.AfterFunc(first, p.replica.nudge)
 	s.onClose(func() {
 		p.Close()
 		_ = client.Close() // nobody listens any more

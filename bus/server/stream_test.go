@@ -296,11 +296,24 @@ func TestACopyMayBeLate(t *testing.T) {
 	p.Publish(j.add(2, "c1", "container.exited"))
 	head, _ := j.Head()
 	s.Close()
-	cfg.CopyLate = 50 * time.Millisecond
-	s, p, report := openStream(t, cfg, j)
+	s, _, report := openStream(t, cfg, j)
 	if report.Last != head {
 		t.Errorf("at the end the stream had %d of %d", report.Last, head)
 	}
+	for range lateFrames + 1 {
+		j.add(1, "c1", "container.started")
+	}
+	s.Close()
+	s, p, _ = openStream(t, cfg, j)
+	head, _ = j.Head()
+	for begun := time.Now(); p.Copied() < head; time.Sleep(time.Millisecond) {
+		if time.Since(begun) > 10*time.Second {
+			t.Fatal("the stream is far behind, and nothing is copied")
+		}
+	}
+	s.Close()
+	cfg.CopyLate = 50 * time.Millisecond
+	s, p, _ = openStream(t, cfg, j)
 	p.Publish(j.add(2, "c1", "container.removed"))
 	head, _ = j.Head()
 	for begun := time.Now(); p.Copied() < head; time.Sleep(time.Millisecond) {
