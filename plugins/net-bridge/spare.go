@@ -57,6 +57,9 @@ const (
 	// quietFor is how long nothing is asked before a spare is made: making one
 	// takes locks in the kernel that the start of a container needs.
 	quietFor = 15 * time.Millisecond
+	// dryFor is the same when none is left: the next attach would make it, and
+	// its caller wait.
+	dryFor = 2 * time.Millisecond
 	// quietMost is how long that is waited for.
 	quietMost = 200 * time.Millisecond
 )
@@ -97,12 +100,20 @@ func (p *pool) take() *spare {
 	return s
 }
 
+// quiet is how long nothing is asked before the next one is made.
+func (p *pool) quiet() time.Duration {
+	if len(p.ready) == 0 {
+		return dryFor
+	}
+	return quietFor
+}
+
 // busy puts off making spares: something was asked.
 func (p *pool) busy() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.timer != nil && time.Since(p.short) < quietMost && p.timer.Stop() {
-		p.timer.Reset(quietFor)
+		p.timer.Reset(p.quiet())
 	}
 }
 
@@ -120,7 +131,7 @@ func (p *pool) fill() {
 		p.timer = nil // after an error: until one is asked for again
 		return
 	}
-	p.timer = time.AfterFunc(time.Millisecond, p.fill)
+	p.timer = time.AfterFunc(p.quiet(), p.fill)
 }
 
 func (p *pool) one() (*spare, error) {
