@@ -25,7 +25,8 @@
 //
 // What takes most of an attach is the same for all: a namespace with loopback up,
 // IPv6 off and a pair of links that has one end in it. Some are kept in a pool
-// (spare.go), filled while nothing is asked, once the first was needed. They are
+// (spare.go), filled while nothing is asked, once the first was needed; the last that
+// was taken is replaced at once. They are
 // descriptors of this process and nothing else, belong to no network and are in
 // no list; with the process, however it ends, they are gone, and with the last
 // network too. An attach from an empty pool makes such a spare first; what
