@@ -47,10 +47,11 @@ type native struct {
 	parents  map[string]*askedParent // cgroups that containers asked to be put in, by path
 	closed   bool                    // no more of them
 	runs     map[execdriver.Key]*run
-	ended    []*run        // in the order in which their ends were seen
-	news     chan struct{} // closed and replaced when ended grows
-	watching bool          // memory of all runs
-	oomNews  chan struct{} // closed and replaced when a run's count rises
+	ended    []*run             // in the order in which their ends were seen
+	news     chan struct{}      // closed and replaced when ended grows
+	watching bool               // memory of all runs
+	oomNews  chan struct{}      // closed and replaced when a run's count rises
+	roots    map[string]oldRoot // of ended runs, by container
 
 	poll       *poller    // of running runs' shims and memory
 	aheadMaker sync.Mutex // held while something is made ahead
@@ -79,7 +80,7 @@ func New(cfg driver.Config) (execdriver.Driver, error) {
 
 // open prepares everything that starts have in common.
 func open(cfg driver.Config) (*native, error) {
-	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, parents: map[string]*askedParent{}, news: make(chan struct{}), oomNews: make(chan struct{})}
+	d := &native{cfg: cfg, runs: map[execdriver.Key]*run{}, parents: map[string]*askedParent{}, roots: map[string]oldRoot{}, news: make(chan struct{}), oomNews: make(chan struct{})}
 	d.meters.open = map[*run]*cgroup.Meter{}
 	d.writers = writers{wait: writerWait, busy: map[string]chan struct{}{}}
 	for _, dir := range []string{cfg.Root, cfg.Run} {

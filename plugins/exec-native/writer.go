@@ -75,6 +75,7 @@ func (d *native) write(ctx context.Context, container string) (done func(), err 
 	if d.begun(container) {
 		return nil, underWay
 	}
+	d.takeApart(container)
 	if done, err = d.writers.take(ctx, container); err != nil {
 		return nil, err
 	}
@@ -100,6 +101,7 @@ func (d *native) begun(container string) bool {
 // awaitWriter waits until nobody writes into a container that is to start. Its run
 // is in the list already: who comes later is refused.
 func (d *native) awaitWriter(ctx context.Context, container string) error {
+	d.takeApart(container)
 	done, err := d.writers.take(ctx, container)
 	if err == nil {
 		done()
