@@ -11,7 +11,7 @@
 //	         pure
 //
 // Parts that every start needs are made before one is asked for (ahead.go, kit.go,
-// warm.go). One epoll waits for all running containers (poll.go).
+// warm.go), and what an end leaves goes when nobody waits for it (apart.go). One epoll waits for all running containers (poll.go).
 //
 // The plan goes to gantry-shim (package plan, folder shim), which runs it and
 // stays with the container. The driver keeps no truth: each run has a
