@@ -26,6 +26,10 @@ func mountClasses() []class {
 			shim: "WEAKEN_TARGET", pauses: true, try: swapTarget,
 		},
 		{
+			name: "kubernetes CVE-2021-25741", attack: "a volume's directory becomes a link to the host after it was looked at, before it is mounted",
+			shim: "WEAKEN_SOURCE", pauses: true, try: swapSource,
+		},
+		{
 			name: "CVE-2024-45310", attack: "a directory in a shared volume becomes a link to the host while the missing ones below it are made",
 			shim: "WEAKEN_MAKE", pauses: true, try: swapParent,
 		},
@@ -130,6 +134,22 @@ func swapTarget(w *world) bool {
 		w.t.Fatalf("run: %s", r.out)
 	}
 	return w.has(table, " "+host+"/target ")
+}
+
+func swapSource(w *world) bool {
+	source, host := w.path("volume/source"), w.path("host")
+	w.write(filepath.Join(source, "mark"), "of the volume")
+	b := w.bundle("cat", "/data/mark")
+	b.mount(bind(w.path("payload"), "/first"))
+	b.mount(bind(source, "/data"))
+	r := b.during(filepath.Join(b.root, "first.pause"), func() {
+		w.must(os.Rename(source, source+".old"))
+		w.must(os.Symlink(host, source))
+	})
+	if r.code != 0 && !strings.Contains(r.out, "has been replaced") {
+		w.t.Fatalf("run: %s", r.out)
+	}
+	return strings.Contains(r.out, secret)
 }
 
 func swapParent(w *world) bool {

@@ -120,6 +120,9 @@ static int is_meant(int fd, const struct op *op)
 {
 	struct statx st = { 0 };
 
+#ifdef WEAKEN_SOURCE /* test/escape */
+	return 1;
+#endif
 	if (!op->bind.inode)
 		return 1;
 	return SYS5(__NR_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &st) == 0 &&
