@@ -196,10 +196,7 @@ func withTag(ref string) string {
 	if id, ok := strings.CutPrefix(ref, digestMark); ok {
 		return id[:min(12, len(id))]
 	}
-	if rest, ok := strings.CutPrefix(ref, defaultDomain+"/"); ok {
-		return strings.TrimPrefix(rest, officialRepo)
-	}
-	return ref
+	return core.FamiliarImage(ref)
 }
 
 // splitTag takes a full reference apart as the columns of a table show it.

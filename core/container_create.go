@@ -37,7 +37,7 @@ func (c *CreateContainer) decide(s *State, r Request) ([]Event, error) {
 		return nil, err
 	}
 	if !image.Ready || image.Want == Removed {
-		return nil, refuse(errdefs.ErrFailedPrecondition, "image %s is not ready: it is being loaded or removed", c.Image)
+		return nil, refuse(errdefs.ErrFailedPrecondition, "image %s is not ready: it is being loaded or removed", FamiliarImage(c.Image))
 	}
 	spec := c.Spec.mergeImage(&image.Config) // on the heap once, for the event, all folds and all steps
 	if err := spec.check(); err != nil {

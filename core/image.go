@@ -126,9 +126,18 @@ func (s *State) FindImage(ref string) (*Image, error) {
 		}
 	}
 	if hit == nil {
-		return nil, notFound("image", ref)
+		return nil, notFound("image", FamiliarImage(ref))
 	}
 	return hit, nil
+}
+
+// FamiliarImage is an image's full reference as people write it, with its tag:
+// without the registry and the folder that they leave out.
+func FamiliarImage(ref string) string {
+	if rest, ok := strings.CutPrefix(ref, "docker.io/"); ok {
+		return strings.TrimPrefix(rest, "library/")
+	}
+	return ref
 }
 
 // usedBy is the first container by name that stands on the image, or nil.

@@ -113,10 +113,7 @@ func findImage(s *core.State, ref string) (*core.Image, error) {
 }
 
 // familiar is a reference as people type it: without what fullReference adds.
-func familiar(ref string) string {
-	ref = strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/")
-	return strings.TrimSuffix(ref, ":latest")
-}
+func familiar(ref string) string { return strings.TrimSuffix(core.FamiliarImage(ref), ":latest") }
 
 // fullReference is a short image name in full, as people are used to it: docker.io
 // and library/ in front, :latest behind.
