@@ -33,7 +33,7 @@ func checkChanges(ctx context.Context, b *bench) {
 	if got, err := d.Changes(ctx, c); err != nil || len(got) > 0 {
 		b.Errorf("Changes of an unchanged root filesystem: %+v (%v)", got, err)
 	}
-	inside(b, mounts, func(root string) {
+	Inside(b, mounts, func(root string) {
 		write(b, filepath.Join(root, "etc/name"), "changed")
 		for _, err := range []error{
 			os.MkdirAll(filepath.Join(root, "added/in"), 0o755),

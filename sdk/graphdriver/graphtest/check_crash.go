@@ -27,11 +27,11 @@ func checkRestart(ctx context.Context, b *bench) {
 	apply(ctx, b, below)
 	apply(ctx, b, above)
 	ask := graphdriver.PrepareRootfs{Container: c, Layer: above.ID}
-	inside(b, prepare(ctx, b, ask), func(root string) { write(b, filepath.Join(root, "written"), "kept") })
+	Inside(b, prepare(ctx, b, ask), func(root string) { write(b, filepath.Join(root, "written"), "kept") })
 	b.Reopen()
 	wantItems(ctx, b, heldLayer(below.ID), heldLayer(above.ID), heldRootfs(c))
 	wantLayer(ctx, b, above.ID, topTree())
-	inside(b, prepare(ctx, b, ask), func(root string) {
+	Inside(b, prepare(ctx, b, ask), func(root string) {
 		if got := read(filepath.Join(root, "written")); got != "kept" {
 			b.Errorf("after a restart what the container had written is %q", got)
 		}

@@ -41,7 +41,7 @@ func checkDiff(ctx context.Context, b *bench) {
 	mounts := prepare(ctx, b, graphdriver.PrepareRootfs{
 		Container: c, Layer: r.ID, Targets: []driver.Target{{Path: "/proc"}, {Path: "/etc/hosts", File: true}},
 	})
-	inside(b, mounts, func(root string) {
+	Inside(b, mounts, func(root string) {
 		write(b, filepath.Join(root, "etc/name"), "changed")
 		write(b, filepath.Join(root, "added"), strings.Repeat("long", 200_000))
 		for _, err := range []error{

@@ -85,7 +85,7 @@ func wantLayer(ctx context.Context, b *bench, layer string, want []string) {
 	b.Helper()
 	c := conform.ID()
 	mounts := prepare(ctx, b, graphdriver.PrepareRootfs{Container: c, Layer: layer})
-	inside(b, mounts, func(root string) { wantTree(b, "root filesystem on "+layer, tree(b, root), want) })
+	Inside(b, mounts, func(root string) { wantTree(b, "root filesystem on "+layer, tree(b, root), want) })
 	if err := b.Driver().ReleaseRootfs(ctx, c); err != nil {
 		b.Errorf("ReleaseRootfs: %v", err)
 	}

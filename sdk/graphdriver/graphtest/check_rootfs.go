@@ -41,7 +41,7 @@ func checkPrepare(ctx context.Context, b *bench) {
 		}
 	}
 	wantItems(ctx, b, heldLayer(r.ID), heldRootfs(c))
-	inside(b, mounts, func(root string) {
+	Inside(b, mounts, func(root string) {
 		write(b, filepath.Join(root, "etc/name"), "changed")
 		write(b, filepath.Join(root, "new"), "new")
 		if err := os.RemoveAll(filepath.Join(root, "data")); err != nil {
@@ -51,7 +51,7 @@ func checkPrepare(ctx context.Context, b *bench) {
 			b.Errorf("rename a file in the root filesystem: %v", err)
 		}
 	})
-	inside(b, mounts, func(root string) {
+	Inside(b, mounts, func(root string) {
 		for name, want := range map[string]string{
 			"etc/name": "changed", "new": "new", "data/old": "(absent)", "tool": "tool", "bin/tool": "(absent)",
 		} {
@@ -64,11 +64,11 @@ func checkPrepare(ctx context.Context, b *bench) {
 
 func checkPrepareEmpty(ctx context.Context, b *bench) {
 	mounts := prepare(ctx, b, graphdriver.PrepareRootfs{Container: conform.ID()})
-	inside(b, mounts, func(root string) {
+	Inside(b, mounts, func(root string) {
 		wantTree(b, "empty root filesystem", tree(b, root), nil)
 		write(b, filepath.Join(root, "f"), "f")
 	})
-	inside(b, mounts, func(root string) {
+	Inside(b, mounts, func(root string) {
 		wantTree(b, "after a write", tree(b, root), []string{`f -rw-r--r-- 0:0 "f"`})
 	})
 }
@@ -81,13 +81,13 @@ func checkPrepareRepeated(ctx context.Context, b *bench) {
 		Targets: []driver.Target{{Path: "/proc"}, {Path: "/etc/hosts", File: true}},
 	}
 	first := prepare(ctx, b, ask)
-	inside(b, first, func(root string) { write(b, filepath.Join(root, "written"), "kept") })
+	Inside(b, first, func(root string) { write(b, filepath.Join(root, "written"), "kept") })
 	for _, when := range []string{"repeated", "after a restart"} {
 		again := prepare(ctx, b, ask)
 		if !reflect.DeepEqual(again, first) {
 			b.Errorf("PrepareRootfs %s answered\n\t%+v, first\n\t%+v", when, again, first)
 		}
-		inside(b, again, func(root string) {
+		Inside(b, again, func(root string) {
 			if got := read(filepath.Join(root, "written")); got != "kept" {
 				b.Errorf("%s, what the container had written is %q", when, got)
 			}
@@ -108,7 +108,7 @@ func checkTargets(ctx context.Context, b *bench) {
 				{Path: "/etc/hosts", File: true}, {Path: "/etc/name", File: true}, {Path: "/run/new/file", File: true},
 			},
 		})
-		inside(b, mounts, func(root string) {
+		Inside(b, mounts, func(root string) {
 			for _, name := range []string{"proc", "var/lib/deep", "etc"} {
 				if info, err := os.Lstat(filepath.Join(root, name)); err != nil || !info.IsDir() || info.Mode().Perm() != 0o755 {
 					b.Errorf("mount point /%s: %v, %v; want a directory of mode 0755", name, info, err)
@@ -148,7 +148,7 @@ func checkApart(ctx context.Context, b *bench) {
 	apply(ctx, b, r)
 	one := prepare(ctx, b, graphdriver.PrepareRootfs{Container: conform.ID(), Layer: r.ID})
 	two := prepare(ctx, b, graphdriver.PrepareRootfs{Container: conform.ID(), Layer: r.ID})
-	inside(b, one, func(root string) {
+	Inside(b, one, func(root string) {
 		write(b, filepath.Join(root, "etc/name"), "one")
 		// Appending in place reaches a shared inode, if there is one.
 		f, err := os.OpenFile(filepath.Join(root, "etc/removed"), os.O_APPEND|os.O_WRONLY, 0)
@@ -160,7 +160,7 @@ func checkApart(ctx context.Context, b *bench) {
 		f.WriteString("more")
 		os.Chmod(filepath.Join(root, "data/old"), 0o600)
 	})
-	inside(b, two, func(root string) { wantTree(b, "the other container", tree(b, root), baseTree()) })
+	Inside(b, two, func(root string) { wantTree(b, "the other container", tree(b, root), baseTree()) })
 	wantLayer(ctx, b, r.ID, baseTree())
 }
 
@@ -172,7 +172,7 @@ func checkRelease(ctx context.Context, b *bench) {
 	}
 	apply(ctx, b, r)
 	ask := graphdriver.PrepareRootfs{Container: c, Layer: r.ID}
-	inside(b, prepare(ctx, b, ask), func(root string) {
+	Inside(b, prepare(ctx, b, ask), func(root string) {
 		write(b, filepath.Join(root, "written"), "written")
 		os.Remove(filepath.Join(root, "etc/name"))
 	})
@@ -182,7 +182,7 @@ func checkRelease(ctx context.Context, b *bench) {
 		}
 		wantItems(ctx, b, heldLayer(r.ID))
 	}
-	inside(b, prepare(ctx, b, ask), func(root string) {
+	Inside(b, prepare(ctx, b, ask), func(root string) {
 		wantTree(b, "prepared again after the release", tree(b, root), baseTree())
 	})
 	if _, err := d.PrepareRootfs(ctx, ask); errdefs.IsNotFound(err) {

@@ -12,10 +12,10 @@ import (
 	"github.com/gantryd/gantry/sdk/driver"
 )
 
-// inside mounts mounts in a mount namespace of its own and calls f with the
+// Inside mounts mounts in a mount namespace of its own and calls f with the
 // directory where the root filesystem is. Nothing is seen by, or left to, the
 // rest of the machine.
-func inside(t conform.T, mounts []driver.Mount, f func(root string)) {
+func Inside(t conform.T, mounts []driver.Mount, f func(root string)) {
 	t.Helper()
 	root := t.TempDir()
 	var err error
