@@ -13,11 +13,12 @@ import (
 
 // The engine's patience.
 const (
-	askAgain      = time.Second      // without an acknowledgement the step is sent again
-	askAgainTaken = 5 * time.Second  // so long after the last sign of life of one that was acknowledged
-	releaseTries  = 5                // failures of a release until one is recorded
-	acquireFor    = 30 * time.Second // an acquisition that is unavailable is tried again so long
-	nobodyFor     = 3 * time.Second  // a step that no host takes has failed after so long
+	askAgain      = time.Second          // without an acknowledgement the step is sent again
+	askAgainTaken = 5 * time.Second      // so long after the last sign of life of one that was acknowledged
+	releaseTries  = 5                    // failures of a release until one is recorded
+	acquireFor    = 30 * time.Second     // an acquisition that is unavailable is tried again so long
+	nobodyFor     = 3 * time.Second      // a step that no host takes has failed after so long
+	companyFor    = 5 * time.Millisecond // a result that changes nothing by itself waits so long for another one
 	retryLeast    = 10 * time.Millisecond
 	retryMost     = time.Minute
 )
@@ -52,6 +53,7 @@ type flight struct {
 	sent       time.Time // the last time
 	until      time.Time // of a wait: when it ends; else when it is cancelled
 	cancelling bool      // Next no longer names it, or it has taken too long
+	told       bool      // its end is queued
 	late       bool      // it is cancelled because it has taken too long
 }
 
@@ -273,6 +275,24 @@ func (d *dispatch) heard(id core.StepID, now time.Time) {
 			sl.flight.until = now.Add(engineDeadline(sl.flight.step))
 		}
 	}
+}
+
+// told notes that a step's end is queued. It reports whether nothing is owed by that
+// alone, since another step of the same container is on its way whose end is needed,
+// too: both can be recorded at once.
+func (d *dispatch) told(id core.StepID) (company bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sl := d.find(id, 0)
+	if sl == nil {
+		return false
+	}
+	sl.flight.told = true
+	together := meets(sl.flight.step)
+	return together != 0 && slices.ContainsFunc(d.nouns[sl.noun], func(other *slot) bool {
+		f := other.flight
+		return f != nil && !f.told && !f.cancelling && meets(f.step) == together
+	})
 }
 
 // retry reports whether a failure is to be tried again without being recorded;

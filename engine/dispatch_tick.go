@@ -46,6 +46,23 @@ func isRelease(st core.Step) bool {
 	return false
 }
 
+// meets says which steps of a container lead to nothing before the last of them has
+// ended: those that a process waits for, or those that are the end of a container. 0
+// is any other step.
+func meets(st core.Step) int {
+	switch st := st.(type) {
+	case core.PrepareRootfs, core.AttachNetwork:
+		return 1
+	case core.ReleaseRootfs, core.DetachNetwork:
+		return 2
+	case core.ReleaseProcess:
+		if st.Exec == "" {
+			return 2
+		}
+	}
+	return 0
+}
+
 // tick does what time asks for: sends again what nobody has acknowledged,
 // cancels what takes too long, hands out what was to be tried later. It gives
 // the waits that have ended.

@@ -14,6 +14,10 @@
 // acted on that may be forgotten. Queries read durable under a lock that is
 // never held across a write.
 //
+// Some results lead to nothing before others are there: a process waits for its root
+// filesystem and its networks, a removal for all that is given back. Such a one waits a
+// few milliseconds for the others, if they are on their way, and is recorded with them.
+//
 // A failed fsync ends the engine. A write for which there is no room does not:
 // head becomes a copy of durable again, what is essential (results, exits, stop,
 // remove, prune) is decided anew and recorded in the log's reserve, and the rest is

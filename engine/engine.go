@@ -288,7 +288,11 @@ func (e *Engine) Finish(f bus.Finish, reply func(bus.Receipt, error)) {
 			return
 		}
 	}
-	e.report(c, fence{f.Epoch, f.Kind, f.Driver, f.Instance, f.Try}, len(f.Result), reply)
+	r := reportOf(c, fence{f.Epoch, f.Kind, f.Driver, f.Instance, f.Try}, len(f.Result), reply)
+	if e.dispatch.told(c.Step) && c.Fault == nil {
+		r.until = e.o.Now().Add(companyFor)
+	}
+	e.queueReport(r)
 }
 
 // Report takes what a driver's host has seen: its name is that of a report in
@@ -298,7 +302,7 @@ func (e *Engine) Report(p bus.Report, reply func(bus.Receipt, error)) {
 	if err == nil {
 		switch c.(type) {
 		case *core.ReportExit, *core.ReportInventory, *core.ReportDriver, *core.ReportHealth, *core.ReportOOM:
-			e.report(c, fence{p.Epoch, p.Kind, p.Driver, p.Instance, 0}, len(p.Body), reply)
+			e.queueReport(reportOf(c, fence{p.Epoch, p.Kind, p.Driver, p.Instance, 0}, len(p.Body), reply))
 			return
 		}
 		err = errclass.Errorf(errdefs.ErrPermissionDenied, "%s is not a report", p.Name)
@@ -306,9 +310,12 @@ func (e *Engine) Report(p bus.Report, reply func(bus.Receipt, error)) {
 	reply(bus.Receipt{}, err)
 }
 
-func (e *Engine) report(c core.Command, f fence, size int, reply func(bus.Receipt, error)) {
-	r := request{command: c, actor: core.Actor{Engine: true}, fence: &f, size: size, essential: true, reply: reply}
+func reportOf(c core.Command, f fence, size int, reply func(bus.Receipt, error)) request {
+	return request{command: c, actor: core.Actor{Engine: true}, fence: &f, size: size, essential: true, reply: reply}
+}
+
+func (e *Engine) queueReport(r request) {
 	if err := e.queue.putReport(r); err != nil {
-		reply(bus.Receipt{}, err)
+		r.reply(bus.Receipt{}, err)
 	}
 }

@@ -223,7 +223,7 @@ func TestABatchIsNoLongerThanAWrite(t *testing.T) {
 	}
 	var batches []int
 	for q.length() > 0 {
-		batches = append(batches, len(q.take(10)))
+		batches = append(batches, len(q.take(10, time.Now())))
 	}
 	if len(batches) != 3 || batches[0] != 1 || batches[1] != 2 || batches[2] != 2 {
 		t.Errorf("taken in batches of %v", batches)
@@ -238,7 +238,7 @@ func TestNeitherQueueStarvesTheOther(t *testing.T) {
 		}
 	}
 	commands := 0
-	for _, r := range q.take(100) {
+	for _, r := range q.take(100, time.Now()) {
 		if r.job != "" {
 			commands++
 		}

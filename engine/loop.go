@@ -77,10 +77,10 @@ func (e *Engine) Queued() int { return e.queue.length() }
 
 // Wake is when Turn has something to do of its own, if nothing is sent before.
 func (e *Engine) Wake() time.Time {
-	if e.queue.length() > 0 {
-		return e.o.Now()
-	}
 	wake := e.asked.Add(askForgetEvery)
+	if at, some := e.queue.ready(); some && at.Before(wake) {
+		wake = at
+	}
 	if at := e.dispatch.wake(); at.Before(wake) {
 		wake = at
 	}
@@ -94,7 +94,7 @@ func (e *Engine) Turn() error {
 	defer e.turning.Store(false)
 	now := e.o.Now()
 	e.handOut(e.durable, e.take(), now)
-	batch := append(e.due(now), e.queue.take(e.o.Limits.Batch)...)
+	batch := append(e.due(now), e.queue.take(e.o.Limits.Batch, now)...)
 	if len(batch) == 0 {
 		return nil
 	}
@@ -346,14 +346,13 @@ func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
 			e.pending = append(e.pending, f.Step.Noun())
 		}
 	}
-	for _, v := range verdicts {
-		v.reply(v.receipt, v.err)
-	}
-	if e.o.Committed != nil && len(records) > 0 {
-		e.o.Committed(records)
-	}
+	replyTo(verdicts, func(v *verdict) bool { return v.job == "" }) // a step's end before the next one of its slot
 	if !e.opening.Load() {
 		e.handOut(e.durable, e.take(), now)
+	}
+	replyTo(verdicts, func(v *verdict) bool { return v.job != "" }) // drivers are what a client waits for
+	if e.o.Committed != nil && len(records) > 0 {
+		e.o.Committed(records)
 	}
 	e.need(enabled)
 	for _, n := range gone {
@@ -364,6 +363,15 @@ func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
 		}
 		if e.o.Ended != nil {
 			e.o.Ended(n)
+		}
+	}
+}
+
+// replyTo answers those requests that are meant.
+func replyTo(verdicts []verdict, meant func(*verdict) bool) {
+	for i := range verdicts {
+		if v := &verdicts[i]; meant(v) {
+			v.reply(v.receipt, v.err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/bus"
@@ -22,8 +23,9 @@ type request struct {
 	fence   *fence // of results and reports that came over the bus
 	own     int    // of a failure that the engine itself found: which handing-out of the step
 
-	size      int  // of what was sent, in bytes
-	essential bool // may use the log's reserve
+	size      int       // of what was sent, in bytes
+	until     time.Time // it may wait so long for others to be recorded with; zero: not at all
+	essential bool      // may use the log's reserve
 	reply     func(bus.Receipt, error)
 }
 
@@ -124,12 +126,36 @@ func (q *queue) poke() {
 	}
 }
 
+// ready is when there is something to take, if there is anything.
+func (q *queue) ready() (at time.Time, some bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.readyAt()
+}
+
+// readyAt is ready for whoever has the lock: as soon as one request waits for nothing,
+// or has waited long enough, all of them can go.
+func (q *queue) readyAt() (at time.Time, some bool) {
+	if len(q.commands) > 0 {
+		return time.Time{}, true
+	}
+	for i := range q.reports {
+		if until := q.reports[i].until; !some || until.Before(at) {
+			at, some = until, true
+		}
+	}
+	return at, some
+}
+
 // take gives at most n requests, and no more than fit into one write: results
 // and reports first, but never without room for commands, so that neither
 // starves the other.
-func (q *queue) take(n int) []request {
+func (q *queue) take(n int, now time.Time) []request {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if at, some := q.readyAt(); !some || at.After(now) {
+		return nil
+	}
 	size := 0
 	reports := fitting(q.reports, max(n-len(q.commands), n*3/4), &size)
 	commands := fitting(q.commands, n-reports, &size)

@@ -102,6 +102,9 @@ func (w *world) settle() {
 		if err := w.e.Turn(); err != nil {
 			w.t.Fatalf("turn: %v", err)
 		}
+		if w.e.Queued() > 0 {
+			w.now = w.now.Add(time.Millisecond) // results may wait for one another
+		}
 		if quiet++; w.host.work() || w.e.Queued() > 0 {
 			quiet = 0
 		}
