@@ -38,6 +38,9 @@ func serve(o options) error {
 	runtime.MemProfileRate = 0 // nobody asks for profiles: each place that is sampled has a page of its own
 	d := &assembly{o: o, log: o.logger(), lost: make(chan error, 2), begun: make(chan struct{})}
 	defer d.close()
+	if err := linux.CalmTimers(); err != nil {
+		d.log.Debug("calm timers", "error", err)
+	}
 	if err := raiseFiles(); err != nil {
 		d.log.Warn("raise the limit of open files", "error", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/execdriver"
@@ -76,7 +77,11 @@ func (d *native) fillAhead() bool {
 
 // spawn makes a shim that stands by in the shims' cgroup.
 func (d *native) spawn() (*plan.Warm, error) {
-	w, err := plan.Spawn(d.program())
+	var w *plan.Warm
+	err := linux.UsualTimers(func() (err error) { // the program inherits them
+		w, err = plan.Spawn(d.program())
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +138,7 @@ func (d *native) early(w *plan.Warm, r execdriver.Start, dir *os.File) {
 
 // startShim hands a plan to a shim: to w or, where that is nil, to any. One that
 // was killed while it waited is replaced.
-func (d *native) startShim(ctx context.Context, w *plan.Warm, encoded []byte, files []*os.File) (*plan.Conn, error) {
+func (d *native) startShim(ctx context.Context, w *plan.Warm, encoded []byte, files []*os.File) (c *plan.Conn, err error) {
 	if w == nil {
 		w = d.takeWarm()
 	}
@@ -143,5 +148,9 @@ func (d *native) startShim(ctx context.Context, w *plan.Warm, encoded []byte, fi
 			return c, err
 		}
 	}
-	return plan.Start(ctx, d.program(), encoded, files)
+	err = linux.UsualTimers(func() (err error) {
+		c, err = plan.Start(ctx, d.program(), encoded, files)
+		return err
+	})
+	return c, err
 }

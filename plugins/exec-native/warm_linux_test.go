@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantryd/gantry/internal/linux"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,4 +54,17 @@ func TestWarmShims(t *testing.T) {
 	until(0)
 	expect(t, b, b.request("echo cold"), "cold")
 	until(0)
+}
+
+// TestUsualTimers: that the driver's own timers may be late is nothing to its
+// containers, whether their shim has waited or not.
+func TestUsualTimers(t *testing.T) {
+	if err := linux.CalmTimers(); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t)
+	b.until("all made ahead", b.full)
+	expect(t, b, b.request("cat /proc/self/timerslack_ns"), "50000")
+	b.d.coolDown()
+	expect(t, b, b.request("cat /proc/self/timerslack_ns"), "50000")
 }

@@ -133,6 +133,9 @@ func Serve(kind string, open func(Config) (Service, error)) int {
 		return 2
 	}
 	log := NewLogger(stderr, os.Getenv(EnvLogLevel))
+	if err := linux.CalmTimers(); err != nil {
+		log.Debug("calm timers", "error", err.Error()) // those of whoever has started us
+	}
 	s, err := prepare(open, log)
 	if err != nil {
 		log.Error("open the driver", "kind", kind, "error", err.Error())
