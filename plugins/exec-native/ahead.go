@@ -24,18 +24,17 @@ type ahead struct {
 	run    *spareRun           // nil where there is none, or once it was used
 }
 
-// sparePrefix begins the names of logs' and runs' directories made ahead, and of logs
-// that are being removed. No container's is
-// such: ids do not begin with a dot.
-const sparePrefix = ".spare-"
+// These begin the names of logs' and runs' directories that are made ahead, and of
+// logs that are being removed. No container's is such: ids do not begin with a dot.
+const (
+	sparePrefix = ".spare-"
+	gonePrefix  = ".gone-"
+)
 
-// spareDir names a log directory that is no container's.
-func (d *native) spareDir(number uint64) string {
-	return filepath.Join(d.cfg.Root, spareName(number))
+// ownName is what something is called that has no container's name.
+func ownName(prefix string, number uint64) string {
+	return fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), number)
 }
-
-// spareName is what something is called that has no container's name.
-func spareName(number uint64) string { return fmt.Sprintf("%s%d-%d", sparePrefix, os.Getpid(), number) }
 
 // nextSpare numbers what has no container's name.
 func (d *native) nextSpare() uint64 {
@@ -47,9 +46,9 @@ func (d *native) nextSpare() uint64 {
 
 // dropLog removes a container's log: at once its name, and in a quieter moment the
 // files, which takes a busy disk longer than all the rest of a removal. What a
-// killed driver has not come to the next one finds as a spare.
+// killed driver has not come to the next one does.
 func (d *native) dropLog(container string) error {
-	dir := d.spareDir(d.nextSpare())
+	dir := filepath.Join(d.cfg.Root, ownName(gonePrefix, d.nextSpare()))
 	err := os.Rename(d.logDir(container), dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -64,7 +63,7 @@ func (d *native) dropLog(container string) error {
 // makeLog makes a log's directory and file: new inodes may take a busy disk
 // longer than all the rest of a start.
 func (d *native) makeLog(number uint64) string {
-	dir := d.spareDir(number)
+	dir := filepath.Join(d.cfg.Root, ownName(sparePrefix, number))
 	if os.Mkdir(dir, 0o700) != nil {
 		return ""
 	}
@@ -90,15 +89,19 @@ func (a *ahead) nameLog(dir string) bool {
 // dropLogs removes logs that are no container's: all, as an earlier driver has left
 // them, or this process's own.
 func (d *native) dropLogs(all bool) error {
-	names := sparePrefix + "*"
+	whose := "*"
 	if !all {
-		names = fmt.Sprintf("%s%d-*", sparePrefix, os.Getpid())
+		whose = fmt.Sprintf("%d-*", os.Getpid())
 	}
-	left, err := filepath.Glob(filepath.Join(d.cfg.Root, names))
-	for _, dir := range left {
-		err = errors.Join(err, os.RemoveAll(dir))
+	var errs []error
+	for _, prefix := range []string{sparePrefix, gonePrefix} {
+		left, err := filepath.Glob(filepath.Join(d.cfg.Root, prefix+whose))
+		errs = append(errs, err)
+		for _, dir := range left {
+			errs = append(errs, os.RemoveAll(dir))
+		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // makeAhead makes all of it that can be made. What is missing the start makes.

@@ -116,8 +116,9 @@ func TestSparesGo(t *testing.T) {
 	if items, err := old.List(t.Context()); err != nil || len(items) > 0 {
 		t.Errorf("%v, %v: spares are nobody's", items, err)
 	}
-	for _, dir := range []string{b.cfg.Root, b.cfg.Run} {
-		if err := os.MkdirAll(dir+"/.spare-1-7", 0o700); err != nil {
+	left := []string{b.cfg.Root + "/.spare-1-7", b.cfg.Root + "/.gone-1-8", b.cfg.Run + "/.spare-1-7"}
+	for _, dir := range left {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -127,9 +128,9 @@ func TestSparesGo(t *testing.T) {
 	}
 	b.open()
 	b.until("all made ahead", b.full)
-	for _, dir := range []string{b.cfg.Root, b.cfg.Run} {
-		if _, err := os.Stat(dir + "/.spare-1-7"); err == nil {
-			t.Errorf("what was made ahead is left in %s", dir)
+	for _, dir := range left {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s is left", dir)
 		}
 	}
 	for _, h := range b.d.tree.Hierarchies {
@@ -142,7 +143,7 @@ func TestSparesGo(t *testing.T) {
 	}
 	expect(t, b, b.request("echo up"), "up") // whatever has become of its spares
 	err := b.d.Close()
-	logs, _ := filepath.Glob(b.cfg.Root + "/.spare-*")
+	logs, _ := filepath.Glob(b.cfg.Root + "/.*-*-*")
 	runs, _ := filepath.Glob(b.cfg.Run + "/.spare-*")
 	if err != nil || b.spareDirs() > 0 || len(logs)+len(runs) > 0 {
 		t.Errorf("%v, %d spares left, logs %v, runs %v", err, b.spareDirs(), logs, runs)

@@ -118,7 +118,7 @@ type spareRun struct {
 
 // makeRun makes a run's directory ahead; nil if it cannot.
 func (d *native) makeRun(number uint64) *spareRun {
-	s := &spareRun{dir: filepath.Join(d.cfg.Run, spareName(number))}
+	s := &spareRun{dir: filepath.Join(d.cfg.Run, ownName(sparePrefix, number))}
 	if os.Mkdir(s.dir, 0o700) != nil {
 		return nil // what is there is not ours
 	}

@@ -93,8 +93,8 @@ func keepRun(rel string) bool {
 // nor what is shared by root filesystems and goes with the last of them, some time.
 func keepData(rel string) bool {
 	parts := strings.Split(rel, "/")
-	// A log that was made ahead bears the driver's pid.
-	return len(parts) >= 2 && parts[1] != "work" && parts[1] != "shared" && !strings.HasPrefix(parts[1], ".spare-")
+	// A log that was made ahead, or that is being removed, bears the driver's pid.
+	return len(parts) >= 2 && parts[1] != "work" && parts[1] != "shared" && !strings.HasPrefix(parts[1], ".spare-") && !strings.HasPrefix(parts[1], ".gone-")
 }
 
 // Ahead counts what drivers keep beside what is asked for. It does not grow.
