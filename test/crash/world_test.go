@@ -81,15 +81,9 @@ func (w *world) takeStock() {
 	w.must(w.client.Do(w.within(), c))
 	w.gone(c.ID)
 	w.must(w.client.Settle(w.within()))
-	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
-		w.empty = w.inventory()
-		if !strings.Contains(strings.Join(w.empty, "\n"), "link gv") { // ports are deleted a while after they are given back
-			return
-		}
-		if time.Now().After(end) {
-			w.t.Fatalf("ports are left:\n%s", strings.Join(w.empty, "\n"))
-		}
-	}
+	var err error
+	w.empty, err = w.AtRest(w.within())
+	w.must(err)
 }
 
 func (w *world) inventory() rig.Inventory {
@@ -177,28 +171,15 @@ func (w *world) holds() {
 // is waits for the machine to be as it is wanted.
 func (w *world) is(want rig.Inventory) {
 	w.t.Helper()
-	var diff string
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if diff = rig.Diff(want, w.inventory()); diff == "" {
-			return
-		}
+	if err := w.Becomes(w.within(), want); err != nil {
+		w.t.Error(err)
 	}
-	w.t.Errorf("the machine differs from the log:\n%s", diff)
 }
 
-// verified verifies the log. While an engine writes, its end may be seen half
-// written; damage is never seen.
+// verified verifies the log, which the engine may be writing.
 func (w *world) verified() {
 	w.t.Helper()
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		sum, err := w.VerifyLog(w.within())
-		if err == nil {
-			return
-		}
-		if sum.Damages > 0 || !sum.Torn || time.Now().After(end) {
-			w.t.Fatalf("gantry log verify: %+v %v", sum, err)
-		}
-	}
+	w.must(w.VerifyLive(w.within()))
 }
 
 // busy checks that an inventory taken while a container ran is worth comparing.

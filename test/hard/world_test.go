@@ -56,25 +56,10 @@ func newWorld(t *testing.T, prepare func(e *rig.Engine)) *world {
 	w.must(w.client.Load(w.within(), os.Getenv(archiveEnv)))
 	w.gantry("run", "--rm", "busybox", "true") // so that all is there that stays
 	w.must(w.client.Settle(w.within()))
-	w.takeStock()
+	w.empty, err = w.AtRest(w.within())
+	w.must(err)
 	w.pulse = watch(t, e)
 	return w
-}
-
-// takeStock waits until ports that were given back are deleted.
-func (w *world) takeStock() {
-	w.t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
-		var err error
-		w.empty, err = w.Inventory()
-		w.must(err)
-		if !strings.Contains(strings.Join(w.empty, "\n"), "link gv") {
-			return
-		}
-		if time.Now().After(end) {
-			w.t.Fatalf("ports are left:\n%s", strings.Join(w.empty, "\n"))
-		}
-	}
 }
 
 func (w *world) within() context.Context {
@@ -207,16 +192,8 @@ func (w *world) over() {
 		w.must(w.client.Do(w.within(), &core.RemoveContainer{ID: c.ID, Force: true}))
 	}
 	w.must(w.client.Agrees(w.within(), w.Engine))
-	var diff string
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		have, err := w.Inventory()
-		w.must(err)
-		if diff = rig.Diff(w.empty, have); diff == "" {
-			break
-		}
-	}
-	if diff != "" {
-		w.t.Errorf("at the end this differs from the beginning:\n%s", diff)
+	if err := w.Becomes(w.within(), w.empty); err != nil {
+		w.t.Errorf("at the end: %v", err)
 	}
 	w.pulse.end()
 	w.must(w.VerifyLive(w.within()))

@@ -50,6 +50,41 @@ func (e *Engine) VerifyLive(ctx context.Context) error {
 	}
 }
 
+// AtRest takes stock once ports that were given back are deleted, which is a while
+// later.
+func (e *Engine) AtRest(ctx context.Context) (Inventory, error) {
+	for {
+		v, err := e.Inventory()
+		if err != nil || !slices.ContainsFunc(v, func(s string) bool { return strings.HasPrefix(s, "link gv") }) {
+			return v, err
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return v, fmt.Errorf("ports are left: %w\n%s", err, strings.Join(v, "\n"))
+		}
+	}
+}
+
+// Becomes waits until the machine has what is wanted, no more and no less. What the
+// kernel takes away behind its caller's back gets a moment.
+func (e *Engine) Becomes(ctx context.Context, want Inventory) error {
+	for end := time.Now().Add(5 * time.Second); ; {
+		have, err := e.Inventory()
+		if err != nil {
+			return err
+		}
+		diff := Diff(want, have)
+		if diff == "" {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the machine differs from what is wanted:\n%s", diff)
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
 func (c *Client) compare(ctx context.Context, e *Engine) error {
 	list, err := c.Containers(ctx)
 	if err != nil {
