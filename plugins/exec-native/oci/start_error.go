@@ -117,6 +117,9 @@ func subject(p *plan.Plan, r plan.Report) string {
 	case plan.ProcWrite:
 		return fmt.Sprintf("%s %q: ", op.Name, op.Data)
 	case plan.Label:
+		if profile, ok := strings.CutPrefix(op.Value, "exec "); ok { // AppArmor's word before the name
+			return fmt.Sprintf("AppArmor profile %q, which must be loaded: ", profile)
+		}
 		return fmt.Sprintf("%s %q: ", op.Attr, op.Value)
 	case plan.Join:
 		return namespaceWords(op.Flags) + ": "
