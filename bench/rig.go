@@ -49,6 +49,7 @@ func (r *rig) make(ctx context.Context) error {
 		return err
 	}
 	r.closers = append(r.closers, func() error { return os.RemoveAll(r.scratch) })
+	r.closers = append(r.closers, r.removeCgroups)
 	r.run = filepath.Join(r.scratch, "r")
 	if err := os.Mkdir(r.run, 0o755); err != nil {
 		return err
@@ -111,6 +112,20 @@ func (r *rig) enterCgroup() error {
 		}
 	}
 	return nil
+}
+
+// removeCgroups removes the cgroups of our name that peers have left: Docker keeps
+// what it has made for --cgroup-parent.
+func (r *rig) removeCgroups() error {
+	var errs error
+	for _, above := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		left, err := filepath.Glob(above + r.name)
+		errs = errors.Join(errs, err)
+		for _, g := range left {
+			errs = errors.Join(errs, linux.RemoveCgroup(g, 2*time.Second))
+		}
+	}
+	return errs
 }
 
 func nanoseconds(data []byte) time.Duration {
