@@ -89,6 +89,9 @@ func (*HealthChanged) name() string { return "container.health-changed" }
 func (e *HealthChanged) apply(s *State) []Noun {
 	return s.fold(&e.Header, func(c *Container) {
 		c.Health = &HealthState{Status: e.Status, Streak: e.Streak, Probes: e.Probes, Since: e.Time}
+		if c.Watch.State == Absent { // a watch that is just being begun was told the health before: it is another step now
+			c.Watch.Turn = e.Seq
+		}
 	})
 }
 
