@@ -71,8 +71,8 @@ func parseFlags() options {
 	flag.StringVar(&o.skip, "skip", "", "not tests that match")
 	flag.StringVar(&o.cache, "cache", filepath.Join(cache, "gantry-vm"), "where images are kept")
 	flag.StringVar(&o.report, "report", "", "write the report into this file")
-	flag.DurationVar(&o.limit, "limit", time.Hour, "how long a machine may take")
-	flag.DurationVar(&o.each, "each", 4*time.Minute, "how long a program may go on without a test that begins or ends")
+	flag.DurationVar(&o.limit, "limit", 90*time.Minute, "how long a machine may take")
+	flag.DurationVar(&o.each, "each", 6*time.Minute, "how long a program may go on without a test that begins or ends")
 	flag.IntVar(&o.atOnce, "at-once", 2, "how many machines run at the same time")
 	flag.BoolVar(&o.here, "here", true, "run them on this machine too, for comparison")
 	flag.BoolVar(&o.kept, "kept", false, "tell in the report also what other machines said in earlier runs")
@@ -198,7 +198,7 @@ func machines(o options, ks []kernel, fast bool) []machine {
 				if in == "none" || cg == "v1" && (in == "systemd" || i > 0) {
 					continue // systemd's own choice there is a mixture that this kind of host has
 				}
-				m := machine{kernel: k, init: in, cgroup: cg, inTurns: i > 0}
+				m := machine{kernel: k, init: in, cgroup: cg}
 				if !fast && len(o.packages) == 0 {
 					m.leave = left(i == 0, in, cg)
 				}

@@ -21,7 +21,6 @@ type machine struct {
 	kernel       kernel
 	init, cgroup string
 	leave        []string // packages, and all below them, that other machines run
-	inTurns      bool     // its processors are translated by one thread
 }
 
 func (m machine) String() string {
@@ -53,7 +52,7 @@ func accelerated(ctx context.Context, dir, asked string, k kernel, guest string)
 		return false
 	}
 	console := filepath.Join(dir, "probe.log")
-	cmd := qemu(ctx, true, false, "-kernel", program, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 vm.init=none", "-serial", "file:"+console)
+	cmd := qemu(ctx, true, "-kernel", program, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 vm.init=none", "-serial", "file:"+console)
 	err = cmd.Run()
 	said, _ := os.ReadFile(console)
 	works := err == nil && strings.Contains(string(said), wire.Alive)
@@ -70,14 +69,12 @@ func accelerated(ctx context.Context, dir, asked string, k kernel, guest string)
 // registers (XSAVE).
 const translatedCPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+aes,+pclmulqdq,+rdrand,+fsgsbase"
 
-// qemu is a machine without any disk yet. With translated processors in turns a
-// kernel patches its own code while nobody executes it: with a thread for each,
-// Linux 7.2 ended in a panic in such an instruction.
-func qemu(ctx context.Context, fast, inTurns bool, args ...string) *exec.Cmd {
-	accel, cpu := "tcg,thread=multi,tb-size=1024", translatedCPU
-	if inTurns {
-		accel = "tcg,thread=single,tb-size=1024"
-	}
+// qemu is a machine without any disk yet. Its processors are translated by one
+// thread, in turns. With a thread for each, a processor spins for a lock whose holder
+// is not running, three times as long for two machines at once on two processors; and
+// Linux 7.2 ended in a panic, in an instruction that it was patching.
+func qemu(ctx context.Context, fast bool, args ...string) *exec.Cmd {
+	accel, cpu := "tcg,thread=single,tb-size=1024", translatedCPU
 	if fast {
 		// A machine that is itself a guest may be shown this register and not let
 		// it be written; then qemu stops.
@@ -121,10 +118,7 @@ func boot(ctx context.Context, dir string, o options, img image, st *staged, m m
 		res.facts["left to other machines"] = strings.Join(m.leave, ", ")
 	}
 	if !fast {
-		res.facts["accelerator"] = "none: translated by qemu"
-		if m.inTurns {
-			res.facts["accelerator"] += ", its processors in turns"
-		}
+		res.facts["accelerator"] = "none: translated by qemu, its processors in turns"
 	} else {
 		res.facts["accelerator"] = "KVM"
 	}
@@ -168,7 +162,7 @@ func bootQemu(ctx context.Context, dir string, img image, st *staged, m machine,
 	if err != nil {
 		return err
 	}
-	cmd := qemu(ctx, fast, m.inTurns,
+	cmd := qemu(ctx, fast,
 		"-kernel", program, "-initrd", initrd, "-append", m.commandLine(fast),
 		"-drive", disk(img.root), "-drive", disk(st.disk),
 		"-serial", "file:"+console,
