@@ -78,11 +78,19 @@ func TestRun(t *testing.T) {
 // script is a program that writes before and after a while, and ends with 7.
 const script = "echo begun; sleep 0.05; echo done; exit 7"
 
+// slowScript is one that has not ended before a strike at its start, which comes
+// later than the event by as long as the machine is busy.
+const slowScript = "echo begun; sleep 0.5; echo done; exit 7"
+
 // hurtRun runs a container from its creation to its removal and strikes once,
 // at a point. It says whether there was something to hit.
 func (w *world) hurtRun(s strike, point string, delay time.Duration) bool {
 	w.t.Helper()
-	c := w.container(script)
+	program := script
+	if s.shim && point == "container.started" {
+		program = slowScript
+	}
+	c := w.container(program)
 	struck := w.strikeAt(s, bus.Filter{Noun: core.KindContainer, ID: string(c.ID)}, point, delay)
 	w.insist(struck, c)
 	d := w.ended(c.ID, struck)
