@@ -44,7 +44,11 @@ func TestRestartPolicy(t *testing.T) {
 // hurtRestarts lets a container fail until its policy gives up, and strikes once.
 func (w *world) hurtRestarts(s strike, point string) bool {
 	w.t.Helper()
-	c := w.container("echo run; sleep 0.03; exit 3")
+	last := "0.03"
+	if s.shim && point == "container.started" {
+		last = "0.5" // see slowScript
+	}
+	c := w.container("echo run; sleep " + last + "; exit 3")
 	c.Spec.Restart = core.Restart{Policy: "on-failure", Max: 2}
 	k := w.strikeAt(s, bus.Filter{Noun: core.KindContainer, ID: string(c.ID)}, point, 0)
 	w.insist(k, c)
