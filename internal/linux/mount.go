@@ -158,15 +158,25 @@ func said(fs int) string {
 // path as its root: what a bind mount is made of. With recursive, the mounts
 // below come along.
 func CloneMount(path string, recursive bool) (Detached, error) {
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	return cloneTree(unix.AT_FDCWD, path, path, 0, recursive)
+}
+
+// CloneOpened is CloneMount of a directory or file that is open already.
+func CloneOpened(f *os.File, recursive bool) (Detached, error) {
+	return cloneTree(int(f.Fd()), "", f.Name(), unix.AT_EMPTY_PATH, recursive)
+}
+
+// cloneTree is open_tree(2) with OPEN_TREE_CLONE; name is for people.
+func cloneTree(dir int, path, name string, flags uint, recursive bool) (Detached, error) {
+	flags |= unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, flags)
+	fd, err := unix.OpenTree(dir, path, flags)
 	if err != nil {
-		return Detached{}, fmt.Errorf("clone mount of %s: %w", path, err)
+		return Detached{}, fmt.Errorf("clone mount of %s: %w", name, err)
 	}
-	return Detached{os.NewFile(uintptr(fd), path)}, nil
+	return Detached{os.NewFile(uintptr(fd), name)}, nil
 }
 
 // SetAttr changes a detached mount's attributes: MOUNT_ATTR_… to set and clear,

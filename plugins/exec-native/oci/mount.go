@@ -124,7 +124,7 @@ func (o Opener) bind(m specs.Mount, opts options) (out Opened, err error) {
 			return out, Classify(err)
 		}
 		place := out.Detached
-		out.Detached, err = cloneOpened(place.File, opts.tree)
+		out.Detached, err = linux.CloneOpened(place.File, opts.tree)
 		place.Close()
 	} else {
 		out.Detached, err = linux.CloneMount(m.Source, opts.tree)
@@ -326,7 +326,7 @@ func (v View) place(name string) (root *os.File, rest string, done func(), err e
 	}
 	if rest != "" && on.Source.Path != "" && !on.Source.Tree {
 		// What the host has mounted below the source is not in the container.
-		alone, err := cloneOpened(on.File, false)
+		alone, err := linux.CloneOpened(on.File, false)
 		return alone.File, rest, func() { alone.Close() }, err
 	}
 	return on.File, rest, done, nil

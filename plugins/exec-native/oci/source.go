@@ -61,7 +61,7 @@ func (o *Opened) findPeer(name string, tree bool, st unix.Statx_t) bool {
 		return false
 	}
 	if top {
-		o.peer, err = cloneOpened(o.File, false)
+		o.peer, err = linux.CloneOpened(o.File, false)
 	}
 	return err == nil
 }
@@ -76,19 +76,6 @@ func leadsTo(name, path string, st unix.Statx_t) bool {
 	var at unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_INO|mountNumber, &at)
 	return err == nil && name[0] == '/' && at.Mnt_id == st.Mnt_id && at.Ino == st.Ino && at.Dev_major == st.Dev_major && at.Dev_minor == st.Dev_minor
-}
-
-// cloneOpened is linux.CloneMount of what is open already.
-func cloneOpened(f *os.File, recursive bool) (linux.Detached, error) {
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
-	if recursive {
-		flags |= unix.AT_RECURSIVE
-	}
-	fd, err := unix.OpenTree(int(f.Fd()), "", flags)
-	if err != nil {
-		return linux.Detached{}, fmt.Errorf("clone mount of %s: %w", f.Name(), err)
-	}
-	return linux.Detached{File: os.NewFile(uintptr(fd), f.Name())}, nil
 }
 
 // Place gives what is open its place among the files that go with the plan. What a
