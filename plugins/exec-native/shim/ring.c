@@ -8,6 +8,7 @@
 
 #define MIN_ENTRY 24u
 #define ROOM_MS 5
+#define PIPE_PAGE 4096u
 #define PARTS 4u /* of a ring, in the largest of which output is put in */
 
 /* What stands before the bytes of a record in the ring. A gap has none. */
@@ -158,10 +159,11 @@ static void keep_only(int a, int b, int c)
 	SYS3(__NR_close_range, from, ~0u, 0);
 }
 
-/* Beside so many bytes of output the ring has room for the heads of their parts. */
+/* Beside so many bytes of output the ring has room for the heads of their parts,
+ * also where a pipe gave them page by page. */
 static int start_writer(uint32_t buffer)
 {
-	uint32_t size = buffer + 2 * PARTS * MIN_ENTRY;
+	uint32_t size = buffer + (buffer / PIPE_PAGE + 2 * PARTS) * MIN_ENTRY;
 	struct ring *r = (void *)SYS6(__NR_mmap, 0, sizeof *r + size, PROT_READ | PROT_WRITE,
 				      MAP_ANON_SHARED, -1, 0);
 	struct clone_args args = { .exit_signal = SIG_CHLD };
