@@ -239,3 +239,35 @@ func TestAbortOfFrozenJoiner(t *testing.T) {
 	}
 	eventually(t, "the shim to leave", func() bool { return !alive(s.pid) })
 }
+
+// TestUntilItsEnd: an end that the kernel tells too early hides no message.
+func TestUntilItsEnd(t *testing.T) {
+	reset, broken := syscall.ECONNRESET, errors.New("broken")
+	for _, c := range []struct {
+		name  string
+		reads []error // nil is a message
+		want  error
+	}{
+		{"a message", []error{nil}, nil},
+		{"the end", []error{io.EOF, io.EOF, io.EOF, nil}, io.EOF},
+		{"a message behind an early end", []error{io.EOF, nil}, nil},
+		{"a message behind a reset", []error{reset, nil}, nil},
+		{"a message behind an early end and a reset", []error{io.EOF, reset, nil}, nil},
+		{"a reset behind an early end", []error{io.EOF, reset, io.EOF}, io.EOF},
+		{"another error", []error{broken, nil}, broken},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n, err := untilItsEnd(func() (int, error) {
+				err := c.reads[0]
+				c.reads = c.reads[1:]
+				if err != nil {
+					return 0, err
+				}
+				return 7, nil
+			})
+			if err != c.want || (n == 7) != (c.want == nil) {
+				t.Errorf("%d, %v", n, err)
+			}
+		})
+	}
+}

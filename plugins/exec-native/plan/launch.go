@@ -249,16 +249,12 @@ func (c *Conn) Next(ctx context.Context) (Report, error) {
 func (c *Conn) read() (Report, error) {
 	var b [reportBytes + 1]byte
 	var oob [oobBytes]byte
-	n, passed, _, _, err := c.c.ReadMsgUnix(b[:], oob[:])
-	if errors.Is(err, syscall.ECONNRESET) {
-		// It ended without having read all of ours. That is told first and
-		// once; its last words are still to be read.
+	var passed int
+	n, err := untilItsEnd(func() (n int, err error) {
 		n, passed, _, _, err = c.c.ReadMsgUnix(b[:], oob[:])
-	}
-	switch {
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), err == nil && n == 0:
-		return Report{}, io.EOF
-	case err != nil:
+		return n, err
+	})
+	if err != nil {
 		return Report{}, err
 	}
 	file, err := passedFile(oob[:passed])
@@ -270,6 +266,27 @@ func (c *Conn) read() (Report, error) {
 		file.Close()
 	}
 	return r, err
+}
+
+// untilItsEnd reads a message from a socket of packets, or io.EOF when all was read.
+// The kernel may tell the end too early: a peer that has not read all of ours is
+// told first and once, as ECONNRESET; and where a read finds no message, then the
+// peer sends its last one and closes, and then that read looks for the peer, it
+// gives the end (unix_dgram_recvmsg, net/unix/af_unix.c). The message is there by
+// the next read.
+func untilItsEnd(read func() (int, error)) (int, error) {
+	var n int
+	var err error
+	for range 3 {
+		n, err = read()
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			return 0, err
+		}
+		if err == nil && n > 0 {
+			return n, nil
+		}
+	}
+	return 0, io.EOF
 }
 
 // oobBytes is room for one descriptor as the kernel lays it out.
