@@ -5,6 +5,7 @@ import (
 	"io"
 	"reflect"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -220,31 +221,50 @@ func TestExecCrosses(t *testing.T) {
 	}
 }
 
-// A draining driver ends the stream of exits, which has no end of its own.
-func TestDrainEndsExits(t *testing.T) {
-	cc := connect(t, execdriver.Service(endless{process{common{t}}}))
-	ended := make(chan error, 1)
-	began := make(chan struct{})
-	go func() {
-		ended <- execdriver.NewClient(cc).Exits(t.Context(), func(execdriver.Exit) error {
-			close(began)
-			return nil
+// A draining driver ends the streams that have no end of their own, and waits for
+// none of them.
+func TestDrainEndsWhatIsEndless(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		read func(d *execdriver.Client, told func()) error
+	}{
+		{"Exits", func(d *execdriver.Client, told func()) error {
+			return d.Exits(t.Context(), func(execdriver.Exit) error { told(); return nil })
+		}},
+		{"OOMs", func(d *execdriver.Client, told func()) error {
+			return d.OOMs(t.Context(), func(execdriver.OOM) error { told(); return nil })
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cc := connect(t, execdriver.Service(endless{process{common{t}}}))
+			ended, began := make(chan error, 1), make(chan struct{})
+			go func() { ended <- c.read(execdriver.NewClient(cc), func() { close(began) }) }()
+			<-began
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if err := driver.NewClient(cc).Drain(ctx); err != nil {
+				t.Fatalf("Drain: %v", err)
+			}
+			if err := <-ended; err != nil {
+				t.Errorf("the stream of a draining driver: %v", err)
+			}
 		})
-	}()
-	<-began
-	if err := driver.NewClient(cc).Drain(t.Context()); err != nil {
-		t.Errorf("Drain: %v", err)
-	}
-	if err := <-ended; err != nil {
-		t.Errorf("Exits of a draining driver: %v", err)
 	}
 }
 
-// endless never ends Exits by itself.
+// endless never ends its streams by itself.
 type endless struct{ process }
 
 func (e endless) Exits(ctx context.Context, f func(execdriver.Exit) error) error {
 	if err := f(execdriver.Exit{}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (e endless) OOMs(ctx context.Context, f func(execdriver.OOM) error) error {
+	if err := f(execdriver.OOM{}); err != nil {
 		return err
 	}
 	<-ctx.Done()

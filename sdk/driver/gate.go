@@ -92,6 +92,11 @@ func guarded(method string) bool {
 		!strings.HasPrefix(method, "/"+driverv1.Driver_ServiceDesc.ServiceName+"/")
 }
 
+// endless reports whether a method's stream ends only when it is told to.
+func endless(method string) bool {
+	return method == driverv1.ExecDriver_Exits_FullMethodName || method == driverv1.ExecDriver_OOMs_FullMethodName
+}
+
 func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	if !guarded(info.FullMethod) {
 		return next(ctx, req)
@@ -111,7 +116,7 @@ func (g *gate) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo,
 		return err
 	}
 	defer g.leave()
-	if info.FullMethod != driverv1.ExecDriver_Exits_FullMethodName {
+	if !endless(info.FullMethod) {
 		return next(srv, s)
 	}
 	ctx, done := g.watch(s.Context())
