@@ -24,11 +24,22 @@ func openPidfd(pid int, group string) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("look at process %d: %w", pid, err)
 	}
-	if !strings.Contains(string(text), "/"+group) {
+	if !inGroup(string(text), group) {
 		f.Close()
 		return nil, fmt.Errorf("process %d is not in cgroup %s: %w", pid, group, unix.ESRCH)
 	}
 	return f, nil
+}
+
+// inGroup reports whether a process is in a cgroup of that name, or below it, by
+// /proc/PID/cgroup.
+func inGroup(text, group string) bool {
+	for line := range strings.Lines(text) {
+		if strings.Contains(strings.TrimSuffix(line, "\n")+"/", "/"+group+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // pidfdInfo is struct pidfd_info of 6.15 (include/uapi/linux/pidfd.h).

@@ -84,33 +84,42 @@ func (d *native) Release(ctx context.Context, k execdriver.Key) error {
 		shim, r.shim = r.shim, nil // ours now
 	}
 	d.mu.Unlock()
-	if shim != nil {
-		defer shim.Close()
-	}
 	if state == starting {
 		if err := d.endStart(ctx, r); err != nil {
 			return err
 		}
 		return d.Release(ctx, k)
 	}
+	if err := d.end(ctx, r, state, shim); err != nil {
+		d.holdShim(r, shim) // who asks again may have to kill it
+		return err
+	}
+	if shim != nil {
+		awaitLeave(shim)
+		shim.Close()
+	}
+	d.drop(r)
+	return nil
+}
+
+// end ends a run that is not being started, and removes what there is of it.
+func (d *native) end(ctx context.Context, r *run, state state, shim *os.File) error {
 	if state == running {
 		if err := d.kill(r); err != nil {
-			return fmt.Errorf("release %s: %w", what(k), err)
+			return fmt.Errorf("release %s: %w", what(r.key), err)
 		}
 		if err := awaitEnd(ctx, r, shim); err != nil {
 			return err
 		}
 	}
-	if k.Exec == "" {
+	if r.key.Exec == "" {
 		if err := d.removeGroup(ctx, r); err != nil {
-			return fmt.Errorf("release %s: %w", what(k), err)
+			return fmt.Errorf("release %s: %w", what(r.key), err)
 		}
 	}
 	if err := removeRunDir(r.dir); err != nil {
 		return fmt.Errorf("remove run directory: %w", err)
 	}
-	awaitLeave(shim)
-	d.drop(r)
 	return nil
 }
 
