@@ -49,12 +49,26 @@ func (d *native) Stats(ctx context.Context, keys []execdriver.Key) ([]execdriver
 			out = append(out, s)
 		}
 	}
+	d.closeEnded()
 	if d.meters.end == nil {
 		d.meters.end = time.AfterFunc(meterLife, d.closeMeters)
 	} else {
 		d.meters.end.Reset(meterLife)
 	}
 	return out, nil
+}
+
+// closeEnded lets go of the files of runs that have ended: whoever asks once a
+// second would keep them for ever. d.meters.mu is held.
+func (d *native) closeEnded() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for r, m := range d.meters.open {
+		if r.state != running {
+			m.Close()
+			delete(d.meters.open, r)
+		}
+	}
 }
 
 // closeMeters lets go of the files.

@@ -40,6 +40,28 @@ func TestStats(t *testing.T) {
 	}
 }
 
+// TestStatsLetGoOfEnded: whoever asks all the time keeps no files of runs that have
+// ended meanwhile.
+func TestStatsLetGoOfEnded(t *testing.T) {
+	b := newBench(t)
+	first, _ := b.idle(nil)
+	second, _ := b.idle(nil)
+	keys := []execdriver.Key{first.Key, second.Key}
+	for _, want := range []int{2, 1} {
+		if all, err := b.d.Stats(t.Context(), keys); err != nil || len(all) != want {
+			t.Fatalf("%+v %v", all, err)
+		}
+		b.d.meters.mu.Lock()
+		if n := len(b.d.meters.open); n != want {
+			t.Errorf("%d meters are open, want %d", n, want)
+		}
+		b.d.meters.mu.Unlock()
+		if err := b.d.Release(t.Context(), first.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestProcesses(t *testing.T) {
 	b := newBench(t)
 	began := time.Now().Add(-time.Second) // times of processes are told in ticks since the boot
@@ -80,6 +102,11 @@ func TestParseStat(t *testing.T) {
 	want := execdriver.Task{Name: "a) b (c", PPID: 7, TTY: "pts/2", CPU: 2 * time.Second, Started: boot.Add(2 * time.Second), RSS: 3 * int64(os.Getpagesize())}
 	if !ok || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+	const ticks = 40 * 365 * 24 * 3600 * 100 // forty years: of a machine with many processors that is soon
+	got, _ = parseStat(fmt.Sprint("42 (a) S 7 42 42 0 42 0 0 0 0 0 ", ticks/2, " ", ticks/2, " 0 0 20 0 1 0 ", ticks, " 0 3 0"), boot)
+	if years := 40 * 365 * 24 * time.Hour; got.CPU != years || !got.Started.Equal(boot.Add(years)) {
+		t.Errorf("of forty years: %v since %v", got.CPU, got.Started)
 	}
 	for _, text := range []string{"", "42", "42 (a", "42 (a) S 1"} {
 		if _, ok := parseStat(text, boot); ok {

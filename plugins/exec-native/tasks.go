@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userHz is the unit of times in /proc, the same on every architecture that Go
+// tick is the unit of times in /proc, the same on every architecture that Go
 // runs on (USER_HZ).
-const userHz = 100
+const tick = time.Second / 100
 
 // Processes implements execdriver.Meter.
 func (d *native) Processes(_ context.Context, k execdriver.Key) ([]execdriver.Task, error) {
@@ -85,8 +85,8 @@ func parseStat(text string, boot time.Time) (execdriver.Task, bool) {
 	n := func(i int) int64 { v, _ := strconv.ParseInt(f[i-3], 10, 64); return v } // i as in the manual
 	t.PPID = int(n(4))
 	t.TTY = terminalName(uint32(n(7)))
-	t.CPU = time.Duration(n(14)+n(15)) * time.Second / userHz
-	t.Started = boot.Add(time.Duration(n(22)) * time.Second / userHz)
+	t.CPU = time.Duration(n(14)+n(15)) * tick
+	t.Started = boot.Add(time.Duration(n(22)) * tick)
 	t.RSS = n(24) * int64(os.Getpagesize())
 	return t, true
 }
