@@ -18,13 +18,15 @@ import (
 // attached is a shim seen through its attach socket, by a driver that did not
 // start it. It tells the same reports as the control socket of a start.
 type attached struct {
-	c   net.Conn
-	buf []byte
+	c      net.Conn
+	buf    []byte
+	dir    string // of the run
+	bootID [16]byte
 }
 
 // dial greets a living shim. The address goes through the directory's
 // descriptor, so that the path's length does not matter.
-func dial(ctx context.Context, dir string) (*attached, error) {
+func dial(ctx context.Context, dir string, bootID [16]byte) (*attached, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open run directory: %w", err)
@@ -39,7 +41,7 @@ func dial(ctx context.Context, dir string) (*attached, error) {
 		c.Close()
 		return nil, fmt.Errorf("greet shim: %w", err)
 	}
-	return &attached{c: c, buf: make([]byte, 256)}, nil
+	return &attached{c: c, buf: make([]byte, 256), dir: dir, bootID: bootID}, nil
 }
 
 // FD implements events.
@@ -76,7 +78,13 @@ func (a *attached) Next(ctx context.Context) (plan.Report, error) {
 			if err != nil {
 				return plan.Report{}, err
 			}
-			return reportOfExit(e), nil
+			r := reportOfExit(e)
+			// Clients are not told where the log ends: the record, which the shim
+			// writes first, has it.
+			if rec, err := readRecord(a.dir, a.bootID); err == nil && rec.State == plan.StateExited {
+				r.LogEnd = rec.LogEnd
+			}
+			return r, nil
 		}
 	}
 }

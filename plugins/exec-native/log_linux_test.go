@@ -32,6 +32,21 @@ func (b *bench) fullDisk(container string) (room func()) {
 	}
 }
 
+// TestLogEndOfEarlierStart: a driver that did not start the run tells it, too.
+func TestLogEndOfEarlierStart(t *testing.T) {
+	b := newBench(t)
+	b.closeDriver()
+	r := b.request("read x; echo 0123456789; exit 3")
+	r.Stdio.OpenStdin = true
+	b.fullDisk(r.Container)
+	b.startInChild(1, r)
+	b.open()
+	b.sendInput(t.Context(), r.Key, "go\n")
+	if e := b.wait(r.Key); e.Code != 3 || e.LogEnd != 11 {
+		t.Errorf("%+v, want a log that ends at 11", e)
+	}
+}
+
 // TestLogEnd: the exit says where the output ends that the log could not take, also
 // to a later driver, and the next run's log goes on behind it.
 func TestLogEnd(t *testing.T) {

@@ -150,7 +150,7 @@ func (d *native) settleEnd(r *run, rec plan.ExitRecord) {
 // greet connects to a living shim and reads its first word. A program that runs
 // is settled when it returns.
 func (d *native) greet(ctx context.Context, r *run) (events, error) {
-	shim, err := dial(ctx, r.dir)
+	shim, err := dial(ctx, r.dir, d.bootID)
 	if err != nil {
 		return nil, err
 	}

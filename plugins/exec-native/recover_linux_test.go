@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/execdriver"
@@ -26,7 +25,10 @@ func TestRunsOutliveTheDriver(t *testing.T) {
 	long := b.request("echo before; trap 'echo after; exit 7' TERM; echo up; while :; do sleep 0.01; done")
 	short := b.request("sleep 0.2; echo short; exit 9")
 	b.startInChild(2, long, short)
-	time.Sleep(400 * time.Millisecond) // nobody is there when the short one ends
+	b.eventually("the short one has ended, and nobody was there", func() bool {
+		living, err := alive(execdriver.RunDir(b.cfg.Run, short.Key))
+		return err == nil && !living
+	})
 	b.open()
 
 	items, err := b.d.List(context.Background())
@@ -99,6 +101,23 @@ func TestShimKilled(t *testing.T) {
 		pids, err := b.d.containers.Group(groupName(r.Key)).Pids()
 		return err == nil && len(pids) == 0
 	})
+}
+
+// TestShimKilledWithoutRecord: a run that somebody has taken the record of is lost
+// with its shim like any other.
+func TestShimKilledWithoutRecord(t *testing.T) {
+	b := newBench(t)
+	r, _ := b.idle(nil)
+	pid := b.shimOf(r.Key)
+	if err := os.Remove(filepath.Join(execdriver.RunDir(b.cfg.Run, r.Key), recordFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.wait(r.Key); !e.Lost || e.Code != 137 {
+		t.Errorf("%+v, want it lost", e)
+	}
 }
 
 // TestShimKilledWithoutDriver: found by the next instance.

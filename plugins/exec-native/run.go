@@ -168,7 +168,10 @@ func (d *native) becomeBroken(r *run) {
 // takes its output any more.
 func (d *native) shimGone(r *run) {
 	rec, err := readRecord(r.dir, d.bootID)
-	if err == nil && rec.State != plan.StateRunning && rec.State != plan.StateExited {
+	d.mu.Lock()
+	begun := r.state == running // also if somebody has taken its record away
+	d.mu.Unlock()
+	if err == nil && !begun && rec.State != plan.StateRunning && rec.State != plan.StateExited {
 		d.becomeBroken(r)
 		return
 	}
