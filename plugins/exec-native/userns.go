@@ -160,8 +160,12 @@ func (d *native) hold(container string, m driver.IDMap) (h heldUser, err error) 
 		return h, err
 	}
 	text, err := json.Marshal(h)
+	name := filepath.Join(dir, heldFile)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, heldFile), text, 0o600)
+		err = os.WriteFile(name+".new", text, 0o600)
+	}
+	if err == nil { // whole: List may read it at any moment
+		err = os.Rename(name+".new", name)
 	}
 	if err == nil {
 		_, err = begin.Write([]byte{1})
@@ -225,8 +229,11 @@ func (d *native) ReleaseUserNS(ctx context.Context, container string) error {
 // endHolder kills a holder and waits until it has let go of its lock.
 func endHolder(ctx context.Context, dir string, h heldUser) error {
 	fd, err := unix.PidfdOpen(h.PID, 0)
-	if err != nil {
+	if errors.Is(err, unix.ESRCH) {
 		return nil // it has ended
+	}
+	if err != nil {
+		return fmt.Errorf("end the holder of a user namespace: %w", err)
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
