@@ -33,7 +33,7 @@ func newWorld(t *testing.T, o rig.Options) *world {
 	w := &world{t: t, Engine: e}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("gantryd said:\n%s", e.Said())
+			t.Log(e.Account())
 		}
 		if err := e.Close(); err != nil {
 			t.Errorf("take the engine away: %v", err)

@@ -65,7 +65,7 @@ func start(t *testing.T, o rig.Options) *rig.Engine {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("gantryd said:\n%s", e.Said())
+			t.Log(e.Account())
 		}
 		if err := e.Close(); err != nil {
 			t.Errorf("take the engine away: %v", err)

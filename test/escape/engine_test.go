@@ -57,7 +57,7 @@ func (w *world) start() {
 	w.engine = e
 	w.t.Cleanup(func() {
 		if w.t.Failed() {
-			w.t.Logf("gantryd said:\n%s", e.Said())
+			w.t.Log(e.Account())
 		}
 		if err := e.Close(); err != nil {
 			w.t.Errorf("take the engine away: %v", err)

@@ -240,6 +240,18 @@ func (e *Engine) Said() string {
 	return string(data)
 }
 
+// Account is what there is to read when a test has failed: what gantryd said and,
+// while it runs, the newest events of its log.
+func (e *Engine) Account() string {
+	ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
+	defer cancel()
+	events, err := e.CLI(ctx, "log", "--json", "-n", "60").CombinedOutput()
+	if err != nil {
+		events = fmt.Appendf(events, "(%v)\n", err)
+	}
+	return fmt.Sprintf("gantryd said:\n%s\nthe newest events:\n%s", e.Said(), events)
+}
+
 // LogFile is the file that gantryd logs to.
 func (e *Engine) LogFile() string { return e.log.Name() }
 
