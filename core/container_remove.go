@@ -173,20 +173,13 @@ func (*NetworkDetached) name() string { return "container.network-detached" }
 func (e *NetworkDetached) on(c *Container) {
 	if n := c.net(e.Network); n != nil {
 		n.State, n.Endpoint = Absent, Endpoint{}
-		if c.Want != Running {
-			n.Address = Address{}
-		}
 	}
 }
 
 func (e *NetworkDetached) apply(s *State) []Noun {
-	c := s.Containers[ContainerID(e.ID)]
-	if n := c.net(e.Network); n != nil && c.Want != Running {
-		s.freeAddress(*n)
-	}
 	touched := s.fold(&e.Header, e.on)
 	// One that could not be made since was left alone: nobody seemed to need it.
-	if n := s.Networks[e.Network]; n != nil && c.Want == Running {
+	if n := s.Networks[e.Network]; n != nil && s.Containers[ContainerID(e.ID)].Want == Running {
 		n.use(e.Seq)
 	}
 	return touched

@@ -238,6 +238,9 @@ func (s *State) fold(h *Header, f func(c *Container)) []Noun {
 		if c.Nets[i].State != before[i] {
 			touched = append(touched, c.Nets[i].Network.noun()) // its removal waits for its endpoints
 		}
+		if c.Nets[i].State == Absent && c.Want != Running {
+			s.freeAddress(&c.Nets[i])
+		}
 	}
 	return append(touched, s.sharersOf(c.ID)...)
 }

@@ -22,11 +22,13 @@ type Network struct {
 	Options  map[string]string `json:"options,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 
-	Want Want       `json:"want"`
-	Used bool       `json:"used,omitempty"` // somebody has needed it
-	Jobs []JobID    `json:"jobs,omitempty"`
-	Slot Slot       `json:"slot,omitzero"`
-	Last netip.Addr `json:"last,omitzero"` // the address allotted last: the next one is sought behind it
+	Want Want `json:"want"`
+	Used bool `json:"used,omitempty"` // somebody has needed it
+	// Fault is why it could not be made; it is not tried again until somebody needs it.
+	Fault *Fault     `json:"fault,omitempty"`
+	Jobs  []JobID    `json:"jobs,omitempty"`
+	Slot  Slot       `json:"slot,omitzero"`
+	Last  netip.Addr `json:"last,omitzero"` // the address allotted last: the next one is sought behind it
 
 	used map[netip.Addr]ContainerID // addresses in use; index over the containers
 }
@@ -44,7 +46,7 @@ func (n *Network) verb() string {
 	switch {
 	case n.Slot.State == Unsure, n.Slot.State == Held && (n.Want == Removed || n.Builtin && !n.Used):
 		return "remove"
-	case n.Slot.State == Absent && n.Want == Present && (n.Used || !n.Builtin):
+	case n.Slot.State == Absent && n.Want == Present && (n.Used || !n.Builtin && n.Fault == nil):
 		return "create"
 	}
 	return ""
@@ -95,7 +97,7 @@ func (n *Network) turn(seq uint64, f func()) {
 
 // use says that somebody needs the network.
 func (n *Network) use(seq uint64) {
-	n.turn(seq, func() { n.Used = true })
+	n.turn(seq, func() { n.Used, n.Fault = true, nil })
 }
 
 // allot finds a free address: the next one behind the last allotted, so that an
@@ -160,10 +162,12 @@ func (s *State) holdAddress(slot NetSlot, id ContainerID) {
 	n.used[slot.Address.IP.Addr()] = id
 }
 
-func (s *State) freeAddress(slot NetSlot) {
+// freeAddress gives back what the slot has, if it has an address.
+func (s *State) freeAddress(slot *NetSlot) {
 	if n := s.Networks[slot.Network]; n != nil && slot.Address.IP.IsValid() {
 		delete(n.used, slot.Address.IP.Addr())
 	}
+	slot.Address = Address{}
 }
 
 // FindNetwork finds a network by name, id, or a unique prefix of its id.

@@ -161,7 +161,8 @@ func (st CreateNetwork) finish(s *State, r *FinishStep) []Event {
 	}
 	fault := *r.Fault
 	fault.Step = st.StepID
-	events := append([]Event{&NetworkFailed{Header: about(n.ID.noun()), Fault: fault}}, endJobs(n.Jobs, JobFailed, "", &fault)...)
+	failed := &NetworkFailed{Header: about(n.ID.noun()), Fault: fault, Stays: len(n.Jobs) == 0 || s.hasContainers(n.ID)}
+	events := append([]Event{failed}, endJobs(n.Jobs, JobFailed, "", &fault)...)
 	for _, c := range s.attached(n.ID) {
 		if c.climbing() && !c.Running() && c.net(n.ID).State != Held {
 			events = append(events, s.startFailed(c.ID, st.StepID, &fault)...)
@@ -170,12 +171,23 @@ func (st CreateNetwork) finish(s *State, r *FinishStep) []Event {
 	return events
 }
 
-// NetworkFailed says that a network could not be made. A built-in one is tried
-// again when the next container needs it; another one goes, unless containers
-// were made on it.
+// hasContainers reports whether a container was made on the network.
+func (s *State) hasContainers(id NetworkID) bool {
+	for _, c := range s.Containers {
+		if c.net(id) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// NetworkFailed says that a network could not be made. One that stays is tried again
+// when the next container needs it: a built-in one, one that was made before and was
+// lost, or one that containers were made on. Another one goes.
 type NetworkFailed struct {
 	Header
 	Fault Fault `json:"fault"`
+	Stays bool  `json:"stays,omitempty"` // although it is not built in
 }
 
 func (*NetworkFailed) name() string { return "network.failed" }
@@ -183,7 +195,11 @@ func (*NetworkFailed) name() string { return "network.failed" }
 func (e *NetworkFailed) apply(s *State) []Noun {
 	n := s.Networks[NetworkID(e.ID)]
 	n.Slot, n.Used = Slot{Unsure, e.Seq}, false
-	if !n.Builtin {
+	switch {
+	case n.Builtin:
+	case e.Stays:
+		n.Fault = &e.Fault
+	default:
 		n.Want = Removed
 		s.freeNetworkName(n)
 	}

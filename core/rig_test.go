@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sort"
@@ -111,6 +112,7 @@ func (e *engine) fold(ev Event) {
 	e.nearEnough(decoded)
 	touched := e.s.Apply(decoded)
 	e.oneOwnerOfIDs(decoded)
+	e.addressesInUse(decoded)
 	for _, n := range touched {
 		for id, st := range before {
 			if st.ID().Noun() == n {
@@ -161,6 +163,31 @@ func (e *engine) oneOwnerOfIDs(ev Event) {
 			e.t.Fatalf("after %d %s: ids %d of %s and %s", ev.Head().Seq, ev.Head().Name, host, id, by)
 		}
 		owner[host] = id
+	}
+}
+
+// addressesInUse stops the test when an address is taken by nobody who needs it, or
+// when the index of the taken ones is another than a start of the engine would make.
+func (e *engine) addressesInUse(ev Event) {
+	taken := map[NetworkID]map[netip.Addr]ContainerID{}
+	for id, c := range e.s.Containers {
+		for _, slot := range c.Nets {
+			if !slot.Address.IP.IsValid() {
+				continue
+			}
+			if slot.State == Absent && c.Want != Running {
+				e.t.Fatalf("after %d %s: %s keeps address %v although it holds no endpoint", ev.Head().Seq, ev.Head().Name, id, slot.Address.IP)
+			}
+			if taken[slot.Network] == nil {
+				taken[slot.Network] = map[netip.Addr]ContainerID{}
+			}
+			taken[slot.Network][slot.Address.IP.Addr()] = id
+		}
+	}
+	for id, n := range e.s.Networks {
+		if !maps.Equal(n.used, taken[id]) {
+			e.t.Fatalf("after %d %s: network %s has %v in use, the containers have %v", ev.Head().Seq, ev.Head().Name, n.Name, n.used, taken[id])
+		}
 	}
 }
 
