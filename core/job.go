@@ -148,7 +148,10 @@ func (c *Container) leave(id JobID) {
 type JobsForgotten struct {
 	Header
 	Count   int   `json:"count"`   // how many of the oldest finished jobs
-	Through JobID `json:"through"` // the youngest of their ids
+	Through JobID `json:"through"` // the youngest of their ids that was not made in the future
+	// Anew says that Through holds although an earlier one was younger: the clock
+	// that it was made by has been set back.
+	Anew bool `json:"anew,omitempty"`
 }
 
 func (*JobsForgotten) name() string { return "job.forgotten" }
@@ -158,7 +161,7 @@ func (e *JobsForgotten) apply(s *State) []Noun {
 		delete(s.Jobs, id)
 	}
 	s.Ended = slices.Delete(s.Ended, 0, e.Count)
-	if e.Through > s.Forgotten {
+	if e.Anew || e.Through > s.Forgotten {
 		s.Forgotten = e.Through
 	}
 	return nil
@@ -178,11 +181,22 @@ func (*ForgetJobs) decide(s *State, r Request) ([]Event, error) {
 	if n <= 0 {
 		return nil, nil
 	}
-	through := JobID("")
+	through, now := JobID(""), lastJobAt(r.Time)
 	for _, id := range s.Ended[:n] {
-		through = max(through, id)
+		if id <= now { // whoever made a younger one has, or had, another clock than the others have now
+			through = max(through, id)
+		}
 	}
-	return []Event{&JobsForgotten{Header: about(Noun{KindEngine, s.Engine.ID}), Count: n, Through: through}}, nil
+	return []Event{&JobsForgotten{
+		Header: about(Noun{KindEngine, s.Engine.ID}), Count: n, Through: through, Anew: s.Forgotten > now,
+	}}, nil
+}
+
+// lastJobAt is the greatest id that can be made at t (RFC 9562: it begins with the
+// milliseconds since 1970).
+func lastJobAt(t time.Time) JobID {
+	ms := max(0, t.UnixMilli())
+	return JobID(sprintf("%08x-%04x-7fff-bfff-ffffffffffff", ms>>16, ms&0xffff))
 }
 
 // CancelJob turns back the want of an open job that starts or loads something.
@@ -232,7 +246,8 @@ func (s *State) knownJob(r Request) (bool, error) {
 	}
 	j := s.Jobs[r.Job]
 	switch {
-	case j == nil && r.Job <= s.Forgotten:
+	// What was forgotten in the future says nothing: the clock was set back.
+	case j == nil && r.Job <= s.Forgotten && s.Forgotten <= lastJobAt(r.Time):
 		return false, refuse(errdefs.ErrFailedPrecondition, "job id %s is older than the jobs remembered: send the command under a new id", r.Job)
 	case j == nil:
 		return false, nil
