@@ -22,6 +22,7 @@ type Image struct {
 
 	Want   Want    `json:"want"`
 	Ready  bool    `json:"ready,omitempty"` // all layers are held: containers can be made
+	Whole  bool    `json:"whole,omitempty"` // it has been ready: no load takes it along when that ends badly
 	Jobs   []JobID `json:"jobs,omitempty"`  // open removals
 	Store  Slot    `json:"store"`
 	Naming Slot    `json:"naming,omitzero"` // held: the store shows the names; absent: it must be told

@@ -157,6 +157,7 @@ func (e *ImageLoaded) apply(s *State) []Noun {
 		touched = append(touched, s.tryLayers(e.Seq, i.Layers)...)
 	}
 	i.Ready = i.Ready || e.Ready
+	i.Whole = i.Whole || i.Ready
 	if i.Store.State != Held { // its content was lost, and is back
 		i.Store = Slot{Held, e.Seq}
 	}
@@ -196,7 +197,7 @@ func (*ImageReady) name() string { return "image.ready" }
 
 func (e *ImageReady) apply(s *State) []Noun {
 	i := s.Images[ImageID(e.ID)]
-	i.Ready = true
+	i.Ready, i.Whole = true, true
 	for _, j := range s.Jobs {
 		if slices.Contains(j.Awaits, i.ID) {
 			j.Awaits = slices.DeleteFunc(slices.Clone(j.Awaits), func(k ImageID) bool { return k == i.ID })
@@ -258,11 +259,13 @@ func (s *State) loadsAwaiting(id ImageID) []JobID {
 	return open
 }
 
-// cancelLoad takes a load back: what it brought and is not ready goes.
+// cancelLoad takes a load back: what it brought and is not ready goes. What was there
+// before and is only made whole again stays.
 func (s *State) cancelLoad(j *Job, by JobID) []Event {
 	events := []Event{ended(j.ID, JobCancelled, by, nil)}
 	for _, id := range j.Awaits {
-		if others := without(s.loadsAwaiting(id), j.ID); len(others) == 0 && s.Images[id] != nil && s.Images[id].Want == Present {
+		i, others := s.Images[id], without(s.loadsAwaiting(id), j.ID)
+		if len(others) == 0 && i != nil && i.Want == Present && !i.Whole {
 			events = append(events, &ImageRemoveWanted{Header: about(id.noun())})
 		}
 	}

@@ -173,8 +173,8 @@ func (e *LayerFailed) apply(s *State) []Noun {
 }
 
 // layerFailed: the images that waited for the layer cannot be; they are given
-// back, and the loads that brought them have failed. One that was whole once, or
-// that containers stand on, stays: a person decides what becomes of it.
+// back, and the loads that brought them have failed. One that was whole once stays:
+// containers may stand on it, and a person decides what becomes of it.
 func (s *State) layerFailed(st ApplyLayer, f *Fault) []Event {
 	fault := *f
 	fault.Step = st.StepID
@@ -184,7 +184,7 @@ func (s *State) layerFailed(st ApplyLayer, f *Fault) []Event {
 		for _, j := range loads {
 			events = append(events, ended(j, JobFailed, "", &fault))
 		}
-		if len(loads) > 0 && s.usedBy(i.ID) == nil {
+		if len(loads) > 0 && !i.Whole {
 			events = append(events, &ImageRemoveWanted{Header: about(i.ID.noun()), Fault: &fault})
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // SchemaVersion numbers the state's form. A snapshot of another number is
 // thrown away and the log folded from its beginning; a test fails if the
 // golden log's state changes while this number does not.
-const SchemaVersion = 2
+const SchemaVersion = 3
 
 // State is the fold of the log. It is changed by Apply alone; whoever reads it
 // while another goroutine applies must hold the engine's lock.
