@@ -162,8 +162,12 @@ func TestLogOnDiskThatStaysFull(t *testing.T) {
 			if c.policy.NonBlocking {
 				s.Add(StageMonitor, c.policy)
 			}
-			s.host("/bin/sh", "-c", fmt.Sprintf("head -c %d /dev/zero%s; exit 2", size, c.script), "sh", filepath.Join(disk, "filler"))
-			if r := s.start().until(ReportExited); r.Code != 2 || r.LogEnd != c.end || s.readRecord().LogEnd != c.end {
+			taken := s.fifo("taken")
+			s.host("/bin/sh", "-c", fmt.Sprintf("head -c %d /dev/zero; read x < $2%s; exit 2", size, c.script), "sh",
+				filepath.Join(disk, "filler"), taken.Name()).start().until(ReportRunning)
+			eventually(t, "the shim to read all of it", func() bool { return s.offset() == 1000+size })
+			fmt.Fprintln(taken)
+			if r := s.until(ReportExited); r.Code != 2 || r.LogEnd != c.end || s.readRecord().LogEnd != c.end {
 				t.Errorf("%+v, want the log's end %d", r, c.end)
 			}
 			r, err := stdio.OpenLog(filepath.Join(disk, "log"))

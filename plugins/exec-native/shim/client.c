@@ -34,17 +34,17 @@ void client_close(struct client *c)
 	c->fd = -1;
 }
 
-/* The client is gone, but standard input that it had sent may still wait for
- * room: it is read to its end, and nothing more is sent. */
+/* The client is gone, or takes no more, but standard input that it had sent may
+ * still wait for room: it is read to its end, and nothing more is sent. */
 void client_hung(struct client *c)
 {
-	if (!c->greeted || !(c->flags & HELLO_STDIN) || c->input_ended) {
+	if (!c->greeted || !(c->flags & HELLO_STDIN) || c->input_ended || c->closing) {
 		client_close(c);
 		return;
 	}
 	c->flags &= HELLO_STDIN | HELLO_STDIN_ONCE;
 	c->piece_due[0] = c->piece_due[1] = c->sending = 0;
-	c->state_due = c->exit_due = 0;
+	c->state_due = c->exit_due = c->blocked = 0;
 	c->hung = 1;
 }
 
@@ -93,8 +93,11 @@ void client_accept(void)
 	int fd = (int)SYS4(__NR_accept4, M.listen, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	struct client *c;
 
-	if (fd < 0)
+	if (fd < 0) {
+		if (fd != -EAGAIN)
+			try_later();
 		return;
+	}
 	if (SYS5(__NR_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0 ||
 	    who.uid != M.set.uid || !(c = place())) {
 		sys_close(fd);
@@ -168,7 +171,7 @@ static long take_stdin(struct client *c)
 	uint32_t want = c->left < STDIN_BUFFER ? c->left : STDIN_BUFFER;
 	long n;
 
-	if (M.in_len)
+	if (stdin_full())
 		return 0;
 	n = receive(c, M.in, want);
 	if (n <= 0)

@@ -159,7 +159,7 @@ static const uint8_t *source(const struct client *c, uint32_t *len)
 
 void deliver(struct client *c)
 {
-	while (c->fd >= 0 && !c->blocked && (c->sending != SEND_NOTHING || begin(c))) {
+	while (c->fd >= 0 && !c->blocked && !c->hung && (c->sending != SEND_NOTHING || begin(c))) {
 		uint32_t len;
 		const uint8_t *p = source(c, &len);
 		long n = SYS6(__NR_sendto, c->fd, p + c->at, len - c->at,
@@ -172,7 +172,7 @@ void deliver(struct client *c)
 			return;
 		}
 		if (n < 0) {
-			client_close(c);
+			client_hung(c);
 			return;
 		}
 		c->at += (uint32_t)n;

@@ -124,8 +124,10 @@ void time_is_up(void)
 /* The exit was seen; the process is still a zombie, so its pid is its own. */
 void program_ended(void)
 {
-	if (!reap(WNOHANG | WNOWAIT))
+	if (!reap(WNOHANG | WNOWAIT)) { /* who traces it has to look at it first */
+		try_later();
 		return;
+	}
 	M.rec.ended = (uint64_t)sys_clock(CLOCK_REALTIME);
 	stdin_close();
 	let_go(&M.slave);

@@ -114,8 +114,8 @@ static int put_record(struct log *l, const void *p, uint32_t n, uint32_t stream,
 		l->size += (uint64_t)r;
 		return 0;
 	}
-	if (r > 0)
-		SYS2(__NR_ftruncate, l->fd, l->size);
+	if (r > 0 && SYS2(__NR_ftruncate, l->fd, l->size) < 0)
+		l->size += (uint64_t)r; /* it stays, and nothing before it may be cut */
 	return -1;
 }
 

@@ -18,6 +18,10 @@ struct monitor M;
 
 int64_t now_ms(void) { return sys_clock(CLOCK_MONOTONIC) / 1000000; }
 
+/* The program's end and new clients stay announced until they are taken. Where that
+ * fails, they are not asked for until later: poll would not sleep. */
+void try_later(void) { M.later = now_ms() + LATER_MS; }
+
 /* A driver that is gone or does not read is let go of: the record and the
  * attach socket tell the next one. */
 static void report_with(struct report *r, int pass)
@@ -228,9 +232,11 @@ enum { POLL_CONTROL, POLL_SYNC, POLL_LISTEN, POLL_PID, POLL_STDIN, POLL_OUT, POL
 static short client_events(const struct client *c)
 {
 	int stdin_next = c->head_have == FRAME_HEADER && c->left && c->head[0] == FRAME_STDIN;
+	/* What is said before there is a terminal is for it. */
+	int too_early = c->greeted && M.set.flags & TERMINAL && M.phase < PHASE_RUNNING && M.terminal < 0;
 	short events = 0;
 
-	if (!c->input_ended && !c->closing && !(stdin_next && M.in_len))
+	if (!c->input_ended && !c->closing && !(stdin_next && stdin_full()) && !too_early)
 		events |= POLLIN;
 	if (c->blocked)
 		events |= POLLOUT;
@@ -241,9 +247,9 @@ static void prepare(struct pollfd *p)
 {
 	p[POLL_CONTROL] = (struct pollfd){ M.control, POLLIN, 0 };
 	p[POLL_SYNC] = (struct pollfd){ M.sync, POLLIN, 0 };
-	p[POLL_LISTEN] = (struct pollfd){ M.listen, POLLIN, 0 };
-	p[POLL_PID] = (struct pollfd){ M.phase == PHASE_RUNNING ? M.pidfd : -1, POLLIN, 0 };
-	p[POLL_STDIN] = (struct pollfd){ M.in_len ? M.stdin_fd : -1, POLLOUT, 0 };
+	p[POLL_LISTEN] = (struct pollfd){ M.later ? -1 : M.listen, POLLIN, 0 };
+	p[POLL_PID] = (struct pollfd){ M.phase == PHASE_RUNNING && !M.later ? M.pidfd : -1, POLLIN, 0 };
+	p[POLL_STDIN] = (struct pollfd){ stdin_full() ? M.stdin_fd : -1, POLLOUT, 0 };
 	for (int i = 0; i < 2; i++) {
 		/* While held, its end matters only once the program is gone. */
 		int held = stream_held(&M.out[i]);
@@ -260,22 +266,29 @@ static void prepare(struct pollfd *p)
 	}
 }
 
-/* How long poll may sleep: to the deadline, or not at all while kept output
- * can go on. */
+/* How long until then, unless another time is sooner: -1 for none, as 0 is for then. */
+static int64_t sooner(int64_t other, int64_t then)
+{
+	int64_t left;
+
+	if (!then)
+		return other;
+	left = then - now_ms();
+	left = left < 0 ? 0 : left;
+	return other < 0 || left < other ? left : other;
+}
+
+/* How long poll may sleep: to the first time at which something is to be done, or
+ * not at all while kept output can go on. */
 static int64_t patience(void)
 {
-	int64_t left = M.deadline ? M.deadline - now_ms() : -1;
-	int64_t silent = close_silent();
-
 	for (int i = 0; i < 2; i++) {
 		const struct stream *s = &M.out[i];
 
 		if (s->fd < 0 && s->tail_at < s->tail_len && !stream_held(s))
 			return 0;
 	}
-	if (M.deadline && left < 0)
-		return 0;
-	return left < 0 || (silent >= 0 && silent < left) ? silent : left;
+	return sooner(sooner(close_silent(), M.deadline), M.later);
 }
 
 static void serve_client(struct client *c, short events, short revents)
@@ -327,6 +340,8 @@ static void advance(void)
 {
 	int late = M.deadline && now_ms() >= M.deadline;
 
+	if (M.later && now_ms() >= M.later)
+		M.later = 0;
 	if (M.phase == PHASE_RUNNING && late)
 		time_is_up();
 	if (M.phase == PHASE_GATE && (late || client_attached()))

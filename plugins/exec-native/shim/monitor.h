@@ -42,6 +42,7 @@ enum {
 	PROTOCOL = 1,
 	HELLO_MS = 10000,    /* a connection that says nothing so long is closed */
 	FOLLOWER_MS = 5000,  /* a follower has so long to take the end */
+	LATER_MS = 100,      /* until what could not be taken is tried again */
 	STDIN_BUFFER = 32768,
 };
 
@@ -125,6 +126,7 @@ struct monitor {
 	int filtered;  /* a filter comes after that, which may stop it */
 	uint64_t oom_before;
 	int64_t deadline; /* of gate, drain or lingering; ms, 0 for none */
+	int64_t later;    /* when what is there but could not be taken is tried again; as above */
 	struct record rec;
 	struct log log;
 	struct stream out[2];
@@ -138,6 +140,7 @@ extern struct monitor M;
 
 /* monitor.c */
 int64_t now_ms(void);
+void try_later(void);
 void enter_phase(enum phase phase);
 void report_to_driver(struct report *r);
 void driver_says(void);
@@ -159,6 +162,7 @@ void write_record(uint16_t state);
 void stream_read(struct stream *s);
 void stream_finish(struct stream *s);
 int stream_held(const struct stream *s);
+int stdin_full(void);
 void stdin_write(void);
 void stdin_close(void);
 

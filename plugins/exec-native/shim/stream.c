@@ -8,6 +8,9 @@
 #define FIONREAD 0x541bUL
 /* More cannot be left in a pipe or a pty unless root has raised it for itself. */
 #define MAX_TAIL (16u << 20)
+/* A terminal keeps 8 KiB on the way to its reader, and 4 KiB for it (drivers/tty/pty.c,
+ * n_tty.c). */
+#define TERMINAL_TAIL (64u << 10)
 
 int stream_held(const struct stream *s)
 {
@@ -112,7 +115,10 @@ void stream_finish(struct stream *s)
 
 	if (s->fd < 0)
 		return;
-	sys_ioctl(s->fd, FIONREAD, &left);
+	if (s->fd == M.terminal) /* its count leaves out what is still on its way */
+		left = TERMINAL_TAIL;
+	else
+		sys_ioctl(s->fd, FIONREAD, &left);
 	if (left > MAX_TAIL)
 		left = MAX_TAIL;
 	if (left) {
@@ -141,6 +147,9 @@ void stdin_close(void)
 	M.in_len = M.in_at = 0;
 }
 
+/* Whether what was sent before, if only its end, has not yet been written. */
+int stdin_full(void) { return M.in_len || (M.in_eof && M.stdin_fd >= 0); }
+
 /* Writes what clients have sent. A program that has closed its input, or never
  * had one, is no reason to keep them waiting: it is thrown away. */
 void stdin_write(void)
@@ -159,9 +168,9 @@ void stdin_write(void)
 	M.in_len = M.in_at = 0;
 	if (M.in_eof && M.stdin_fd >= 0) {
 		if (M.terminal >= 0) {
-			/* The end of input on a terminal is a character. */
-			sys_write(M.stdin_fd, "\004", 1);
-			M.in_eof = 0;
+			/* The end of input on a terminal is a character, which may have
+			 * to wait for room as any other. */
+			M.in_eof = sys_write(M.stdin_fd, "\004", 1) == -EAGAIN;
 		} else {
 			stdin_close();
 		}

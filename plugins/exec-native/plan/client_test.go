@@ -1,0 +1,190 @@
+package plan
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/stdio"
+)
+
+// fifo makes a FIFO in the run directory, and opens it as both ends: nobody waits for
+// the other to come.
+func (s *shim) fifo(name string) *os.File {
+	s.t.Helper()
+	path := filepath.Join(s.dir, name)
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// heard waits until the shim has looked at what the clients before had sent: it takes
+// them in the order in which they came.
+func (s *shim) heard() {
+	s.t.Helper()
+	s.attach(stdio.Hello{Control: true}).Close()
+}
+
+// offset is how far the shim has read the program's output.
+func (s *shim) offset() uint64 {
+	s.t.Helper()
+	c, state, err := stdio.Dial(s.t.Context(), s.socket(), stdio.Hello{Control: true})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c.Close()
+	return state.Offset
+}
+
+// TestStdinOfVanishedClientBeforeStart: a client that goes before the program runs is
+// found gone when that is told. What it had sent is read all the same.
+func TestStdinOfVanishedClientBeforeStart(t *testing.T) {
+	s := newShim(t, Monitor{Flags: OpenStdin}, 0)
+	s.Add(StageClone, Clone{Cgroup: NoFD})
+	s.Add(StageGate, Sync{1})
+	s.Add(StageExec, Sweep{}, Exec{Paths: []string{"/bin/sh"}, Args: []string{"sh", "-c", "n=$(wc -c); [ $n = 150000 ]"}, Env: []string{"PATH=/bin:/usr/bin"}})
+	s.start().until(ReportSync)
+	c := s.attach(stdio.Hello{Stdin: true, StdinOnce: true})
+	c.Write(make([]byte, 150000))
+	c.Close()
+	s.heard()
+	s.conn.Continue(1)
+	if r := s.until(ReportExited); r.Code != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// TestStdinOfVanishedReader: output that a client takes no more says nothing about the
+// input that it had sent.
+func TestStdinOfVanishedReader(t *testing.T) {
+	s := newShim(t, Monitor{Flags: OpenStdin}, 1<<20)
+	go1 := s.fifo("go")
+	s.host("/bin/sh", "-c", "read x < "+go1.Name()+"; echo output; read x < "+go1.Name()+"; n=$(wc -c); [ $n = 150000 ]").start().until(ReportRunning)
+	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, StdinOnce: true})
+	c.Write(make([]byte, 150000))
+	c.Close()
+	fmt.Fprintln(go1)
+	eventually(t, "the output", func() bool { out, _ := s.readLog(); return out == "output\n" })
+	s.heard()
+	fmt.Fprintln(go1)
+	if r := s.until(ReportExited); r.Code != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// TestInputBeforeTerminal: what a client says before there is a terminal is for it.
+func TestInputBeforeTerminal(t *testing.T) {
+	s := newShim(t, Monitor{Flags: OpenStdin | Terminal}, 1<<20)
+	fd := s.add(tree(t, box(t)))
+	s.Add(StageClone, Clone{Flags: allNamespaces, Cgroup: NoFD})
+	s.Add(StageMounts, Propagation{unix.MS_REC | unix.MS_SLAVE}, Root{FD: fd, Attr: Attr{Propagation: unix.MS_PRIVATE}}, Sync{1})
+	s.ordinary()
+	s.Add(StageMounts, Console{Rows: 10, Cols: 20}, Pivot{})
+	s.sh("stty -echo; stty size; read x; echo got $x").start().until(ReportSync)
+	c := s.attach(stdio.Hello{Stdin: true, Stdout: true, Lossless: true})
+	c.Resize(stdio.Size{Rows: 33, Cols: 44})
+	io.WriteString(c, "early\n")
+	s.heard()
+	s.conn.Continue(1)
+	s.until(ReportExited)
+	if out, _ := s.readLog(); !strings.HasSuffix(out, "33 44\r\ngot early\r\n") {
+		t.Errorf("%q", out)
+	}
+}
+
+// TestEndOfFullTerminal: a terminal that was full at the end is read to its last byte,
+// also while a client keeps the one before.
+func TestEndOfFullTerminal(t *testing.T) {
+	const part = 8000
+	s := newShim(t, Monitor{Flags: Terminal, DrainMs: 60000}, 8<<20)
+	words := s.fifo("words")
+	s.contain(box(t), allNamespaces)
+	s.Add(StageMounts, Attach{FD: s.add(tree(t, words.Name())), Target: "/words", Create: CreateFile}, Console{Rows: 10, Cols: 20}, Pivot{})
+	s.sh(fmt.Sprintf("exec < /words; while read x && [ $x = more ]; do busybox head -c %d /dev/zero; done; exit 3", part)).start().until(ReportRunning)
+	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
+	parts, taken := 0, 0
+	for taken == parts*part { // until the client's socket is full
+		fmt.Fprintln(words, "more")
+		parts++
+		for end := time.Now().Add(500 * time.Millisecond); taken < parts*part && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			taken = int(s.offset())
+		}
+	}
+	fmt.Fprintln(words, "end")
+	if r := s.until(ReportExited); r.Code != 3 {
+		t.Fatalf("%+v", r)
+	}
+	if out, _ := s.readLog(); len(out) != parts*part {
+		t.Errorf("%d bytes of %d in the log, %d were before the end", len(out), parts*part, taken)
+	}
+	var count counter
+	if e, err := collect(c, &count, io.Discard); err != nil || e.Code != 3 || int(count) != parts*part {
+		t.Errorf("%d bytes of %d, %+v, %v", count, parts*part, e, err)
+	}
+}
+
+// processorTime is what a process has used, in ticks of 10 ms.
+func processorTime(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return user + system
+}
+
+// TestDeadProgramUnderDebugger: a dead process that another one traces is that one's
+// to look at first. The shim sees its end at once but may not reap it, and waits
+// without using the processor up.
+func TestDeadProgramUnderDebugger(t *testing.T) {
+	s := newShim(t, Monitor{}, 0).host("/bin/sleep", "100")
+	s.start().until(ReportRunning)
+	letGo, traced := make(chan struct{}), make(chan error)
+	go func() {
+		runtime.LockOSThread() // a thread traces, not a process
+		const seize = 0x4206   // PTRACE_SEIZE
+		var err error
+		if _, _, e := unix.Syscall6(unix.SYS_PTRACE, seize, uintptr(s.init), 0, 0, 0, 0); e != 0 {
+			err = e
+		}
+		traced <- err
+		<-letGo
+		_, err = unix.Wait4(s.init, nil, unix.WALL, nil)
+		traced <- err
+	}()
+	if err := <-traced; err != nil {
+		t.Fatal(err)
+	}
+	unix.Kill(s.init, unix.SIGKILL)
+	eventually(t, "the program's end", func() bool { return !alive(s.init) })
+	before := processorTime(t, s.pid)
+	time.Sleep(time.Second)
+	if used := processorTime(t, s.pid) - before; used > 10 {
+		t.Errorf("%d ms of a second used by waiting", used*10)
+	}
+	close(letGo)
+	if err := <-traced; err != nil {
+		t.Fatal(err)
+	}
+	if r := s.until(ReportExited); r.Signal != int(unix.SIGKILL) {
+		t.Errorf("%+v", r)
+	}
+}
