@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -37,6 +38,10 @@ func (a *app) openCopy(ctx context.Context, op string, in query.CopyIn) (*copySt
 		err = errclass.Errorf(errdefs.ErrInternal, "%s: the engine has passed no connection", op)
 	default:
 		d.tar, err = net.FileConn(st.File)
+		// tar has a descriptor of its own; with another one left open its end would
+		// not be the driver's.
+		err = errors.Join(err, st.File.Close())
+		st.File = nil
 	}
 	if err != nil {
 		_ = st.Close() // the first error is the one that matters
