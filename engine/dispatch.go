@@ -297,15 +297,21 @@ func (d *dispatch) told(id core.StepID) (company bool) {
 
 // retry reports whether a failure is to be tried again without being recorded;
 // if so, the flight is over. A host's word that something is unavailable is not
-// the last one: the driver is being started again.
+// the last one: the driver is being started again. Nor is the failure of a step that
+// was taken back and is owed again by now.
 func (d *dispatch) retry(id core.StepID, try int, f *core.Fault, host bool, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	sl := d.find(id, try)
-	if sl == nil || sl.owed == nil || sl.owed.ID() != id || sl.flight.cancelling && !sl.flight.late {
+	if sl == nil || sl.owed == nil || sl.owed.ID() != id {
 		return false
 	}
 	switch {
+	case sl.flight.cancelling && !sl.flight.late:
+		d.land(sl)
+		d.again = append(d.again, sl.noun)
+		d.wakeAt(now)
+		return true
 	case isRelease(sl.owed) && (sl.failures+1)%releaseTries != 0:
 	case !isRelease(sl.owed) && host && f.Class == "unavailable" && (sl.failures == 0 || now.Sub(sl.failing) < acquireFor):
 	default:
@@ -315,6 +321,15 @@ func (d *dispatch) retry(id core.StepID, try int, f *core.Fault, host bool, now 
 	d.land(sl)
 	d.wakeAt(sl.after)
 	return true
+}
+
+// overtaken reports whether the step has been handed out anew since that try, or is
+// about to be: its failure was told before, and this is a copy.
+func (d *dispatch) overtaken(id core.StepID, try int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sl := d.slot(id.Noun(), id.Slot())
+	return try != 0 && sl != nil && sl.owed != nil && sl.owed.ID() == id && d.find(id, try) == nil
 }
 
 // failed counts a failure and says when the slot is tried again.
@@ -393,10 +408,10 @@ func (d *dispatch) land(sl *slot) {
 }
 
 // isLate reports whether the step is being cancelled because it took too long.
-func (d *dispatch) isLate(id core.StepID) (time.Duration, bool) {
+func (d *dispatch) isLate(id core.StepID, try int) (time.Duration, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if sl := d.find(id, 0); sl != nil && sl.flight.late {
+	if sl := d.find(id, try); sl != nil && sl.flight.late {
 		return deadline(sl.flight.step), true
 	}
 	return 0, false

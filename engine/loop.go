@@ -131,10 +131,10 @@ func (e *Engine) tryAgain(r request, now time.Time) bool {
 	if !ok || f.Fault == nil {
 		return false
 	}
-	if e.stopping.Load() {
+	if e.stopping.Load() || e.dispatch.overtaken(f.Step, r.try()) {
 		return true
 	}
-	if limit, late := e.dispatch.isLate(f.Step); late && f.Fault.Class != "deadline-exceeded" {
+	if limit, late := e.dispatch.isLate(f.Step, r.try()); late && f.Fault.Class != "deadline-exceeded" {
 		f.Fault = &core.Fault{Class: "deadline-exceeded", Message: "it did not end within " + limit.String() + ": " + f.Fault.Message}
 	}
 	if !e.dispatch.retry(f.Step, r.try(), f.Fault, r.fence != nil, now) {
