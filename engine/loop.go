@@ -356,9 +356,10 @@ func (e *Engine) settle(verdicts []verdict, records []eventlog.Record) {
 	}
 	e.need(enabled)
 	for _, n := range gone {
-		if n.Kind == core.KindContainer {
-			if err := e.vault.destroy(core.ContainerID(n.ID)); err != nil {
-				e.log.Error("destroy the key of a removed container", "container", n.ID, "error", err)
+		// A container that was made in the same batch may have the id again.
+		if id := core.ContainerID(n.ID); n.Kind == core.KindContainer && e.durable.Containers[id] == nil {
+			if err := e.vault.destroy(id); err != nil {
+				e.log.Error("destroy the key of a removed container", "container", id, "error", err)
 			}
 		}
 		if e.o.Ended != nil {

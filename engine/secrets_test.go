@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/eventlog"
 	"github.com/gantryd/gantry/internal/query"
@@ -173,5 +174,31 @@ func TestAClientCannotSeal(t *testing.T) {
 	w.settle()
 	if !errdefs.IsInvalidArgument(o.err) {
 		t.Errorf("a value that claims to be sealed: %v", o.err)
+	}
+}
+
+// TestAnIdThatIsUsedAgainKeepsItsNewKey: the key of a container is destroyed with it,
+// but not that of the one which has its id since, though both are of one batch.
+func TestAnIdThatIsUsedAgainKeepsItsNewKey(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.image()
+	secret := core.Env{Name: "PASSWORD", Value: "hidden"}
+	w.say("container.create", create(1, "web", core.Running, secret))
+	w.settle()
+	w.host.hold = func(s bus.Step) bool { return s.Verb == "container.release-rootfs" }
+	w.say("container.remove", core.RemoveContainer{ID: core.ContainerID(hexOf(1)), Force: true})
+	w.settle()
+	w.exit(1, 1, 137)
+	w.settle()
+	last := w.only()
+	delete(w.host.running, last.ID)
+	w.host.hold = func(bus.Step) bool { return false }
+	w.host.finish(last)
+	again := w.say("container.create", create(1, "web", core.Running, secret))
+	w.settle()
+	again.ok(t)
+	if c := w.container(1); c == nil || !c.Running() {
+		t.Fatalf("the second of that id: %+v", c)
 	}
 }
