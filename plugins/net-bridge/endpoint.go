@@ -90,7 +90,7 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool)
 	defer s.close()
 	if !bytes.Equal(mac, usual) { // the neighbours cannot know it
 		if err := s.announce(mac, r.Address.Addr()); err != nil {
-			d.unlink(r, s)
+			d.unlink(r, s, there)
 			return kept{}, fmt.Errorf("announce the hardware address: %w", err)
 		}
 	}
@@ -105,7 +105,7 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool)
 		}
 	}
 	if err != nil {
-		d.unlink(r, s)
+		d.unlink(r, s, there)
 	}
 	return k, err
 }
@@ -137,16 +137,17 @@ func (d *Driver) link(r netdriver.Attach, p endpointPlan, there bool) (*spare, e
 		return nil, err
 	}
 	if err := d.join(s, p); err != nil {
-		d.unlink(r, s)
+		d.unlink(r, s, there)
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-// unlink takes away what else would stay in the namespace that is joined.
-func (d *Driver) unlink(r netdriver.Attach, s *spare) {
-	if r.Join.Mode != "" { // otherwise the link goes with the namespace
+// unlink takes away what else would stay in a namespace that lives on: that which
+// is joined, or was there. Half an endpoint would be taken for a whole one.
+func (d *Driver) unlink(r netdriver.Attach, s *spare, there bool) {
+	if there || r.Join.Mode != "" { // otherwise the link goes with the namespace
 		_ = d.host.LinkDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: s.port}})
 	}
 }
