@@ -55,9 +55,11 @@ func (d *hosted) admit(a bus.Ask) (context.Context, error) {
 	case d.asks[a.ID] != nil:
 		return nil, errclass.Errorf(errdefs.ErrAlreadyExists, "question %s is being answered", a.ID)
 	}
-	ctx, end := context.WithCancel(d.host.ctx)
+	ctx, end := d.host.ctx, context.CancelFunc(nil)
 	if a.Deadline > 0 {
-		ctx, end = context.WithTimeout(d.host.ctx, time.Duration(a.Deadline))
+		ctx, end = context.WithTimeout(ctx, time.Duration(a.Deadline))
+	} else {
+		ctx, end = context.WithCancel(ctx)
 	}
 	d.asks[a.ID] = end
 	d.host.wg.Add(1)
