@@ -164,6 +164,61 @@ func TestLogTornAtEveryByte(t *testing.T) {
 	}
 }
 
+// TestLogTornRecordIsTakenBack: on a full disk the shim cuts off what was written of a
+// record. A reader that has seen that much goes on with what stands there afterwards.
+func TestLogTornRecordIsTakenBack(t *testing.T) {
+	whole := appendRecord(nil, Record{Stream: Stdout, Time: time.Unix(1, 0), Offset: 6, Data: bytes.Repeat([]byte("x"), 300)})
+	for _, cut := range []int{1, 4, recordHeader - 1, recordHeader, recordHeader + 1, len(whole) - 1} {
+		w := newWriter(t)
+		w.put(Stdout, "first ")
+		r := open(t, w.path)
+		end, err := w.f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.raw(whole[:cut])
+		if got := drain(t, r); got != "first " {
+			t.Fatalf("cut at %d: %q", cut, got)
+		}
+		if err := w.f.Truncate(end.Size()); err != nil {
+			t.Fatal(err)
+		}
+		w.gap(300)
+		for range 20 {
+			w.put(Stderr, "0123456789")
+		}
+		if got, want := drain(t, r), "<300>"+strings.Repeat("0123456789", 20); got != want {
+			t.Errorf("cut at %d: %q, want %q", cut, got, want)
+		}
+	}
+}
+
+// TestLogWhileItIsRotated: whoever looks between two renames of a rotation sees one
+// file's name free, and all files.
+func TestLogWhileItIsRotated(t *testing.T) {
+	for free := range 4 {
+		w := newWriter(t)
+		for i := range 4 {
+			if i > 0 {
+				w.rotate(5)
+			}
+			w.put(Stdout, fmt.Sprint(i))
+		}
+		for n := 3; n >= free; n-- {
+			from := fmt.Sprintf("%s.%d", w.path, n)
+			if n == 0 {
+				from = w.path
+			}
+			if err := os.Rename(from, fmt.Sprintf("%s.%d", w.path, n+1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := drain(t, open(t, w.path)); got != "0123" {
+			t.Errorf("while file %d moves: %q", free, got)
+		}
+	}
+}
+
 func TestLogDamageLosesOneRecord(t *testing.T) {
 	w := newWriter(t)
 	for range 3 {

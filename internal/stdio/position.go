@@ -69,10 +69,7 @@ func (r *LogReader) seekEnd(files []file) error {
 
 // eachRecord reads a file from its beginning.
 func eachRecord(f *file, do func(Record)) error {
-	if _, err := f.f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	s := newScanner(io.LimitReader(f.f, f.limit), f.f)
+	s := newScanner(f.f, f.limit)
 	for {
 		rec, err := s.next()
 		if errors.Is(err, io.EOF) {
@@ -155,7 +152,7 @@ func cutTorn(path string) error {
 		return fmt.Errorf("repair log: %w", err)
 	}
 	defer f.Close()
-	s := newScanner(f, f)
+	s := newScanner(f, wholeFile)
 	for {
 		_, err := s.next()
 		if errors.Is(err, io.EOF) {

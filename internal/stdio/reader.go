@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 	"sort"
@@ -210,34 +209,33 @@ func (r *LogReader) use(files []file, at int) error {
 	if r.cur != nil && !r.bounded {
 		r.cur.f.Close()
 	}
-	r.cur, r.id = newScanner(io.LimitReader(f.f, f.limit), f.f), f.info
-	_, err := f.f.Seek(0, io.SeekStart)
-	return err
+	r.cur, r.id = newScanner(f.f, f.limit), f.info
+	return nil
 }
 
 // files opens all files of the log, oldest first. Looked for from the newest
-// on: a file that a rotation renames meanwhile may be met twice, never missed.
+// on: a file that a rotation renames meanwhile may be met twice, never missed. The
+// rotation leaves one name free at a time, and one that was cut short for good.
 func (r *LogReader) files() ([]file, error) {
 	if r.bounded {
 		return r.held, nil
 	}
 	var all []file
-	for n := 0; n <= maxFiles; n++ {
+	for n, free := 0, 0; n <= maxFiles && free < 2; n++ {
 		path := r.path
 		if n > 0 {
 			path = fmt.Sprintf("%s.%d", r.path, n)
 		}
 		f, err := openFile(path)
 		if errors.Is(err, os.ErrNotExist) {
-			if n == 0 {
-				continue // between the two renames of a rotation
-			}
-			break
+			free++
+			continue
 		}
 		if err != nil {
 			closeAll(all)
 			return nil, err
 		}
+		free = 0
 		for _, other := range all {
 			if os.SameFile(other.info, f.info) {
 				f.f.Close()
@@ -281,10 +279,9 @@ func openFile(path string) (file, error) {
 		f.Close()
 		return file{}, err
 	}
-	rec, err := newScanner(f, f).next()
+	rec, err := newScanner(f, wholeFile).next()
 	if err == nil || errors.Is(err, io.EOF) {
-		_, seekErr := f.Seek(0, io.SeekStart)
-		return file{f: f, info: info, first: rec.Offset, empty: err != nil, limit: math.MaxInt64}, seekErr
+		return file{f: f, info: info, first: rec.Offset, empty: err != nil, limit: wholeFile}, nil
 	}
 	f.Close()
 	return file{}, err
