@@ -35,7 +35,8 @@
 // has it (LogReader.Seek). A client that attached before the program started
 // gets every byte; exit comes after the last one. A client that closes only its
 // sending side goes on receiving. Control clients get state and exit only, and
-// do not count as attached.
+// do not count as attached. Of the 16 clients that a shim serves at once 15 may be
+// others: a connection above that is closed.
 //
 // # The log
 //

@@ -137,6 +137,19 @@ func TestEndOfFullTerminal(t *testing.T) {
 	}
 }
 
+// TestPlaceForDriver: however many are attached, a driver finds a place.
+func TestPlaceForDriver(t *testing.T) {
+	s := newShim(t, Monitor{}, 0).host("/bin/sleep", "100")
+	s.start().until(ReportRunning)
+	for range 15 {
+		s.attach(stdio.Hello{Stdout: true})
+	}
+	if _, _, err := stdio.Dial(t.Context(), s.socket(), stdio.Hello{Stdout: true}); err == nil {
+		t.Error("a place too many")
+	}
+	s.heard()
+}
+
 // processorTime is what a process has used, in ticks of 10 ms.
 func processorTime(t *testing.T, pid int) int {
 	t.Helper()

@@ -108,6 +108,17 @@ void client_accept(void)
 	c->since = now_ms();
 }
 
+/* The last place is for a control client: the next driver, should this one die, must
+ * get in. */
+static int is_welcome(const struct client *c)
+{
+	int others = 0;
+
+	for (int i = 0; i < MAX_CLIENTS; i++)
+		others += M.clients[i].fd >= 0 && M.clients[i].greeted;
+	return c->flags & HELLO_CONTROL || others < MAX_CLIENTS - 1;
+}
+
 static uint16_t big16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
 
 /* A whole small frame: 0, or -1 when the client must go. */
@@ -120,6 +131,8 @@ static int small_frame(struct client *c, uint32_t len)
 		if (c->greeted || len != HELLO_SIZE || c->body[0] != PROTOCOL)
 			return -1;
 		c->flags = big16(c->body + 2);
+		if (!is_welcome(c))
+			return -1;
 		if (M.set.flags & STDIN_ONCE && !(M.set.flags & TERMINAL))
 			c->flags |= HELLO_STDIN_ONCE;
 		c->greeted = 1;
