@@ -19,6 +19,8 @@ const (
 	eventSchema = 1
 	// maxFrame bounds the events of one decision in bytes, below the log's own bound.
 	maxFrame = eventlog.MaxRecord - 4096
+	// maxEvent bounds one event in bytes: it is one message in the stream.
+	maxEvent = 8<<20 - 4096
 	// maxBatchBytes bounds one write; what does not fit waits for the next.
 	maxBatchBytes = 16 << 20
 	// askForgetEvery is how often finished jobs are looked through.
@@ -308,14 +310,17 @@ func frameOf(events []core.Event, now time.Time, essential bool) (eventlog.Frame
 		if err != nil {
 			return f, errclass.Errorf(errdefs.ErrInvalidArgument, "encode event %s: %w", event.Head().Name, err)
 		}
+		if len(line) > maxEvent {
+			return f, errclass.Errorf(errdefs.ErrInvalidArgument, "event %s is %d bytes long: at most %d can be told", event.Head().Name, len(line), maxEvent)
+		}
 		lines[i], size = line, size+len(line)+1
+	}
+	if size > maxFrame {
+		return f, errclass.Errorf(errdefs.ErrInvalidArgument, "what follows from this is %d bytes long: the log takes at most %d at once", size, maxFrame)
 	}
 	f.Payload = make([]byte, 0, size)
 	for _, line := range lines {
 		f.Payload = append(append(f.Payload, line...), '\n')
-	}
-	if len(f.Payload) > maxFrame {
-		return f, errclass.Errorf(errdefs.ErrInvalidArgument, "what follows from this is %d bytes long: the log takes at most %d at once", len(f.Payload), maxFrame)
 	}
 	return f, nil
 }

@@ -33,7 +33,7 @@
 // bytes.
 //
 //	 0   4  magic FF 47 52 31 ("\xffGR1"; FF occurs in no UTF-8 text, so in no payload)
-//	 4   4  length of the whole record in bytes, 77 to 8 MiB
+//	 4   4  length of the whole record in bytes, 77 to 64 MiB
 //	 8   4  CRC-32C of bytes 0–7 and 12–length
 //	12   4  count: events in the record, at least 1
 //	16   8  batch: first sequence of the write that brought the record

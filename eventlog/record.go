@@ -13,8 +13,9 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// MaxRecord is the greatest length of an encoded record in bytes.
-const MaxRecord = 8 << 20
+// MaxRecord is the greatest length of an encoded record in bytes: all that ends with
+// the machine is one decision, a kilobyte for each container that ran.
+const MaxRecord = 64 << 20
 
 // recordHead is the length of a record without its payload.
 const recordHead = 76

@@ -1,0 +1,58 @@
+package engine
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/eventlog"
+)
+
+// TestARestartOfTheMachineFitsIntoOneFrame: all that ends with the machine is one
+// decision. The log takes it also for more containers than a machine has.
+func TestARestartOfTheMachineFitsIntoOneFrame(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.image()
+	c := create(1, "a-name-of-usual-length", core.Running)
+	c.Spec.Restart.Policy = "always"
+	w.say("container.create", c)
+	w.settle()
+	s := w.e.durable.Clone()
+	const many = 12_000
+	for n := 2; n <= many; n++ {
+		k := *s.Containers[c.ID]
+		k.ID = core.ContainerID(hexOf(n))
+		s.Containers[k.ID] = &k
+	}
+	now := time.Now()
+	events, err := core.Decide(s, core.Request{
+		Command: &core.StartEngine{Name: "test", BootID: "boot-2"}, Actor: core.Actor{Engine: true}, Time: now,
+	})
+	if err != nil || len(events) < 3*many {
+		t.Fatalf("%d events, %v", len(events), err)
+	}
+	f, err := frameOf(events, now, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := eventlog.NewMem()
+	f.First = 1
+	if _, err := log.Append([]eventlog.Frame{f}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnEventThatTheBusCouldNotCarryIsRefused: the stream has each event as one
+// message.
+func TestAnEventThatTheBusCouldNotCarryIsRefused(t *testing.T) {
+	for _, n := range []int{maxEvent - 1000, maxEvent} {
+		e := &core.ContainerRenamed{Header: core.Header{Seq: 1}, New: strings.Repeat("x", n)}
+		_, err := frameOf([]core.Event{e}, time.Now(), false)
+		if fits := n < maxEvent; (err == nil) != fits || !fits && !errdefs.IsInvalidArgument(err) {
+			t.Errorf("an event of about %d bytes: %v", n, err)
+		}
+	}
+}
