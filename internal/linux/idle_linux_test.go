@@ -2,6 +2,7 @@ package linux
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -14,34 +15,27 @@ func TestSettle(t *testing.T) {
 }
 
 func TestSettlerWaitsForQuietAfterWork(t *testing.T) {
-	const after = 20 * time.Millisecond
-	settled := make(chan time.Time, 8)
-	s := NewSettler(after, 3, func() { settled <- time.Now() })
-	wait := func(what string) time.Time {
-		t.Helper()
-		select {
-		case at := <-settled:
-			return at
-		case <-time.After(5 * time.Second):
-			t.Fatalf("not settled after %s", what)
-			return time.Time{}
+	synctest.Test(t, func(t *testing.T) {
+		const after = time.Second
+		settled := 0
+		s := NewSettler(after, 3, func() { settled++ })
+		pass := func(d time.Duration, want int, what string) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			if settled != want {
+				t.Fatalf("settled %d times, not %d: %s", settled, want, what)
+			}
 		}
-	}
-	wait("the start")
-	s.Worked(2)
-	select {
-	case <-settled:
-		t.Error("settled after too little work")
-	case <-time.After(5 * after):
-	}
-	last := time.Now()
-	for begun := last; last.Sub(begun) < 5*after; last = time.Now() { // it adds up, and goes on
-		s.Worked(1)
-		time.Sleep(after / 10)
-	}
-	if at := wait("work"); at.Before(last) {
-		t.Errorf("settled %v before the work's end", last.Sub(at))
-	}
+		pass(5*after, 1, "after the start")
+		s.Worked(2)
+		pass(5*after, 1, "after too little work")
+		for range 50 { // it adds up, and goes on
+			s.Worked(1)
+			pass(after/10, 1, "before the work's end")
+		}
+		pass(5*after, 2, "after work")
+	})
 }
 
 func TestProgramText(t *testing.T) {

@@ -5,20 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gantryd/gantry/sdk/execdriver"
 )
-
-// until waits for something that is made in the background.
-func (b *bench) until(what string, f func() bool) {
-	b.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !f(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("not so: %s", what)
-		}
-	}
-}
 
 // spareDirs counts the directories of spare cgroups.
 func (b *bench) spareDirs() int {
@@ -51,7 +40,7 @@ func TestAhead(t *testing.T) {
 		var out []string
 		for _, warm := range []bool{true, false} {
 			if warm {
-				b.until("all made ahead", b.full)
+				b.eventually("all made ahead", b.full)
 			} else {
 				b.d.coolDown()
 			}
@@ -76,7 +65,7 @@ func TestAhead(t *testing.T) {
 // TestAheadIsUsed: of a plain container's spare and mounts nothing is left over.
 func TestAheadIsUsed(t *testing.T) {
 	b := newBench(t)
-	b.until("all made ahead", b.full)
+	b.eventually("all made ahead", b.full)
 	b.d.mu.Lock()
 	a := b.d.aheads[warmShims-1]
 	parts := len(b.d.parts)
@@ -104,7 +93,7 @@ func TestAheadIsUsed(t *testing.T) {
 // leaves the next one removes.
 func TestSparesGo(t *testing.T) {
 	b := newBench(t)
-	b.until("all made ahead", b.full)
+	b.eventually("all made ahead", b.full)
 	old := b.d
 	for _, h := range old.tree.Hierarchies { // as another process would have named it
 		if !h.Unified {
@@ -127,7 +116,7 @@ func TestSparesGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.open()
-	b.until("all made ahead", b.full)
+	b.eventually("all made ahead", b.full)
 	for _, dir := range left {
 		if _, err := os.Stat(dir); err == nil {
 			t.Errorf("%s is left", dir)

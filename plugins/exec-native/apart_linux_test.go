@@ -83,7 +83,7 @@ func TestRemoveLogIsQuick(t *testing.T) {
 	if _, err := os.Stat(b.d.logDir(r.Container)); err == nil {
 		t.Error("the log has its name still")
 	}
-	b.until("the log is gone", func() bool {
+	b.eventually("the log is gone", func() bool {
 		left, _ := filepath.Glob(b.cfg.Root + "/" + gonePrefix + "*")
 		return len(left) == 0
 	})

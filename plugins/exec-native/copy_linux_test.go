@@ -108,7 +108,7 @@ func file(name, text string) entry {
 func TestCopy(t *testing.T) {
 	b := newBench(t)
 	host := t.TempDir()
-	r := b.request("mkdir -p /data/sub; echo one > /data/f; ln -s f /data/l; ln /data/f /data/h; mkfifo /data/p; echo two > /data/sub/g; chmod 750 /data/sub; chown 5:6 /data/f; sleep 1000")
+	r := b.request("mkdir -p /data/sub; echo one > /data/f; ln -s f /data/l; ln /data/f /data/h; mkfifo /data/p; echo two > /data/sub/g; chmod 750 /data/sub; chown 5:6 /data/f; mkdir /tmp/ready; sleep 1000")
 	b.links("mkfifo", "ln", "chown")
 	r.Mounts = []driver.Mount{{Type: "bind", Source: host, Target: "/volume", Options: []string{"rbind"}}, {Type: "bind", Source: host, Target: "/locked", Options: []string{"rbind", "ro"}}}
 	if err := os.WriteFile(host+"/v", []byte("volume"), 0o644); err != nil {
@@ -118,10 +118,9 @@ func TestCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.eventually("it is ready", func() bool {
-		_, err := b.d.Stat(context.Background(), copyOf(r, "/data/sub/g", true))
+		_, err := b.d.Stat(context.Background(), copyOf(r, "/tmp/ready", true))
 		return err == nil
 	})
-	time.Sleep(20 * time.Millisecond)
 	for _, running := range []bool{true, false} {
 		if !running {
 			if err := b.d.Signal(context.Background(), r.Key, 9); err != nil {

@@ -341,12 +341,8 @@ func TestReleaseEndsEverything(t *testing.T) {
 	if pids, err := group.Pids(); err != nil || len(pids) < 3 {
 		t.Errorf("processes %v (%v)", pids, err)
 	}
-	began := time.Now()
 	if err := b.d.Release(context.Background(), r.Key); err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("release took %v", took)
 	}
 	if pids, _ := group.Pids(); len(pids) > 0 {
 		t.Errorf("still running: %v", pids)

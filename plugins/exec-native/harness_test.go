@@ -239,7 +239,7 @@ func (b *bench) request(script string) execdriver.Start {
 // wait returns the end of a run.
 func (b *bench) wait(k execdriver.Key) execdriver.Exit {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var end execdriver.Exit
 	err := b.d.Exits(ctx, func(e execdriver.Exit) error {

@@ -123,7 +123,7 @@ func TestOOMs(t *testing.T) {
 	if _, err := b.d.Start(context.Background(), r); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	enough := errors.New("enough")
 	var last uint64

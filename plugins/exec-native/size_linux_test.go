@@ -28,8 +28,8 @@ func TestHeldOfARun(t *testing.T) {
 		}
 	}
 	held := func() uint64 {
-		b.until("memory of all watched", func() bool { return b.watched() })
-		b.until("all made ahead", b.full)
+		b.eventually("memory of all watched", func() bool { return b.watched() })
+		b.eventually("all made ahead", b.full)
 		debug.FreeOSMemory()
 		runtime.GC()
 		var m runtime.MemStats

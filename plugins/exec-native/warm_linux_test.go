@@ -1,8 +1,8 @@
 package execnative
 
 import (
+	"fmt"
 	"testing"
-	"time"
 
 	"github.com/gantryd/gantry/internal/linux"
 	"golang.org/x/sys/unix"
@@ -30,15 +30,13 @@ func TestWarmShims(t *testing.T) {
 	until := func(n int) []int {
 		t.Helper()
 		var got []int
-		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			if got = b.shims(); len(got) == n {
-				return got
-			}
-		}
-		t.Fatalf("shims %v wait, not %d", got, n)
-		return nil
+		b.eventually(fmt.Sprintf("%d shims wait", n), func() bool {
+			got = b.shims()
+			return len(got) == n
+		})
+		return got
 	}
-	b.until("all made ahead", b.full)
+	b.eventually("all made ahead", b.full)
 	for _, pid := range until(warmShims) {
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -63,7 +61,7 @@ func TestUsualTimers(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := newBench(t)
-	b.until("all made ahead", b.full)
+	b.eventually("all made ahead", b.full)
 	expect(t, b, b.request("cat /proc/self/timerslack_ns"), "50000")
 	b.d.coolDown()
 	expect(t, b, b.request("cat /proc/self/timerslack_ns"), "50000")

@@ -152,6 +152,11 @@ func TestCloseWaitsForWhatRuns(t *testing.T) {
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close() }()
+	for closing := false; !closing; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		closing = s.closed
+		s.mu.Unlock()
+	}
 	select {
 	case <-closed:
 		t.Errorf("closed under running work")

@@ -217,7 +217,7 @@ func (f fixture) checkSocket(ctx context.Context, b *bench) {
 		ended <- err
 	}()
 	path := execdriver.SocketPath(b.Config.Run, r.Key)
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
 			break
 		}
