@@ -209,9 +209,10 @@ func (h *Host) Need(kind, name, path string) {
 		return
 	}
 	h.wg.Add(1)
+	stops := d.stops
 	go func() {
 		defer h.wg.Done()
-		d.keepUp(path, 0)
+		d.keepUp(path, 0, stops)
 	}()
 }
 

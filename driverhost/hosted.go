@@ -35,6 +35,8 @@ type hosted struct {
 	asks     map[string]func()        // what ends a question that is being answered, by its id. Guarded by mu
 	slots    map[string]chan struct{} // closed when the last step of the slot has ended. Guarded by mu
 	health   *prober                  // made when it is first needed. Guarded by mu
+	starting int                      // goroutines that start it until it lives: see keepUp. Guarded by mu
+	stops    int                      // how often it was stopped. Guarded by mu
 	failures int                      // starts and short lives in a row. Guarded by mu
 	last     error                    // what the last of them was. Guarded by mu
 	after    time.Time                // no start before. Guarded by mu
@@ -213,7 +215,7 @@ func (d *hosted) watch(p *process) {
 	if d.dead() == p {
 		d.bury(p)
 	}
-	asked := p.dismissed
+	asked, stops := p.dismissed, d.stopped(0)
 	d.letGo()
 	if asked {
 		return
@@ -222,7 +224,7 @@ func (d *hosted) watch(p *process) {
 	if _, ok := p.driver.(exiter); ok {
 		bound = 0
 	}
-	d.keepUp(p.path, bound)
+	d.keepUp(p.path, bound, stops)
 }
 
 // dead is the instance that served and died, or nil.
@@ -269,8 +271,11 @@ func (d *hosted) dismiss() *process {
 }
 
 // keepUp starts an instance until there is one, at most bound times; 0 is no bound.
-func (d *hosted) keepUp(path string, bound int) {
-	for n := 0; (bound == 0 || n < bound) && !d.refusing(); n++ {
+// It ends when the driver is stopped: stops is how often it was before.
+func (d *hosted) keepUp(path string, bound, stops int) {
+	d.begun(1)
+	defer d.begun(-1)
+	for n := 0; (bound == 0 || n < bound) && !d.refusing() && d.stopped(0) == stops; n++ {
 		p, err := d.instance(d.host.ctx, path, d.host.patience.longest)
 		if err == nil {
 			p.calls.Done()
@@ -289,6 +294,7 @@ func (d *hosted) stop(ctx context.Context) error {
 		return err
 	}
 	defer d.letGo()
+	d.stopped(1)
 	p := d.dismiss()
 	if p != nil {
 		d.retire(ctx, p)
@@ -303,6 +309,21 @@ func (d *hosted) stop(ctx context.Context) error {
 		d.host.cage.drop(name)
 	}
 	return nil
+}
+
+// stopped counts more stops, and tells how many there were.
+func (d *hosted) stopped(more int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stops += more
+	return d.stops
+}
+
+// begun counts who starts the driver until it lives.
+func (d *hosted) begun(more int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.starting += more
 }
 
 // refuse takes no more steps.

@@ -123,6 +123,24 @@ func TestNoLeaks(t *testing.T) {
 	})
 }
 
+// A driver that keeps ending is started again for as long as nobody stops it.
+func TestStopEndsTheStarting(t *testing.T) {
+	r := newRig(t, "gantry-exec-fake").begin()
+	r.be("exec/fake", "failing")
+	r.host.Need("exec", "fake", "")
+	r.until("a second start", func() bool { return r.noted("exec/fake", "starts") > 1 })
+	d := r.host.drivers["exec/fake"]
+	r.good(r.step("exec/fake", &core.StopDriver{}))
+	r.until("the end of the starting", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.starting == 0
+	})
+	r.host.Need("exec", "fake", "") // it is enabled again
+	r.be("exec/fake", "")
+	r.until("its start", func() bool { return len(r.bus.drivers(false)) == 1 })
+}
+
 // A disabled driver has no process left, and may come back.
 func TestStopDriver(t *testing.T) {
 	r := newRig(t, "gantry-net-fake").begin()
