@@ -328,7 +328,7 @@ func TestLogFollowWaits(t *testing.T) {
 		t.Fatalf("follow of an empty log: %v", err)
 	}
 	time.AfterFunc(30*time.Millisecond, func() { w.put(Stdout, "late") })
-	ctx, cancel = context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	rec, err := r.Follow(ctx)
 	if err != nil || string(rec.Data) != "late" {

@@ -110,7 +110,7 @@ func TestInputBeforeTerminal(t *testing.T) {
 // also while a client keeps the one before.
 func TestEndOfFullTerminal(t *testing.T) {
 	const part = 8000
-	s := newShim(t, Monitor{Flags: Terminal, DrainMs: 60000}, 8<<20)
+	s := newShim(t, Monitor{Flags: Terminal, DrainMs: never}, 8<<20)
 	words := s.fifo("words")
 	s.contain(box(t), allNamespaces)
 	s.Add(StageMounts, Attach{FD: s.add(tree(t, words.Name())), Target: "/words", Create: CreateFile}, Console{Rows: 10, Cols: 20}, Pivot{})

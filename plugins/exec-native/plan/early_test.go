@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,11 +99,8 @@ func TestEarlyWithoutPlan(t *testing.T) {
 		if err := w.Early(Early{Clone: allNamespaces, Leave: leave}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(30 * time.Millisecond)
-		before := running(t, path)
-		if len(before) == 0 {
-			t.Error("nothing was made")
-		}
+		// Beside the init its maker: the monitor, or the helper.
+		eventually(t, "the init", func() bool { return len(running(t, path)) == 2 })
 		w.Close()
 		eventually(t, "all to be gone", func() bool {
 			return len(running(t, path)) == 0

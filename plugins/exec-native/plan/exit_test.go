@@ -235,7 +235,7 @@ func TestShimIgnoresSignals(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGQUIT} {
 		syscall.Kill(s.pid, sig)
 	}
-	time.Sleep(20 * time.Millisecond)
+	s.heard() // it is there
 	syscall.Kill(s.init, syscall.SIGTERM)
 	if r := s.until(ReportExited); r.Signal != 15 {
 		t.Errorf("%+v", r)
@@ -251,9 +251,9 @@ func alive(pid int) bool {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); !f(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited 5 s for %s", what)
+			t.Fatalf("waited %v for %s", patience, what)
 		}
 	}
 }

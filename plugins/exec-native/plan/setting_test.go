@@ -209,14 +209,14 @@ func TestDeadline(t *testing.T) {
 	s.Add(StageExec, Sweep{}, Exec{Paths: []string{"/bin/sh"}, Args: []string{"sh", "-c", "sleep 100 & sleep 100"}, Env: []string{"PATH=/bin"}})
 	begin := time.Now()
 	r := s.start().until(ReportExited)
-	if took := time.Since(begin); r.Signal != 9 || r.Flags&FlagTimeout == 0 || took < 150*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(begin); r.Signal != 9 || r.Flags&FlagTimeout == 0 || took < 150*time.Millisecond {
 		t.Errorf("%+v after %v", r, took)
 	}
 	if rec := s.readRecord(); rec.Flags&FlagTimeout == 0 {
 		t.Errorf("%+v", rec)
 	}
-	s = newShim(t, Monitor{Flags: WaitAttach, GateMilli: 5000}, 0)
-	s.Add(StageMonitor, Deadline{5000})
+	s = newShim(t, Monitor{Flags: WaitAttach, GateMilli: never}, 0)
+	s.Add(StageMonitor, Deadline{never})
 	s.host("/bin/echo", "healthy").start().until(ReportGate)
 	var out strings.Builder
 	e, err := collect(s.attach(stdio.Hello{Stdout: true, Lossless: true}), &out, io.Discard)
@@ -237,7 +237,7 @@ func TestStdinOnce(t *testing.T) {
 	c.Write([]byte("one "))
 	eventually(t, "the first", func() bool { out, _ := s.readLog(); return out == "one " })
 	c.Detach()
-	time.Sleep(30 * time.Millisecond)
+	s.heard()
 	c = s.attach(stdio.Hello{Stdin: true})
 	c.Write([]byte("two"))
 	c.Close()

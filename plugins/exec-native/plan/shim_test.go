@@ -216,9 +216,12 @@ func (s *shim) early(w *Warm, leave bool) {
 	}
 }
 
+// patience is how long a test waits for what must happen, on whatever machine.
+const patience = time.Minute
+
 // next waits for one report.
 func (s *shim) next() (Report, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r, err := s.conn.Next(ctx)
 	s.seen = append(s.seen, r)
