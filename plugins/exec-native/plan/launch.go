@@ -155,10 +155,14 @@ func (w *Warm) refused(sent error) error {
 	return sent
 }
 
+// lastWordPatience bounds a shim's leaving, which takes no time on a machine that has
+// some.
+const lastWordPatience = 5 * time.Second
+
 // lastWord reads what a shim has said that is leaving: an error, and the pid of
 // an init that it had made early.
 func (w *Warm) lastWord() (init int, said error) {
-	w.conn.c.SetReadDeadline(time.Now().Add(time.Second))
+	w.conn.c.SetReadDeadline(time.Now().Add(lastWordPatience))
 	for {
 		r, err := w.conn.read()
 		switch {

@@ -177,7 +177,7 @@ func atGate(dir, name string, do func(*unix.SockaddrUnix) error) error {
 
 // How long a listener may take to be there once it was announced.
 const (
-	listenerTries = 2000
+	listenerTries = 20000
 	listenerPause = 500 * time.Microsecond
 )
 

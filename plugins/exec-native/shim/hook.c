@@ -43,6 +43,8 @@ static void hook_main(struct init *in, const struct op *op, int state, int err)
 
 	sys_prctl(PR_SET_PDEATHSIG, SIG_KILL, 0, 0);
 	SYS5(__NR_ppoll, &peer, 1, &now, 0, 0);
+	if (!in->leaving && peer.revents & POLLHUP)
+		sys_exit(127); /* the monitor is dead, and the init may have died before the line above */
 	SYS0(__NR_setsid);
 	ignore_signals(0);
 	SYS1(__NR_umask, 022);
@@ -120,10 +122,10 @@ int op_hook(struct init *in, const struct op *op)
 	sys_close(ends[1]);
 	r = (int)pid;
 	if (pid > 0) {
-		if (sys_read(ends[0], &failed, sizeof failed) != sizeof failed)
-			failed = 0;
 		r = attend(in, (int)pid, pidfd, op->hook.timeout_ms);
 		sys_close(pidfd);
+		if (sys_read(ends[0], &failed, sizeof failed) != sizeof failed)
+			failed = 0;
 	}
 	sys_close(ends[0]);
 	if (failed < 0)
