@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -67,7 +66,7 @@ func (d *native) HoldUserNS(_ context.Context, container string, m driver.IDMap)
 		return netdriver.Namespace{}, err
 	}
 	if alive {
-		if !slices.Equal(held.Map.UIDs, m.UIDs) || !slices.Equal(held.Map.GIDs, m.GIDs) {
+		if !held.Map.Equal(m) {
 			return netdriver.Namespace{}, driver.Errorf(errdefs.ErrFailedPrecondition, "the user namespace of container %s is held with another map", container)
 		}
 		return held.namespace(), nil

@@ -150,12 +150,17 @@ func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs)
 	}
 	defer unlock()
 	held, isHeld := d.store.Rootfs(r.Container)
-	if isHeld && held.Targets != nil && !sameMap(held.IDMap, r.IDMap) {
+	if isHeld && held.Targets != nil && !held.IDMap.Equal(r.IDMap) {
 		return nil, driver.Errorf(errdefs.ErrFailedPrecondition, "root filesystem of %s is held under another id map", r.Container)
 	}
 	if isHeld && held.Layer != r.Layer && held.Targets != nil {
 		return nil, driver.Errorf(errdefs.ErrFailedPrecondition, "root filesystem of %s stands on layer %q, not %q", r.Container, held.Layer, r.Layer)
 	}
+	_, done, err := d.store.Use(r.Layer)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	lowers, err := d.lowers(r.Layer)
 	if err != nil {
 		return nil, err
@@ -311,11 +316,6 @@ func giveToMap(upper *os.File, m driver.IDMap) error {
 	}
 	mode := st.Mode & 0o7777 // a changed owner takes bits away
 	return layerstore.Class("own upper directory", errors.Join(upper.Chown(uid, gid), unix.Fchmod(int(upper.Fd()), mode)))
-}
-
-// sameMap reports whether two maps are the same.
-func sameMap(a, b driver.IDMap) bool {
-	return slices.Equal(a.UIDs, b.UIDs) && slices.Equal(a.GIDs, b.GIDs)
 }
 
 // makeHidden makes targets in the upper directory that a skeleton cannot show,

@@ -160,9 +160,11 @@ func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs)
 		return nil, err
 	}
 	defer unlock()
-	if _, ok := d.store.Layer(r.Layer); !ok && r.Layer != "" {
-		return nil, driver.Errorf(errdefs.ErrNotFound, "layer %s is not there", r.Layer)
+	_, done, err := d.store.Use(r.Layer)
+	if err != nil {
+		return nil, err
 	}
+	defer done()
 	fs := filepath.Join(d.store.RootfsDir(r.Container), "fs")
 	mounts := []driver.Mount{{Type: "bind", Source: fs, Target: "/"}}
 	if held, ok := d.store.Rootfs(r.Container); ok {
@@ -181,6 +183,9 @@ func (d *Driver) PrepareRootfs(ctx context.Context, r graphdriver.PrepareRootfs)
 // keepRootfs makes a root filesystem that is held what r asks for.
 func (d *Driver) keepRootfs(held layerstore.Rootfs, r graphdriver.PrepareRootfs, fs string) error {
 	lost := held.Targets == nil
+	if !lost && !held.IDMap.Equal(r.IDMap) {
+		return driver.Errorf(errdefs.ErrFailedPrecondition, "root filesystem of %s is held under another id map", r.Container)
+	}
 	if !lost && held.Layer != r.Layer {
 		return driver.Errorf(errdefs.ErrFailedPrecondition, "root filesystem of %s stands on layer %q, not %q", r.Container, held.Layer, r.Layer)
 	}

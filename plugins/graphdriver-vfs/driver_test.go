@@ -215,6 +215,9 @@ proc drwxr-xr-x 100000`)
 	if err := d.Diff(ctx, "c1", &b); err != nil || names(t, &b) != "" {
 		t.Errorf("diff of an untouched root filesystem, %v", err)
 	}
+	if _, err := d.PrepareRootfs(ctx, graphdriver.PrepareRootfs{Container: "c1", Layer: "l1"}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("a copy of mapped owners is given to the host's: %v", err)
+	}
 }
 
 func TestRestartAndRelease(t *testing.T) {

@@ -12,6 +12,7 @@ package driver
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 )
 
@@ -127,6 +128,11 @@ type IDMap struct {
 
 // IsZero reports whether m is the host's own map.
 func (m IDMap) IsZero() bool { return len(m.UIDs) == 0 && len(m.GIDs) == 0 }
+
+// Equal reports whether two maps are the same, line by line.
+func (m IDMap) Equal(other IDMap) bool {
+	return slices.Equal(m.UIDs, other.UIDs) && slices.Equal(m.GIDs, other.GIDs)
+}
 
 // Target is a mount point that must exist in a root filesystem although the
 // image may lack it. It is made where diff and commit do not show it.

@@ -47,8 +47,9 @@ type Driver interface {
 	// says how to mount it. Repeated, it answers with the same mounts and
 	// keeps what the container has written.
 	//
-	// NotFound: the layer is not held. Unimplemented: the driver cannot
-	// serve the id map.
+	// NotFound: the layer is not held. FailedPrecondition: the container's is
+	// held on another layer, or under another id map. Unimplemented: the
+	// driver cannot serve the id map.
 	PrepareRootfs(ctx context.Context, r PrepareRootfs) ([]driver.Mount, error)
 
 	// ReleaseRootfs removes what the container has written.

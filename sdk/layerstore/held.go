@@ -23,6 +23,29 @@ func (s *Store) Layer(id string) (Layer, bool) {
 	return l, ok
 }
 
+// Use keeps a layer from being removed until done is called: something is being
+// made on it. No layer has no name, and nothing to keep.
+// NotFound: it is not there.
+func (s *Store) Use(id string) (l Layer, done func(), err error) {
+	if id == "" {
+		return Layer{}, func() {}, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.layers[id]
+	if !ok {
+		return Layer{}, nil, driver.Errorf(errdefs.ErrNotFound, "layer %s is not there", id)
+	}
+	s.using[id]++
+	return l, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.using[id]--; s.using[id] == 0 {
+			delete(s.using, id)
+		}
+	}, nil
+}
+
 // LayerDir is the directory of the layer named name.
 func (s *Store) LayerDir(name string) string { return filepath.Join(s.root, "layers", name) }
 
@@ -123,10 +146,11 @@ func (s *Store) MakeLayer(ctx context.Context, id, parent string, fill func(stag
 	if l, ok := s.Layer(id); ok {
 		return l, nil
 	}
-	below, ok := s.Layer(parent)
-	if !ok && parent != "" {
-		return Layer{}, driver.Errorf(errdefs.ErrNotFound, "parent layer %s is not there", parent)
+	below, done, err := s.Use(parent)
+	if err != nil {
+		return Layer{}, fmt.Errorf("parent: %w", err)
 	}
+	defer done()
 	stage, err := s.Stage()
 	if err != nil {
 		return Layer{}, err
@@ -145,8 +169,24 @@ func (s *Store) RemoveLayer(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
+	l, err := s.takeOut(id)
+	if err != nil || l.ID == "" {
+		return err
+	}
+	if err := s.discard(s.LayerDir(Name(id))); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.layers[id] = l
+		return err
+	}
+	return nil
+}
+
+// takeOut forgets a layer on which nothing stands and nothing is being made. The
+// zero value: it is not held.
+func (s *Store) takeOut(id string) (Layer, error) {
 	s.mu.Lock()
-	_, held := s.layers[id]
+	defer s.mu.Unlock()
 	user := ""
 	for _, l := range s.layers {
 		if l.Parent == id {
@@ -158,20 +198,15 @@ func (s *Store) RemoveLayer(ctx context.Context, id string) error {
 			user = "root filesystem of " + r.Container
 		}
 	}
-	s.mu.Unlock()
-	if !held {
-		return nil
+	if s.using[id] > 0 {
+		user = "something that is being made"
 	}
-	if user != "" {
-		return fmt.Errorf("layer %s is used by %s: %w", id, user, errdefs.ErrFailedPrecondition)
+	l, held := s.layers[id]
+	if held && user != "" {
+		return Layer{}, fmt.Errorf("layer %s is used by %s: %w", id, user, errdefs.ErrFailedPrecondition)
 	}
-	if err := s.discard(s.LayerDir(Name(id))); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.layers, id)
-	return nil
+	return l, nil
 }
 
 // Rootfs tells what is remembered of a root filesystem.

@@ -82,6 +82,7 @@ type Store struct {
 	layers map[string]Layer         // by id; guarded by mu, a copy of what is on disk
 	rootfs map[string]Rootfs        // by container; guarded by mu, likewise
 	shared map[string]bool          // names in shared/; guarded by mu
+	using  map[string]int           // layers that something is being made on; guarded by mu
 	busy   map[string]chan struct{} // keys in use; guarded by mu; closed when free
 	next   uint64                   // number of the next directory in work/; guarded by mu
 	closed bool                     // nothing new may begin; guarded by mu
@@ -117,7 +118,7 @@ func Open(root, engine string) (*Store, error) {
 	s := &Store{
 		root: root, engine: engine, work: work,
 		layers: make(map[string]Layer), rootfs: make(map[string]Rootfs),
-		shared: make(map[string]bool), busy: make(map[string]chan struct{}),
+		shared: make(map[string]bool), using: make(map[string]int), busy: make(map[string]chan struct{}),
 		wake: make(chan struct{}, 1),
 	}
 	if err := s.load(); err != nil {

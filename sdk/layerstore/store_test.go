@@ -211,3 +211,45 @@ func TestMakeLayerMakesOnceAndDiscardsWhatFails(t *testing.T) {
 		}
 	}
 }
+
+// A layer stays as long as another one is being made on it.
+func TestLayerThatIsBuiltOnStays(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	fill := func(id, parent string, meanwhile func()) func(string, Layer) (Layer, error) {
+		return func(stage string, _ Layer) (Layer, error) {
+			meanwhile()
+			l := Layer{ID: id, Parent: parent}
+			return l, s.CommitLayer(stage, l, nil)
+		}
+	}
+	if _, err := s.MakeLayer(t.Context(), "a", "", fill("a", "", func() {})); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.MakeLayer(t.Context(), "b", "a", fill("b", "a", func() {
+		if err := s.RemoveLayer(t.Context(), "a"); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("a layer is removed while another one is made on it: %v", err)
+		}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, done, err := s.Use("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemoveLayer(t.Context(), "b"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("a layer in use is removed: %v", err)
+	}
+	done()
+	for _, id := range []string{"b", "a"} {
+		if err := s.RemoveLayer(t.Context(), id); err != nil {
+			t.Errorf("layer %s that nothing stands on: %v", id, err)
+		}
+	}
+	if items := s.List(); len(items) > 0 || len(s.using) > 0 {
+		t.Errorf("left: %v, in use: %v", items, s.using)
+	}
+	if _, _, err := s.Use("a"); !errdefs.IsNotFound(err) {
+		t.Errorf("a layer that was removed: %v", err)
+	}
+}
