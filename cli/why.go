@@ -133,6 +133,8 @@ func (e *logged) why(job *core.Job) string {
 		}
 	case "container.stop-wanted":
 		return "it was wanted stopped"
+	case "container.stop-hastened":
+		return "it was wanted stopped sooner"
 	case "container.remove-wanted":
 		return "it was wanted gone"
 	case "container.kill-wanted":

@@ -38,7 +38,7 @@ var (
 		event[ContainerJoined], event[RootfsPrepared],
 		event[NetworkAttached], event[ProcessStarted],
 		event[StartFailed], event[StartCancelled],
-		event[ContainerStopWanted], event[ContainerSignaled],
+		event[ContainerStopWanted], event[ContainerStopHastened], event[ContainerSignaled],
 		event[ContainerGraceEnded], event[ContainerKillWanted],
 		event[ProcessExited], event[ContainerRemoveWanted],
 		event[ProcessReleased], event[NetworkDetached],

@@ -33,7 +33,7 @@ func (c *StopContainer) decide(s *State, r Request) ([]Event, error) {
 	case k.Want == Stopped && k.settled():
 		return []Event{jobDone(r.Job)}, nil
 	case k.Want == Stopped:
-		return []Event{&ContainerJoined{Header: about(k.ID.noun())}}, nil
+		return append([]Event{&ContainerJoined{Header: about(k.ID.noun())}}, c.hasten(k, r.Time)...), nil
 	}
 	e := &ContainerStopWanted{Header: about(k.ID.noun())}
 	e.Job = r.Job
@@ -45,6 +45,41 @@ func (c *StopContainer) decide(s *State, r Request) ([]Event, error) {
 	after := k.clone()
 	after.fold(0, e.on)
 	return append(events, after.settle()...), nil
+}
+
+// hasten has a container that is being stopped end earlier, if it is stopped again with
+// less patience than is left.
+func (c *StopContainer) hasten(k *Container, now time.Time) []Event {
+	stop := &k.Process.Stop
+	if !k.Running() || stop.Signal == sigkill {
+		return nil
+	}
+	e := &ContainerStopHastened{Header: about(k.ID.noun())}
+	e.Signal, e.Grace = k.stopping(c.Signal, c.Timeout)
+	left := stop.Grace
+	if stop.Sent {
+		left -= now.Sub(k.Process.Since)
+	}
+	if e.Grace >= left {
+		return nil
+	}
+	return []Event{e}
+}
+
+// ContainerStopHastened says that a container which is being stopped is asked again to
+// end, and waited for less long.
+type ContainerStopHastened struct {
+	Header
+	Signal int           `json:"signal"`
+	Grace  time.Duration `json:"grace_ns"`
+}
+
+func (*ContainerStopHastened) name() string { return "container.stop-hastened" }
+
+func (e *ContainerStopHastened) apply(s *State) []Noun {
+	return s.fold(&e.Header, func(c *Container) {
+		c.Process.Stop = Stopping{Signal: e.Signal, Grace: e.Grace}
+	})
 }
 
 // stopping is how a process is asked to end: which signal, and how long it is

@@ -91,6 +91,10 @@ func (e *engine) tell(r *rand.Rand) {
 		case k < 8:
 			grace := pick(r, 0, time.Second, -1)
 			e.try(&StopContainer{ID: id, Timeout: &grace})
+			if r.Intn(3) == 0 { // somebody loses patience
+				grace = 0
+				e.try(&StopContainer{ID: id, Timeout: &grace})
+			}
 		case k == 8:
 			e.try(&KillContainer{ID: id, Signal: pick(r, 1, 9, 15)})
 		case k == 9:
