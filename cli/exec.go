@@ -157,7 +157,8 @@ func (x *execSession) run(ctx context.Context) error {
 
 // takeSignals: from here on none ends the command by itself.
 func (x *execSession) takeSignals() {
-	signal.Notify(x.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	signal.Notify(x.signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
+	notifyHangUp(x.signals)
 }
 
 // handed is the connection that came with the command.

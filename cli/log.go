@@ -248,18 +248,7 @@ func (a *app) showLast(ctx context.Context, in query.LogIn, n int, show func(jso
 // is something new: what is shown is read with the same filter as the rest, so
 // nothing is missed, also when the engine is started anew in between.
 func (a *app) followLog(ctx context.Context, in query.LogIn, show func(json.RawMessage) error) error {
-	client, err := a.dial(ctx)
-	for {
-		if err == nil {
-			err = a.followOn(ctx, client, &in, show)
-		}
-		if ctx.Err() != nil || !errdefs.IsUnavailable(err) {
-			return err
-		}
-		if client, err = a.comeBack(ctx, err); err != nil {
-			return err
-		}
-	}
+	return a.lasting(ctx, func(client *bus.Client) error { return a.followOn(ctx, client, &in, show) })
 }
 
 func (a *app) followOn(ctx context.Context, client *bus.Client, in *query.LogIn, show func(json.RawMessage) error) error {

@@ -3,8 +3,11 @@ package cli_test
 import (
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -160,6 +163,36 @@ func TestTerminalRestored(t *testing.T) {
 	}
 	c.typing("q")
 	c.ends(5)
+}
+
+// TestHangUp: whoever's terminal is gone does not stay for a program that does
+// not mind; nohup is obeyed.
+func TestHangUp(t *testing.T) {
+	w := terminalWorld(t)
+	heed := make(chan os.Signal, 1)
+	signal.Notify(heed, unix.SIGHUP) // also where the test itself runs under nohup
+	defer signal.Reset(unix.SIGHUP)
+	c := openConsole(t, w, 24, 80, "run", "-it", "--name", "one", "busybox", "trap")
+	c.until("ready")
+	stuck := time.AfterFunc(time.Minute, func() { _ = c.Signal(unix.SIGKILL) })
+	if got := c.signalled(unix.SIGHUP); got != 128+1 {
+		t.Errorf("it ended with %d", got)
+	}
+	stuck.Stop()
+	c = openConsole(t, w, 24, 80, "logs", "-f", "one")
+	c.until("got signal 1")
+	c.Close()
+
+	signal.Ignore(unix.SIGHUP)
+	c = openConsole(t, w, 24, 80, "run", "-it", "--name", "two", "busybox", "trap")
+	c.until("ready")
+	c.must(c.Signal(unix.SIGHUP))
+	c.must(c.Signal(unix.SIGTERM))
+	c.until("got signal 15")
+	c.ends(7)
+	if strings.Count(c.Text(), "got signal 1") > 1 { // 15 is one
+		t.Error("a signal that is ignored was handed on")
+	}
 }
 
 // TestTerminalWithoutInput: -t alone leaves the keys to the terminal.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -39,6 +40,7 @@ type app struct {
 	mu     sync.Mutex  // guards what follows
 	client *bus.Client // nil until dial
 	cooked *term.State // of the terminal of Stdin, while it is raw
+	lostAt time.Time   // when it was noticed last that the engine is gone
 }
 
 // verb is a command by its names. It is built only when it is asked for: to
@@ -204,17 +206,6 @@ func (a *app) dial(ctx context.Context) (*bus.Client, error) {
 	}
 	a.client = c
 	return c, nil
-}
-
-// redial lets a lost connection go and connects anew.
-func (a *app) redial(ctx context.Context) (*bus.Client, error) {
-	a.mu.Lock()
-	if a.client != nil {
-		_ = a.client.Close() // it is lost already
-		a.client = nil
-	}
-	a.mu.Unlock()
-	return a.dial(ctx)
 }
 
 // query asks the engine. in may be nil.

@@ -126,7 +126,8 @@ func (a *app) waitJob(ctx context.Context, s sent) error {
 	return jobError(s.job, end.Outcome, end.By, end.Fault)
 }
 
-// jobEnd waits for how a job ended: the engine tells it, or the log.
+// jobEnd waits for how a job ended: the engine tells it, or the log. A job lives on
+// when the engine goes: the next one is waited for.
 func (a *app) jobEnd(ctx context.Context, s sent) (*core.JobEnded, error) {
 	if s.stream != nil {
 		said, err := s.next()
@@ -135,10 +136,16 @@ func (a *app) jobEnd(ctx context.Context, s sent) (*core.JobEnded, error) {
 			return end, nil
 		}
 	}
-	client, err := a.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
+	var end *core.JobEnded
+	err := a.lasting(ctx, func(client *bus.Client) (err error) {
+		end, err = s.endOn(ctx, client)
+		return err
+	})
+	return end, err
+}
+
+// endOn reads from the log how the job ended.
+func (s *sent) endOn(ctx context.Context, client *bus.Client) (*core.JobEnded, error) {
 	events, err := client.Events(ctx, max(s.seq, 1), bus.Filter{Noun: core.KindJob, ID: string(s.job)})
 	if err != nil {
 		return nil, err

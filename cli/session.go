@@ -98,6 +98,14 @@ func newSession(a *app, id core.ContainerID) *session {
 // but to wait for the engine.
 func (s *session) takeSignals() { signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM) }
 
+// notifyHangUp asks for SIGHUP unless it is ignored: nohup is to be obeyed, and
+// os/signal would take its handler's place.
+func notifyHangUp(to chan<- os.Signal) {
+	if !signal.Ignored(unix.SIGHUP) {
+		signal.Notify(to, unix.SIGHUP)
+	}
+}
+
 // end lets everything go. The container stays as it is.
 func (s *session) end() { s.stop() }
 
@@ -116,7 +124,8 @@ func (s *session) attached(ctx context.Context, accepted sent) error {
 	}
 	ctx = s.begin(ctx, accepted)
 	s.takeSignals()
-	signal.Notify(s.signals, unix.SIGHUP, unix.SIGQUIT)
+	signal.Notify(s.signals, unix.SIGQUIT)
+	notifyHangUp(s.signals)
 	if s.proxy {
 		signal.Notify(s.signals, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT, unix.SIGTSTP)
 	}
@@ -358,7 +367,7 @@ func (s *session) watch(ctx context.Context, accepted sent) {
 		if ctx.Err() != nil {
 			return
 		}
-		if client, err = s.a.comeBack(ctx, err); err != nil {
+		if client, err = s.a.comeBack(ctx, client, err); err != nil {
 			s.tell(ctx, fact{err: err})
 			return
 		}
@@ -389,22 +398,6 @@ func (s *session) tell(ctx context.Context, f fact) {
 	}
 }
 
-// comeBack dials until an engine answers again.
-func (a *app) comeBack(ctx context.Context, why error) (*bus.Client, error) {
-	a.complain("the engine is gone: "+why.Error(), "waiting for it; containers live on")
-	end := time.Now().Add(engineWithin)
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		client, err := a.redial(ctx)
-		if err == nil || ctx.Err() != nil || time.Now().After(end) {
-			return client, err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
-	}
-}
-
 // signal does what a signal to the command means: before the program runs it
 // takes the start back, afterwards it is the program's.
 func (s *session) signal(ctx context.Context, sig unix.Signal) error {
@@ -423,6 +416,12 @@ func (s *session) signal(ctx context.Context, sig unix.Signal) error {
 			}
 		}()
 		return nil
+	}
+	if s.running && s.proxy && sig == unix.SIGHUP && s.talk.tty {
+		// Our terminal is gone: there is nobody left to stay for, and the first
+		// process of a container is not ended by a SIGHUP that it does not expect.
+		s.forward(ctx, sig)
+		return &statusError{code: 128 + int(sig)}
 	}
 	if s.running && s.proxy {
 		go s.forward(ctx, sig)

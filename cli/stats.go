@@ -9,10 +9,12 @@ import (
 	"io"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/core"
+	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/internal/query"
 )
 
@@ -59,8 +61,8 @@ func (a *app) stats(ctx context.Context, v *statsView, in query.StatsIn) error {
 	redraw := !v.once && isTerminal(a.Stdout) && (v.format == "" || strings.HasPrefix(v.format, "table"))
 	for n := 0; ; n++ {
 		s, err := samples.next()
-		if errors.Is(err, io.EOF) && n > 0 {
-			return nil // all that was asked for is gone
+		if errors.Is(err, io.EOF) { // the engine itself would go on for ever
+			return errclass.Errorf(errdefs.ErrUnavailable, "the engine has gone while it was telling what containers use")
 		}
 		if err != nil {
 			return fmt.Errorf("read the samples: %w", err)

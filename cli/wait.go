@@ -37,20 +37,28 @@ func (a *app) waitExit(ctx context.Context, ref string) (int, error) {
 	if !d.Running && d.Want != core.Running {
 		return exitCodeOf(&d.Container), nil
 	}
-	client, err := a.dial(ctx)
-	if err != nil {
-		return 0, err
-	}
-	events, err := client.Events(ctx, d.Seq+1, bus.Filter{Noun: core.KindContainer, ID: string(d.ID)})
+	code, from := 0, d.Seq+1
+	err := a.lasting(ctx, func(client *bus.Client) (err error) {
+		code, err = a.nextExit(ctx, client, d.ID, &from)
+		return err
+	})
+	return code, err
+}
+
+// nextExit waits for the end of a container that is not started again. from is the
+// sequence to read on from; it is moved as what it names needs no other look.
+func (a *app) nextExit(ctx context.Context, client *bus.Client, id core.ContainerID, from *uint64) (int, error) {
+	events, err := client.Events(ctx, *from, bus.Filter{Noun: core.KindContainer, ID: string(id)})
 	if err != nil {
 		return 0, err
 	}
 	defer events.Close()
-	for {
+	for ; ; *from++ {
 		e, err := events.Next(ctx)
 		if err != nil {
 			return 0, err
 		}
+		*from = e.Seq
 		code, ended, err := endOf(e)
 		if err != nil {
 			return 0, err
@@ -59,7 +67,7 @@ func (a *app) waitExit(ctx context.Context, ref string) (int, error) {
 			continue
 		}
 		var now query.ContainerDetail
-		err = a.query(ctx, query.ContainerInspect, query.RefIn{Ref: string(d.ID)}, &now)
+		err = a.query(ctx, query.ContainerInspect, query.RefIn{Ref: string(id)}, &now)
 		switch {
 		case errdefs.IsNotFound(err):
 			return code, nil
