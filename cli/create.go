@@ -25,10 +25,7 @@ func (a *app) createCmd() *cobra.Command {
 			cmd.Want = core.Stopped
 			p := &cmd.Spec.Process
 			p.StdinOnce = f.stdin && (len(f.attach) == 0 || slices.Contains(f.attach, "stdin"))
-			if _, err := a.create(c.Context(), cmd, told{}); err != nil {
-				return err
-			}
-			if err := f.writeCID(cmd.ID); err != nil {
+			if _, err := a.create(c.Context(), cmd, &f, told{}); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.Stdout, cmd.ID)
@@ -39,9 +36,22 @@ func (a *app) createCmd() *cobra.Command {
 	return c
 }
 
-// create sends the command. A name that nobody chose is made here, and made
+// create sends the command, with its id where it was asked to be written.
+func (a *app) create(ctx context.Context, cmd *core.CreateContainer, f *createFlags, want told) (sent, error) {
+	unwrite, err := f.writeCID(cmd.ID)
+	if err != nil {
+		return sent{}, err
+	}
+	s, err := a.createNamed(ctx, cmd, want)
+	if err != nil {
+		unwrite()
+	}
+	return s, err
+}
+
+// createNamed sends the command. A name that nobody chose is made here, and made
 // anew when it is taken.
-func (a *app) create(ctx context.Context, cmd *core.CreateContainer, want told) (sent, error) {
+func (a *app) createNamed(ctx context.Context, cmd *core.CreateContainer, want told) (sent, error) {
 	const tries = 20
 	named := cmd.Name != ""
 	for try := 0; ; try++ {

@@ -94,11 +94,6 @@ func (f *createFlags) command(a *app, c *cobra.Command, args []string) (*core.Cr
 	if err != nil {
 		return nil, &usageError{err, c.CommandPath()}
 	}
-	if f.cidFile != "" {
-		if _, err := os.Lstat(f.cidFile); err == nil {
-			return nil, fmt.Errorf("container ID file found, make sure the other container isn't running or delete %s", f.cidFile)
-		}
-	}
 	if err := f.spaces.resolve(c.Context(), a, &spec); err != nil {
 		return nil, err
 	}
@@ -178,20 +173,26 @@ func (f *createFlags) process(a *app, c *cobra.Command, p *core.Process, cmd []s
 	return nil
 }
 
-// writeCID writes the id to the file that --cidfile names.
-func (f *createFlags) writeCID(id core.ContainerID) error {
+// writeCID writes the id to the file that --cidfile names, before anything is made:
+// a container whose id cannot be told is not to be. unwrite takes that back.
+func (f *createFlags) writeCID(id core.ContainerID) (unwrite func(), err error) {
 	if f.cidFile == "" {
-		return nil
+		return func() {}, nil
 	}
 	file, err := os.OpenFile(f.cidFile, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return fmt.Errorf("write the container ID file: %w", err)
+	if errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("container ID file found, make sure the other container isn't running or delete %s", f.cidFile)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("write the container ID file: %w", err)
+	}
+	unwrite = func() { _ = os.Remove(f.cidFile) } // what went wrong before matters more
 	_, err = file.WriteString(string(id))
 	if err = errors.Join(err, file.Close()); err != nil {
-		return fmt.Errorf("write the container ID file: %w", err)
+		unwrite()
+		return nil, fmt.Errorf("write the container ID file: %w", err)
 	}
-	return nil
+	return unwrite, nil
 }
 
 // variableFlags are those about the environment.

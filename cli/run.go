@@ -62,12 +62,9 @@ func (a *app) run(ctx context.Context, f *runFlags, cmd *core.CreateContainer) e
 	if !f.detach {
 		want = told{attach: true, events: sessionEvents(), meanwhile: s.takeSignals}
 	}
-	accepted, err := a.create(ctx, cmd, want)
+	accepted, err := a.create(ctx, cmd, &f.createFlags, want)
 	if err != nil {
 		a.sayUnknown(err)
-		return asEngine(err)
-	}
-	if err := f.writeCID(cmd.ID); err != nil {
 		return asEngine(err)
 	}
 	if !f.detach {

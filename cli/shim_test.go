@@ -222,21 +222,36 @@ func (r *fakeShim) write(stream stdio.Stream, s string) {
 	}
 	for chunk := range slices.Chunk([]byte(s), stdio.MaxFrame) {
 		r.frame(stdio.Frame{Type: kind, Payload: chunk})
-		if r.log == nil {
-			continue
+		if r.log != nil {
+			r.record(stream, chunk)
+			r.offset += uint64(len(chunk))
 		}
-		b := make([]byte, 28, 32+len(chunk)) // package stdio's record
-		le := binary.LittleEndian
-		copy(b, "GLR1")
-		le.PutUint32(b, 0x31524c47)
-		le.PutUint32(b[4:], uint32(len(chunk)))
-		le.PutUint64(b[8:], uint64(time.Now().UnixNano()))
-		le.PutUint64(b[16:], r.offset)
-		b[24] = byte(stream)
-		b = le.AppendUint32(b, crc32.ChecksumIEEE(b))
-		_, _ = r.log.Write(append(b, chunk...)) // seen by the scripts
-		r.offset += uint64(len(chunk))
 	}
+}
+
+// record puts a record of package stdio's into the log.
+func (r *fakeShim) record(stream stdio.Stream, payload []byte) {
+	b := make([]byte, 28, 32+len(payload))
+	le := binary.LittleEndian
+	copy(b, "GLR1")
+	le.PutUint32(b, 0x31524c47)
+	le.PutUint32(b[4:], uint32(len(payload)))
+	le.PutUint64(b[8:], uint64(time.Now().UnixNano()))
+	le.PutUint64(b[16:], r.offset)
+	b[24] = byte(stream)
+	b = le.AppendUint32(b, crc32.ChecksumIEEE(b))
+	_, _ = r.log.Write(append(b, payload...)) // seen by the scripts
+}
+
+// lag writes what only the log has, and of that not all: the client was too slow,
+// and so was the log's disk.
+func (r *fakeShim) lag(kept string, lost uint64) {
+	from := r.offset
+	r.record(stdio.Stdout, []byte(kept))
+	r.offset += uint64(len(kept))
+	r.record(stdio.Gap, binary.LittleEndian.AppendUint64(nil, lost))
+	r.offset += lost
+	r.frame(stdio.Lost{Stream: stdio.Stdout, From: from, To: r.offset}.Frame())
 }
 
 // play is what the program does; it ends with a code, or by a signal.
@@ -278,6 +293,9 @@ func (r *fakeShim) play() (code, sig int) {
 	case "stall": // the log's disk takes the first line and no more
 		r.write(stdio.Stdout, "kept\n")
 		r.end = r.offset + 1000
+	case "lag":
+		r.lag("in the log only\n", 1000)
+		r.write(stdio.Stdout, "after\n")
 	case "spew":
 		n, _ := strconv.Atoi(rest)
 		r.write(stdio.Stdout, strings.Repeat("0123456789abcde\n", n/16))
