@@ -46,7 +46,7 @@ func ago(t, now time.Time) string {
 func humanSize(n int64) string {
 	f, unit := float64(n), 0
 	units := []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
-	for f >= 1000 && unit < len(units)-1 {
+	for f >= 999.5 && unit < len(units)-1 { // three digits of more would be 1e+03
 		f, unit = f/1000, unit+1
 	}
 	return fmt.Sprintf("%.3g%s", f, units[unit])

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -93,6 +94,9 @@ func imageFilter(args, filters []string) (func(repository, tag string) bool, err
 			}
 			dangling = strconv.FormatBool(b)
 		case "reference":
+			if _, err := path.Match(value, ""); err != nil {
+				return nil, badFilter(f, "want a name, or a pattern with * ? and []")
+			}
 			names = append(names, value)
 		default:
 			return nil, badFilter(f, "it is not supported yet")
@@ -103,12 +107,19 @@ func imageFilter(args, filters []string) (func(repository, tag string) bool, err
 			return false
 		}
 		for _, n := range names {
-			if n == repository || n == repository+":"+tag {
+			if nameFits(n, repository) || nameFits(n, repository+":"+tag) {
 				return true
 			}
 		}
 		return len(names) == 0
 	}, nil
+}
+
+// nameFits holds a name against a pattern of a path's kind. The name in full is
+// the same name.
+func nameFits(pattern, name string) bool {
+	fits, _ := path.Match(pattern, name) // a bad pattern fits nothing
+	return fits || pattern == defaultDomain+"/"+name || pattern == defaultDomain+"/"+officialRepo+name
 }
 
 // once keeps the first row of each id.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/gantryd/gantry/core"
@@ -33,6 +35,9 @@ func (a *app) psCmd() *cobra.Command {
 		Use: "ps [flags]", Short: "List containers", Args: exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			keep, err := a.containerFilter(c.Context(), filters)
+			if errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
+				return err // the engine's word
+			}
 			if err != nil {
 				return &usageError{err, c.CommandPath()}
 			}
@@ -60,7 +65,7 @@ func (a *app) psCmd() *cobra.Command {
 	c.Flags().BoolVarP(&all, "all", "a", false, "also those that do not run")
 	c.Flags().BoolVarP(&latest, "latest", "l", false, "only the one made last")
 	c.Flags().IntVarP(&last, "last", "n", -1, "only so many, those made last")
-	listVarP(c.Flags(), &filters, "filter", "f", "only some: status=, health=, name=, id=, label=, ancestor=, network=, exited=")
+	listVarP(c.Flags(), &filters, "filter", "f", "only some: status=, health=, name=, id=, label=, ancestor=, network=, exited=, before=, since=")
 	return c
 }
 
@@ -74,8 +79,10 @@ func (l *listing) container(q *query.Container, now time.Time) row {
 	for _, n := range q.Networks {
 		networks = append(networks, n.NetworkName)
 	}
+	r := row{}
 	for k, v := range q.Labels {
 		labels = append(labels, k+"="+v)
+		r[labelMark+k] = v
 	}
 	slices.Sort(labels)
 	mounts := slices.Clone(q.Mounts)
@@ -84,14 +91,15 @@ func (l *listing) container(q *query.Container, now time.Time) row {
 			mounts[i] = clip(host, 15)
 		}
 	}
-	return row{
+	maps.Copy(r, row{
 		"ID": l.idOf(string(q.ID)), "Image": familiar(q.Image), "Command": strconv.Quote(command),
 		"RunningFor": ago(q.Created, now), "CreatedAt": q.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"),
 		"Status": l.status(q, now), "State": q.Status, "Ports": "", "Names": q.Name,
 		"Networks": strings.Join(networks, ","), "Labels": strings.Join(labels, ","), "PID": strconv.Itoa(q.PID),
 		"Health": q.Health, "Restarts": strconv.Itoa(q.Restarts),
 		"Mounts": strings.Join(mounts, ","), "LocalVolumes": "0", "Size": "N/A",
-	}
+	})
+	return r
 }
 
 // status says how a container is, in Docker's words. A start that failed is told
@@ -135,6 +143,8 @@ func (l *listing) status(q *query.Container, now time.Time) string {
 type containerFilter struct {
 	by     map[string][]string
 	states bool // asks for those that do not run, too
+
+	before, since time.Time // when the containers were made that these filters name; zero: none
 }
 
 func (a *app) containerFilter(ctx context.Context, list []string) (*containerFilter, error) {
@@ -151,12 +161,24 @@ func (a *app) containerFilter(ctx context.Context, list []string) (*containerFil
 			}
 			f.states = true
 		case "exited":
+			if _, err := strconv.Atoi(value); err != nil {
+				return nil, badFilter(e, "want a number")
+			}
 			f.states = true
 		case "health":
 			if !slices.Contains([]string{core.HealthStarting, core.Healthy, core.Unhealthy, "none"}, value) {
 				return nil, badFilter(e, "want one of starting, healthy, unhealthy, none")
 			}
-		case "name", "id", "label", "network":
+		case "name":
+			if _, err := regexp.Compile(value); err != nil {
+				return nil, badFilter(e, "want a regular expression")
+			}
+		case "id", "label", "network":
+		case "before", "since":
+			if err := f.readMade(ctx, a, key, value); err != nil {
+				return nil, err
+			}
+			continue
 		case "ancestor":
 			ref, err := a.imageRef(ctx, value)
 			if err != nil {
@@ -171,7 +193,24 @@ func (a *app) containerFilter(ctx context.Context, list []string) (*containerFil
 	return f, nil
 }
 
+// readMade reads a filter that names a container for the moment it was made.
+func (f *containerFilter) readMade(ctx context.Context, a *app, key, ref string) error {
+	var d query.ContainerDetail
+	if err := a.query(ctx, query.ContainerInspect, query.RefIn{Ref: ref}, &d); err != nil {
+		return err
+	}
+	if key == "before" {
+		f.before = d.Created
+	} else {
+		f.since = d.Created
+	}
+	return nil
+}
+
 func (f *containerFilter) fits(q *query.Container) bool {
+	if !f.before.IsZero() && !q.Created.Before(f.before) || !f.since.IsZero() && !q.Created.After(f.since) {
+		return false
+	}
 	for key, values := range f.by {
 		if key == "label" { // all of them
 			if slices.ContainsFunc(values, func(v string) bool { return !containerFits(q, key, v) }) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"text/template"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -15,8 +16,34 @@ import (
 // that it shows.
 type column struct{ header, field string }
 
-// row is a line of a table: its fields by the names that templates use.
+// row is a line of a table: its fields by the names that templates use. A key that
+// begins with labelMark is a label, which only Label tells.
 type row map[string]string
+
+// labelMark is in no name that a template can use.
+const labelMark = "label "
+
+// Label is the value of one label, as templates of Docker's users ask for it.
+func (r row) Label(name string) string { return r[labelMark+name] }
+
+// MarshalJSON leaves the single labels out: Labels has them all.
+func (r row) MarshalJSON() ([]byte, error) {
+	fields := make(map[string]string, len(r))
+	for k, v := range r {
+		if !strings.HasPrefix(k, labelMark) {
+			fields[k] = v
+		}
+	}
+	return json.Marshal(fields)
+}
+
+// heading is the line above a table that a template makes: headers by field.
+type heading map[string]string
+
+// Label is the header of a label: the last part of its name.
+func (h heading) Label(name string) string {
+	return strings.NewReplacer("-", " ", "_", " ").Replace(name[strings.LastIndexByte(name, '.')+1:])
+}
 
 // listing is a table as it is asked for. Its columns are Docker's, in Docker's order.
 type listing struct {
@@ -118,13 +145,16 @@ func (l *listing) template(w io.Writer, rows []row) error {
 	if err != nil {
 		return err
 	}
-	lines := rows
+	var lines []any
 	if asTable {
-		headers := row{}
+		headers := heading{}
 		for _, c := range append(l.columns, l.more...) {
 			headers[c.field] = c.header
 		}
-		lines = append([]row{headers}, rows...)
+		lines = append(lines, headers)
+	}
+	for _, r := range rows {
+		lines = append(lines, r)
 	}
 	var cells [][]string
 	for _, r := range lines {
@@ -153,6 +183,7 @@ func parseTemplate(text string) (*template.Template, error) {
 		"split":   strings.Split,
 		"lower":   strings.ToLower,
 		"upper":   strings.ToUpper,
+		"title":   title,
 		"println": fmt.Sprintln,
 		"pad": func(s string, before, after int) string {
 			return strings.Repeat(" ", before) + s + strings.Repeat(" ", after)
@@ -164,6 +195,19 @@ func parseTemplate(text string) (*template.Template, error) {
 		return nil, templateError(err)
 	}
 	return t, nil
+}
+
+// title has each word begin in upper case.
+func title(s string) string {
+	before := ' '
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(before) {
+			before = r
+			return unicode.ToTitle(r)
+		}
+		before = r
+		return r
+	}, s)
 }
 
 func templateError(err error) error {

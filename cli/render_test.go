@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gantryd/gantry/internal/query"
 )
 
 func TestListing(t *testing.T) {
@@ -57,7 +59,7 @@ func TestHumanTime(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	for n, want := range map[int64]string{0: "0B", 999: "999B", 1360: "1.36kB", 4_260_000: "4.26MB", 120_000_000: "120MB", 1_500_000_000: "1.5GB"} {
+	for n, want := range map[int64]string{0: "0B", 999: "999B", 1360: "1.36kB", 4_260_000: "4.26MB", 999_400: "999kB", 999_500: "1MB", 999_999_999: "1GB", 120_000_000: "120MB", 1_500_000_000: "1.5GB"} {
 		if got := humanSize(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
 		}
@@ -72,6 +74,23 @@ func TestSizes(t *testing.T) {
 	}
 	if clip("äöü", 3) != "äöü" || clip("äöüx", 3) != "äö…" {
 		t.Error("clip does not count characters")
+	}
+}
+
+// TestHostileProcess: what a container calls its processes steers no terminal.
+func TestHostileProcess(t *testing.T) {
+	columns, err := psColumns([]string{"-o", "pid,comm,user,args"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	task := query.Task{PID: 7, Name: "a\x1b[2Jb", User: "x\u009b2Jy", Args: []string{"one\ntwo", "ä"}}
+	if err := writeTop(&out, columns, []query.Task{task}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(out.String(), "\n")
+	if got, want := strings.Join(strings.Fields(line), " "), "7 a?[2Jb x?2Jy one?two ä"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

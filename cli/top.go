@@ -12,6 +12,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -133,7 +134,7 @@ func writeTop(w io.Writer, columns []psColumn, tasks []query.Task, now time.Time
 	for i := range tasks {
 		line = line[:0]
 		for _, p := range columns {
-			line = append(line, p.show(&tasks[i], now))
+			line = append(line, plain(p.show(&tasks[i], now)))
 		}
 		fmt.Fprintln(tab, strings.Join(line, "\t"))
 	}
@@ -183,10 +184,16 @@ func commandLine(t *query.Task) string {
 	if len(t.Args) == 0 {
 		return "[" + path.Base(t.Name) + "]"
 	}
+	return strings.Join(t.Args, " ")
+}
+
+// plain is a text that a container may have made up, without what would tear a
+// table or steer a terminal.
+func plain(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f { // it would tear the table, or worse
+		if unicode.IsControl(r) {
 			return '?'
 		}
 		return r
-	}, strings.Join(t.Args, " "))
+	}, s)
 }
