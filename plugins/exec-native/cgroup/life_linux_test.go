@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // ticks reads how much processor time a process has had.
@@ -217,7 +218,7 @@ func TestOOM(t *testing.T) {
 				if got != "true false <nil>" {
 					t.Errorf("told %s", got)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("nobody told of the kill")
 			}
 			kills, err := g.OOMKills()
@@ -240,10 +241,59 @@ func TestOOM(t *testing.T) {
 				if got != "true true <nil>" {
 					t.Errorf("told %s at the end", got)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("nobody told of the removal")
 			}
 		})
+	}
+}
+
+// TestLateOOM: version 1 may tell of a lack of memory long before it has killed
+// and counted. A plain directory stands for the group.
+func TestLateOOM(t *testing.T) {
+	root := t.TempDir()
+	count := func(n int) {
+		t.Helper()
+		text := fmt.Sprintf("oom_kill_disable 0\nunder_oom 1\noom_kill %d\n", n)
+		if err := errors.Join(os.MkdirAll(root+"/g", 0o755), os.WriteFile(root+"/g/memory.oom_control", []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count(0)
+	f, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	event, err := unix.Eventfd(1, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK) // it has been told
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := dir{Hierarchy: Hierarchy{Controllers: []string{"memory"}}, f: f}
+	w := &OOMWatch{g: (&Parent{dirs: []dir{d}}).Group("g"), file: os.NewFile(uintptr(event), "event"), fd: event, d: d}
+	defer w.Close()
+	ready := func() bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(event), Events: unix.POLLIN}}, 0)
+		return n > 0
+	}
+	if kills, gone, err := w.Check(); kills != 0 || gone || err != nil || !ready() {
+		t.Fatalf("before the kill: %d %t %v, again %t", kills, gone, err, ready())
+	}
+	count(1)
+	if kills, _, err := w.Check(); kills != 1 || err != nil || ready() {
+		t.Errorf("after it: %d %v, again %t", kills, err, ready())
+	}
+	if _, err := unix.Write(event, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	looks := 0
+	for ; ready() && looks < 2*lateLooks; looks++ {
+		if _, _, err := w.Check(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if looks != lateLooks+1 {
+		t.Errorf("without a kill it was looked %d times, want %d", looks, lateLooks+1)
 	}
 }
 

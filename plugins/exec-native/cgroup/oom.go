@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -113,6 +114,7 @@ type OOMWatch struct {
 	fd   int      // of file, which stays non-blocking that way
 	d    dir
 	seen uint64
+	late int // looks since the last event after which the count had not risen yet
 }
 
 // FD can be read from when there may be something to Check. It is closed by Close.
@@ -182,9 +184,13 @@ func (g *Group) eventV2(d dir, file string) (int, error) {
 	return fd, nil
 }
 
-// settle is how long a count may lag behind the event: version 1 tells that
-// memory has run out before it kills.
-const settle = 20 * time.Millisecond
+// Version 1 tells that memory has run out before it kills (mem_cgroup_oom_notify,
+// mm/memcontrol-v1.c): the count lags behind the event, mostly for less than settle.
+// A machine in need may take longer: then the event is raised again, so many times.
+const (
+	settle    = 20 * time.Millisecond
+	lateLooks = 50
+)
 
 // wordRoom is enough for any event: an inotify's with the longest name.
 const wordRoom = unix.SizeofInotifyEvent + unix.NAME_MAX + 1
@@ -240,14 +246,29 @@ func (w *OOMWatch) look() (news, gone bool, err error) {
 			return false, false, err
 		}
 		if kills > w.seen { // a group that goes this moment counts nothing
-			w.seen = kills
+			w.seen, w.late = kills, 0
 			return true, false, nil
 		}
-		if w.d.Unified || time.Now().After(end) {
-			break // version 2: another counter of the file has changed
+		if w.d.Unified { // another counter of the file has changed
+			return false, false, nil
+		}
+		if time.Now().After(end) {
+			break
 		}
 	}
-	return !w.d.Unified && w.disabled(), false, nil
+	if w.disabled() {
+		return true, false, nil
+	}
+	if w.late++; w.late > lateLooks { // nothing was killed: there was memory after all
+		w.late = 0
+		return false, false, nil
+	}
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	if _, err := unix.Write(w.fd, one[:]); err != nil {
+		return false, false, fmt.Errorf("look again at memory of cgroup %s: %w", w.g.full(), err)
+	}
+	return false, false, nil
 }
 
 // disabled reports whether version 1's killer is switched off for the group.
