@@ -21,6 +21,24 @@ import (
 // hierarchy's label. A runtime keeps it with the container's state.
 type Place map[string]string
 
+// ByName parts a place into those of one name, in the order of their names: a
+// group has one name in all its hierarchies.
+func (p Place) ByName() []Place {
+	parts := map[string]Place{}
+	for label, path := range p {
+		name := filepath.Base(path)
+		if parts[name] == nil {
+			parts[name] = Place{}
+		}
+		parts[name][label] = path
+	}
+	var out []Place
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		out = append(out, parts[name])
+	}
+	return out
+}
+
 // At is the place with the same path, absolute and clean, in all hierarchies.
 func (t Tree) At(path string) (Place, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" || strings.ContainsAny(path, "\n\x00") {
@@ -160,19 +178,43 @@ func (t Tree) Remove(ctx context.Context, place Place) error {
 	return g.Remove(ctx)
 }
 
+// Sweep removes what a Make that broke off has left at a place, with those above
+// that it has made: the group, if nothing runs in it. It kills nothing, since the
+// group may be somebody else's; what is about to end is waited for, at most two
+// seconds.
+//
+// Unavailable: processes are in the group.
+func (t Tree) Sweep(ctx context.Context, place Place) error {
+	p, name, err := t.openPlace(place, walk{only: true})
+	if err == nil {
+		g := &Group{p: p, name: name, own: true}
+		defer g.Close()
+		if err := g.repeat(ctx, "remove", g.sweep, func() error { return nil }); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	for _, h := range t.Hierarchies {
+		if path, ok := place[h.Label()]; ok {
+			removeMade(h.Mount, filepath.Dir(path))
+		}
+	}
+	return nil
+}
+
 // openPlace opens the directories above the place's groups.
 func (t Tree) openPlace(place Place, how walk) (*Parent, string, error) {
-	names := map[string]bool{}
+	name := ""
 	for _, path := range place {
 		if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
 			return nil, "", errclass.Errorf(errdefs.ErrInvalidArgument, "cgroup path %q: want an absolute, clean one", path)
 		}
-		names[filepath.Base(path)] = true
+		name = filepath.Base(path)
 	}
-	if len(names) != 1 {
-		return nil, "", errclass.Errorf(errdefs.ErrInvalidArgument, "the groups of a place have one name in all hierarchies, not %v", slices.Sorted(maps.Keys(names)))
+	if len(place.ByName()) != 1 {
+		return nil, "", errclass.Errorf(errdefs.ErrInvalidArgument, "the groups of a place have one name in all hierarchies, not those of %v", place)
 	}
-	name := slices.Collect(maps.Keys(names))[0]
 	p := &Parent{}
 	for _, h := range t.Hierarchies {
 		path, ok := place[h.Label()]
@@ -247,10 +289,11 @@ func mark(fd int, name string) {
 	}
 }
 
-// isMarked reports whether a directory was made here.
+// isMarked reports whether a directory was made here. One that is not there any
+// more is in nobody's way.
 func isMarked(path string) bool {
 	for _, attribute := range []string{rootMark, userMark} {
-		if _, err := unix.Lgetxattr(path, attribute, nil); err == nil {
+		if _, err := unix.Lgetxattr(path, attribute, nil); err == nil || errors.Is(err, unix.ENOENT) {
 			return true
 		}
 	}
@@ -261,11 +304,23 @@ func isMarked(path string) bool {
 // them for a group inside (OpenShared, Make) and nobody uses them.
 func (p *Parent) RemoveMade() {
 	for _, d := range p.dirs {
-		for path := d.path; path != "/" && path != "."; path = filepath.Dir(path) {
-			at := filepath.Join(d.Mount, path)
-			if !isMarked(at) || again(func() error { return unix.Rmdir(at) }) != nil {
-				break
-			}
+		removeMade(d.Mount, d.path)
+	}
+}
+
+// removeMade is RemoveMade in one hierarchy.
+func removeMade(mount, path string) {
+	for ; path != "/" && path != "."; path = filepath.Dir(path) {
+		at := filepath.Join(mount, path)
+		if !isMarked(at) || ignoreGone(again(func() error { return unix.Rmdir(at) })) != nil {
+			return
 		}
 	}
+}
+
+func ignoreGone(err error) error {
+	if isGone(err) {
+		return nil
+	}
+	return err
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -294,5 +295,59 @@ func asUser(t *testing.T, text string) {
 	delete(place, "unified")
 	if _, err := tree.Make(place, nil); len(place) > 0 && !errors.Is(err, errdefs.ErrPermissionDenied) {
 		t.Errorf("in hierarchies of root: %v", err)
+	}
+}
+
+// TestSweep takes away what a Make that broke off has left: not in all hierarchies,
+// or only what is above. What runs stays, with its group.
+func TestSweep(t *testing.T) {
+	tree, err := ReadTree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := fresh()
+	place, err := tree.At(top + "/a/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := tree.Make(place, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	cmd := inside(t, g, "sleep 100")
+	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if err := tree.Sweep(short, place); err == nil || cmd.Process.Signal(syscall.Signal(0)) != nil {
+		t.Errorf("a group in use was swept: %v", err)
+	}
+	if err := g.KillAll(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for what, spoil := range map[string]func(mount string) error{
+		"whole":        func(string) error { return nil },
+		"above alone":  func(mount string) error { return os.Remove(mount + top + "/a/b") },
+		"further up":   func(mount string) error { return errors.Join(os.Remove(mount+top+"/a/b"), os.Remove(mount+top+"/a")) },
+		"nothing here": func(mount string) error { return tree.Remove(context.Background(), place) },
+	} {
+		again, err := tree.Make(place, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Close()
+		if err := spoil(tree.Hierarchies[0].Mount); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if err := tree.Sweep(context.Background(), place); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		leaves(t, tree, top)
+	}
+}
+
+func TestByName(t *testing.T) {
+	parts := Place{"cpu": "/x/sub", "pids": "/x", "memory": "/y/sub"}.ByName()
+	if len(parts) != 2 || len(parts[0]) != 2 || parts[0]["memory"] != "/y/sub" || parts[1]["pids"] != "/x" {
+		t.Errorf("%v", parts)
 	}
 }

@@ -71,12 +71,13 @@ func create(ctx context.Context, g *globals, id string, o createOptions) (*creat
 		dismiss(spawned)
 		return nil, err
 	}
-	lock, err := c.claim()
+	lock, sign, err := c.claim()
 	if err != nil {
 		dismiss(spawned)
 		return nil, err
 	}
 	defer lock.Close()
+	defer sign.Close()
 	if err := c.make(ctx, spawned); err != nil {
 		c.undo(ctx)
 		if c.byHook { // the life goes on at its end (runtime.md "Lifecycle", steps 3 to 5)
@@ -154,25 +155,38 @@ func namespacesOf(s *specs.Spec) (ownPIDs bool, joins uint64) {
 	return ownPIDs, joins
 }
 
-// claim makes the container's directory, which is its id's, and locks it.
-func (c *creation) claim() (*os.File, error) {
+// claim makes the container's directory, which is its id's, and locks it. The sign
+// is the copy of the specification, by whose lock others know a creation.
+func (c *creation) claim() (lock, sign *os.File, err error) {
 	if err := os.MkdirAll(c.g.root, 0o711); err != nil {
-		return nil, fmt.Errorf("make root of states: %w", err)
+		return nil, nil, fmt.Errorf("make root of states: %w", err)
 	}
+	taken := errclass.Errorf(errdefs.ErrAlreadyExists, "container with id %s already exists: container with given ID already exists", c.ID)
 	if err := os.Mkdir(c.dir, 0o700); errors.Is(err, os.ErrExist) {
-		return nil, errclass.Errorf(errdefs.ErrAlreadyExists, "container with id %s already exists: container with given ID already exists", c.ID)
+		return nil, nil, taken
 	} else if err != nil {
-		return nil, fmt.Errorf("make directory of state: %w", err)
+		return nil, nil, fmt.Errorf("make directory of state: %w", err)
 	}
-	lock, err := c.lock(false)
+	if lock, err = c.lock(); err != nil {
+		return nil, nil, err // somebody was quick to delete it
+	}
+	sign, err = os.OpenFile(filepath.Join(c.dir, configFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, os.ErrExist) { // and to make another
+		lock.Close()
+		return nil, nil, taken
+	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(c.dir, configFile), c.b.text, 0o600)
+		if err = flock(sign, unix.LOCK_EX); err == nil {
+			_, err = sign.Write(c.b.text)
+		}
 	}
 	if err != nil {
 		_ = os.RemoveAll(c.dir)
-		return nil, err
+		sign.Close()
+		lock.Close()
+		return nil, nil, fmt.Errorf("keep specification: %w", err)
 	}
-	return lock, nil
+	return lock, sign, nil
 }
 
 // early reports whether namespaces are joined before the clone, by the shim: it
@@ -337,12 +351,27 @@ func (c *creation) outside(ctx context.Context) error {
 	if c.b.spec.Hooks == nil {
 		return nil
 	}
+	ctx, cancel := c.whileInit(ctx)
+	defer cancel()
 	state := c.specState(specs.StateCreating, c.Init.PID)
 	//lint:ignore SA1019 a deprecated kind is run as long as specifications name it
 	if err := runHooks(ctx, "prestart", c.b.spec.Hooks.Prestart, state); err != nil {
 		return err
 	}
 	return runHooks(ctx, "createRuntime", c.b.spec.Hooks.CreateRuntime, state)
+}
+
+// whileInit is over when the init has ended: whoever deletes a container by force
+// is not kept waiting by a hook of its creation.
+func (c *creation) whileInit(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	init := c.pidfd
+	go func() {
+		if awaitPidfd(ctx, init) {
+			cancel(errors.New("the container's init was lost meanwhile"))
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // undoTimeout bounds how long an end may take.

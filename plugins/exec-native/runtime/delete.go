@@ -26,8 +26,12 @@ func runDelete(ctx context.Context, g *globals, args []string) (int, error) {
 		return exitUsage, err
 	}
 	c, err := load(g, ids[0])
-	if err == nil && force {
+	switch {
+	case err != nil:
+	case force:
 		c.giveUp(ctx) // before the lock: who holds it may be waiting for what is killed
+	case c.making && c.Init.PID != 0:
+		return exitFailed, c.notStopped(specs.StateCreating)
 	}
 	var lock *os.File
 	if err == nil {
@@ -54,17 +58,17 @@ func (c *container) giveUp(context.Context) {
 
 // remove deletes a container that has stopped; with force any.
 func (c *container) remove(ctx context.Context, g *globals, force bool) error {
-	status, _ := c.status()
-	if _, err := os.Lstat(c.dir + "/" + gateName); err == nil && status == specs.StateCreating {
-		status = specs.StateCreated // the lock that makes it look so is ours
-	}
-	switch {
+	switch status, _ := c.status(); {
 	case status == specs.StateStopped, force:
-	case status == specs.StateCreating && c.Init.PID == 0: // a creation that broke off: the lock is ours
+	case c.Init.PID == 0: // a creation that broke off at its beginning: the lock is ours
 	default:
-		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot delete container %s that is not stopped: %s", c.ID, status)
+		return c.notStopped(status)
 	}
 	return c.destroy(ctx, g)
+}
+
+func (c *container) notStopped(status specs.ContainerState) error {
+	return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot delete container %s that is not stopped: %s", c.ID, status)
 }
 
 // destroy ends what runs, removes the cgroup and the directory, and tells the
@@ -104,14 +108,8 @@ func (c *container) discard(ctx context.Context, g *globals) error {
 	if err := c.detachRoot(); err != nil {
 		return err
 	}
-	if len(c.Cgroup) > 0 {
-		tree, err := cgroup.ReadTree()
-		if err != nil {
-			return err
-		}
-		if err := tree.Remove(ctx, c.Cgroup); err != nil {
-			return err
-		}
+	if err := c.removeGroups(ctx, g); err != nil {
+		return err
 	}
 	if err := c.removeClass(); err != nil {
 		return err
@@ -123,4 +121,25 @@ func (c *container) discard(ctx context.Context, g *globals) error {
 		return fmt.Errorf("remove state: %w", err)
 	}
 	return nil
+}
+
+// removeGroups removes the cgroup. Of one that was only wanted it is not known
+// whether it is the container's: what runs in it stays.
+func (c *container) removeGroups(ctx context.Context, g *globals) error {
+	if len(c.Cgroup)+len(c.Wanted) == 0 {
+		return nil
+	}
+	tree, err := cgroup.ReadTree()
+	if err != nil {
+		return err
+	}
+	if len(c.Wanted) > 0 {
+		if err := tree.Sweep(ctx, c.Wanted); err != nil {
+			g.log.warn("container %s was not made to its end: %v", c.ID, err)
+		}
+	}
+	if len(c.Cgroup) == 0 {
+		return nil
+	}
+	return tree.Remove(ctx, c.Cgroup)
 }

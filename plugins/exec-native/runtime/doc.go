@@ -12,7 +12,7 @@
 // A container's directory:
 //
 //	state.json   what is known of it; written whole by a rename
-//	config.json  the bundle's, as it was at the creation
+//	config.json  the bundle's, as it was at the creation; locked until that is over
 //	gate         a socket at which the init waits to be started; taken away by
 //	             who starts it
 //

@@ -133,7 +133,7 @@ func (e *execution) run(ctx context.Context, args []string) error {
 func (e *execution) running() error {
 	_, gate := os.Lstat(filepath.Join(e.dir, gateName))
 	switch {
-	case e.Init.PID == 0:
+	case e.making: // its masks and mounts may not be there yet
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a container that is being created")
 	case !e.Init.alive():
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a stopped container")
@@ -376,19 +376,28 @@ func (e *execution) openGroups() error {
 	if err != nil {
 		return err
 	}
+	for _, part := range place.ByName() {
+		if err := e.openGroup(tree, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openGroup opens the ways into the groups of one name.
+func (e *execution) openGroup(tree cgroup.Tree, place cgroup.Place) error {
 	group, err := tree.Open(place)
 	if err != nil {
 		return err
 	}
 	defer group.Close()
-	if e.frozen, err = group.Frozen(); err != nil {
-		e.frozen = false // no freezer: nothing is frozen
-	}
+	frozen, err := group.Frozen()
+	e.frozen = e.frozen || err == nil && frozen // no freezer: nothing is frozen
 	entry, err := group.Entry()
 	if err != nil {
 		return err
 	}
-	e.h.Cgroups = e.files.AddAll(entry.Tasks)
+	e.h.Cgroups = append(e.h.Cgroups, e.files.AddAll(entry.Tasks)...)
 	if entry.Dir != nil {
 		e.files.Add(entry.Dir)
 		e.group2 = entry.Dir

@@ -49,11 +49,14 @@ func withRunning(g *globals, name string, args []string, do func(*container, spe
 	if err != nil {
 		return exitFailed, err
 	}
-	status, _ := c.status()
-	lock, err := c.lock(true)
+	if c.making { // it is not waited for: a hook of the creation may be who asks
+		return exitFailed, errclass.Errorf(errdefs.ErrFailedPrecondition, "container not running or created: %s", specs.StateCreating)
+	}
+	c, lock, err := open(g, ids[0])
 	if err != nil {
 		return exitFailed, err
 	}
 	defer lock.Close()
+	status, _ := c.status()
 	return 0, do(c, status)
 }

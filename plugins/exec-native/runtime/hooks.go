@@ -119,8 +119,11 @@ func runHook(ctx context.Context, hook specs.Hook, state []byte) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	err := cmd.Wait()
-	if stop(); ctx.Err() != nil {
+	if stop(); errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("timed out: %w", ctx.Err())
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if errors.Is(err, exec.ErrWaitDelay) || errors.Is(err, syscall.EPIPE) {
 		return nil // it has left its output to somebody, or not read its input

@@ -61,7 +61,7 @@ func TestNamespaces(t *testing.T) {
 func awaitText(t *testing.T, path, want string) {
 	t.Helper()
 	var text []byte
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if text, _ = os.ReadFile(path); strings.Contains(string(text), want) {
 			return
 		}
@@ -230,6 +230,15 @@ func TestExecCgroup(t *testing.T) {
 		}
 		if !strings.Contains(text, "/sub\n") {
 			t.Errorf("%s: %s", where, text)
+		}
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/pids"); err == nil { // hierarchies of version 1: some of them alone
+		text := b.must("exec", "--cgroup", "pids,cpu:/sub", b.id, "/bin/cat", "/proc/self/cgroup")
+		for line := range strings.Lines(text) {
+			f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+			if in := f[1] == "pids" || strings.HasPrefix(f[1], "cpu,") || f[1] == "cpu"; in != strings.HasSuffix(f[2], "/sub") {
+				t.Errorf("in groups of two controllers: %s", line)
+			}
 		}
 	}
 	if o := b.do("exec", "--cgroup", "nosuch:sub", b.id, "/bin/true"); o.code != execCode || !strings.Contains(o.err, "no such controller") {

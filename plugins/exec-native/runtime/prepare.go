@@ -76,6 +76,9 @@ func (c *creation) openGroups(ctx context.Context, f *groupFiles) (err error) {
 	if c.g.systemd {
 		f.place, group, err = c.unitGroup(ctx, f.tree, resources)
 	} else if f.place, err = f.tree.Place(c.b.spec.Linux.CgroupsPath, c.ID); err == nil {
+		if err := c.announce(f.place); err != nil {
+			return err
+		}
 		group, err = f.tree.Make(f.place, resources)
 	}
 	if err != nil {
@@ -94,6 +97,13 @@ func (c *creation) openGroups(ctx context.Context, f *groupFiles) (err error) {
 		f.mounts, err = group.Mounts()
 	}
 	return err
+}
+
+// announce writes down where the cgroup is going to be: who finds a creation that
+// broke off takes it away.
+func (c *creation) announce(place cgroup.Place) error {
+	c.Wanted = place
+	return c.save()
 }
 
 // shownPaths are the group's directories in the hierarchies of version 1.
@@ -199,6 +209,7 @@ func (c *creation) takeGroups(f groupFiles) {
 			c.h.CgroupV1 = append(c.h.CgroupV1, t.Label())
 		}
 	}
+	c.Wanted = nil
 	if f.made {
 		c.Cgroup = f.place
 	}

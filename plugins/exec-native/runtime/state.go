@@ -43,6 +43,7 @@ type state struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Init        process           `json:"init"`
 	Cgroup      cgroup.Place      `json:"cgroup,omitempty"`
+	Wanted      cgroup.Place      `json:"wanted,omitempty"`   // where the cgroup is being made, or was when that broke off
 	Unit        *systemd.Unit     `json:"unit,omitempty"`     // that has the cgroup
 	OwnPIDs     bool              `json:"ownPids"`            // it has a PID namespace of its own
 	Joins       uint64            `json:"joins"`              // CLONE_NEW… of what another program of it joins
@@ -54,7 +55,8 @@ type state struct {
 
 // container is one below the root.
 type container struct {
-	dir string
+	dir    string
+	making bool // when it was loaded, its creation was not over
 	state
 }
 
@@ -76,6 +78,7 @@ func load(g *globals, id string) (*container, error) {
 		return nil, err
 	}
 	c := &container{dir: filepath.Join(g.root, id)}
+	c.making = isMaking(c.dir) // first: the state of a creation that is over is whole
 	text, err := os.ReadFile(filepath.Join(c.dir, stateFile))
 	if errors.Is(err, os.ErrNotExist) {
 		if _, dirErr := os.Lstat(c.dir); dirErr == nil { // it is just being made, or that broke off
@@ -106,25 +109,48 @@ func (c *container) save() error {
 	return os.Rename(path+".new", path)
 }
 
-// lock keeps others from changing the container, until the file is closed. wait
-// says whether to wait for who does.
-func (c *container) lock(wait bool) (*os.File, error) {
-	d, err := os.Open(c.dir)
-	if err != nil {
-		return nil, errclass.Errorf(errdefs.ErrNotFound, "container %q does not exist", filepath.Base(c.dir))
-	}
-	how := unix.LOCK_EX
-	if !wait {
-		how |= unix.LOCK_NB
-	}
-	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
-		err = unix.Flock(int(d.Fd()), how)
+// isMaking reports whether somebody makes the container of a directory: the
+// specification's copy is locked for nothing else. Before there is one the
+// directory's lock tells it, which other commands hold too. Those who look do not
+// see one another.
+func isMaking(dir string) bool {
+	f, err := os.Open(filepath.Join(dir, configFile))
+	if errors.Is(err, os.ErrNotExist) {
+		f, err = os.Open(dir)
 	}
 	if err != nil {
-		d.Close()
-		return nil, errclass.Errorf(errdefs.ErrFailedPrecondition, "container %s is being changed by another command", c.ID)
+		return false
 	}
-	return d, nil
+	defer f.Close()
+	return errors.Is(flock(f, unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// lock keeps others from changing the container, until the file is closed. Who
+// does is waited for; what is there afterwards may be another container of this id.
+func (c *container) lock() (*os.File, error) {
+	for {
+		d, err := os.Open(c.dir)
+		if err != nil {
+			return nil, errclass.Errorf(errdefs.ErrNotFound, "container %q does not exist", filepath.Base(c.dir))
+		}
+		if err := flock(d, unix.LOCK_EX); err != nil {
+			d.Close()
+			return nil, fmt.Errorf("lock container %s: %w", filepath.Base(c.dir), err)
+		}
+		held, err := d.Stat()
+		if now, nowErr := os.Lstat(c.dir); err == nil && nowErr == nil && os.SameFile(held, now) {
+			return d, nil
+		}
+		d.Close() // of one that has gone meanwhile
+	}
 }
 
 // open loads a container and locks it. What another command was doing to it is
@@ -134,7 +160,7 @@ func open(g *globals, id string) (*container, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	lock, err := c.lock(true)
+	lock, err := c.lock()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -145,24 +171,17 @@ func open(g *globals, id string) (*container, *os.File, error) {
 	return c, lock, nil
 }
 
-// status says how far the container is. pid is 0 where it does not run.
+// status says how far the container is. pid is 0 where there is no process.
 func (c *container) status() (specs.ContainerState, int) {
-	if c.Init.PID == 0 {
-		if lock, err := c.lock(false); err == nil {
-			lock.Close()
-			return specs.StateStopped, 0 // its creation broke off
-		}
-		return specs.StateCreating, 0
-	}
-	if !c.Init.alive() {
+	switch {
+	case c.making:
+		return specs.StateCreating, c.Init.PID
+	case c.Init.PID == 0: // its creation broke off
+		return specs.StateStopped, 0
+	case !c.Init.alive():
 		return specs.StateStopped, 0
 	}
 	if _, err := os.Lstat(filepath.Join(c.dir, gateName)); err == nil {
-		lock, err := c.lock(false)
-		if err != nil {
-			return specs.StateCreating, c.Init.PID // who makes it holds the lock
-		}
-		lock.Close()
 		return specs.StateCreated, c.Init.PID
 	}
 	if group, err := c.group(); err == nil {

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"os"
 
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup/systemd"
@@ -13,6 +14,13 @@ func (c *creation) unitGroup(ctx context.Context, tree cgroup.Tree, r *specs.Lin
 	unit, err := systemd.Parse(c.b.spec.Linux.CgroupsPath, c.ID)
 	if err != nil {
 		return nil, nil, err
+	}
+	// The scope goes when it is empty; systemd makes no groups in hierarchies that
+	// it does not use. A user's own has its units elsewhere.
+	if place, err := tree.At(unit.Path()); err == nil && os.Geteuid() == 0 {
+		if err := c.announce(place); err != nil {
+			return nil, nil, err
+		}
 	}
 	group, err := unit.Start(ctx, tree, r)
 	if err != nil {
