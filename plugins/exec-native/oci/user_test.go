@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/linux"
@@ -82,13 +81,9 @@ func TestHostileUserFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			began := time.Now()
 			_, err = LookUpUser("spy", func(p string, limit int64) ([]byte, error) { return linux.ReadInRoot(f, p, limit) })
 			if !errors.Is(err, c.want) {
 				t.Errorf("%v, want %v", err, c.want)
-			}
-			if took := time.Since(began); took > time.Second {
-				t.Errorf("took %v", took)
 			}
 		})
 	}

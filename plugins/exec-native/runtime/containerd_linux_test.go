@@ -58,7 +58,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 			t.Error(err)
 		}
 	})
-	for end := time.Now().Add(20 * time.Second); c.do("version").code != 0; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); c.do("version").code != 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("containerd does not answer")
 		}
@@ -109,7 +109,7 @@ func TestContainerd(t *testing.T) {
 		}
 	}
 	stopped := func() bool { return strings.Contains(c.do("task", "list").out, "STOPPED") }
-	for end := time.Now().Add(10 * time.Second); !stopped() && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); !stopped() && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if o := c.do("task", "delete", long); o.code != 137 && !strings.Contains(o.err, "137") {

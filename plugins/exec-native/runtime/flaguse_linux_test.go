@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bufio"
 	"encoding/json"
 	"net"
 	"os"
@@ -120,19 +121,27 @@ func TestTelling(t *testing.T) {
 func TestEventsStream(t *testing.T) {
 	b := newBox(t, "sleep 100")
 	b.start()
-	cmd := b.command("events", "--interval", "100ms", b.id)
-	var out strings.Builder
-	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
+	cmd := b.command("events", "--interval", "50ms", b.id)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(450 * time.Millisecond)
-	b.must("kill", b.id, "KILL")
-	stop := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+	stop := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 	defer stop.Stop()
-	_ = cmd.Wait()
-	if n := strings.Count(out.String(), `"stats"`); n < 2 {
-		t.Errorf("%d figures: %s", n, out.String())
+	lines := bufio.NewScanner(out)
+	for n := range 3 {
+		if !lines.Scan() || !strings.Contains(lines.Text(), `"stats"`) {
+			t.Fatalf("figures %d: %q %v", n, lines.Text(), lines.Err())
+		}
+	}
+	b.must("kill", b.id, "KILL")
+	for lines.Scan() { // to its end, which is the container's
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

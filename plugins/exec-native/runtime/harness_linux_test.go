@@ -213,7 +213,7 @@ func (b *box) state() shown {
 // awaitStatus waits for a status.
 func (b *box) awaitStatus(want specs.ContainerState) {
 	b.t.Helper()
-	for end := time.Now().Add(10 * time.Second); b.state().Status != want; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); b.state().Status != want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			b.t.Fatalf("status stays %s, want %s", b.state().Status, want)
 		}

@@ -112,7 +112,7 @@ func TestPodmanLife(t *testing.T) {
 	if o := p.do(append([]string{"run", "-d", "--name", "w"}, limits("box", "/bin/sh", "-c", "echo up; sleep 100")...)...); o.code != 0 {
 		t.Fatalf("%+v", o)
 	}
-	for end := time.Now().Add(5 * time.Second); !strings.Contains(p.do("logs", "w").out, "up") && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); !strings.Contains(p.do("logs", "w").out, "up") && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond)
 	}
 	for _, c := range []struct {
