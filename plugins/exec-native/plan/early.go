@@ -15,12 +15,9 @@ const (
 	earlyCgroup     = 4
 )
 
-const (
-	// standbyPatience is how long a shim may take to say that it stands by.
-	standbyPatience = 10 * time.Second
-	// leavePatience is how long one that is not needed is waited for.
-	leavePatience = time.Second
-)
+// standbyPatience is how long a shim may take to say that it stands by, and to
+// leave when it is not needed.
+const standbyPatience = 10 * time.Second
 
 // Standby makes the shim fork its monitor at once, into the shims' cgroup: its
 // version 2 directory, or nil, and its version 1 tasks files. What Start takes
@@ -62,7 +59,7 @@ func (w *Warm) Standby(dir *os.File, tasks []*os.File) error {
 // awaitMonitor gives a monitor that was not needed a moment to be gone.
 func (w *Warm) awaitMonitor() {
 	if f := w.conn.shim; f != nil {
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, int(leavePatience.Milliseconds()))
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, int(standbyPatience.Milliseconds()))
 	}
 	w.conn.letGoShim()
 }

@@ -92,6 +92,7 @@ func TestEarlyWithoutPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, leave := range []bool{false, true} {
+		eventually(t, "no other shim", func() bool { return len(running(t, path)) == 0 })
 		w, err := Spawn(path)
 		if err != nil {
 			t.Fatal(err)

@@ -43,6 +43,14 @@ func newLeaving(t *testing.T, keep ...*os.File) (*shim, *os.File) {
 // leave starts a plan of newLeaving.
 func (s *shim) leave() *shim {
 	s.t.Helper()
+	if err := s.tryLeave(); err != nil {
+		s.t.Fatal(err)
+	}
+	return s
+}
+
+func (s *shim) tryLeave() error {
+	s.t.Helper()
 	path := os.Getenv("GANTRY_TEST_SHIM")
 	if path == "" {
 		var err error
@@ -66,10 +74,10 @@ func (s *shim) leave() *shim {
 		f.Close()
 	}
 	if err != nil {
-		s.t.Fatal(err)
+		return err
 	}
 	s.t.Cleanup(func() { s.conn.Close() })
-	return s
+	return nil
 }
 
 // failure waits for the Error of a start.
@@ -161,7 +169,14 @@ func TestLeavingFailures(t *testing.T) {
 	} {
 		s, _ := newLeaving(t)
 		c.add(s)
-		if r := s.leave().failure(); r.Op != c.op || r.Errno != c.errno {
+		if err := s.tryLeave(); err != nil {
+			// An init that is made early may fail before the plan is sent.
+			if c.op != KindClone || !errors.Is(err, c.errno) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			continue
+		}
+		if r := s.failure(); r.Op != c.op || r.Errno != c.errno {
 			t.Errorf("%s: %+v", c.name, r)
 		}
 		if _, err := s.next(); s.init > 0 && !errors.Is(err, io.EOF) {
