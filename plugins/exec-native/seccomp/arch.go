@@ -14,6 +14,9 @@ import (
 // of the architecture x86-64, so this bit is all that tells them apart.
 const x32Bit = 0x40000000
 
+// noCall is -1, the number of no call.
+const noCall = 0xffffffff
+
 // arch is one system call table of a filter.
 type arch struct {
 	name    specs.Arch

@@ -81,8 +81,9 @@ func Compile(p *specs.LinuxSeccomp) (Program, error) {
 
 // block answers all calls of one table; every path through it ends in a return.
 type block struct {
-	arch arch
-	code Program
+	arch   arch
+	code   Program
+	beyond uint32 // its answer to numbers above the newest
 }
 
 // blockOf compiles the profile for one table. It expects the number in the
@@ -100,15 +101,17 @@ func blockOf(p *specs.LinuxSeccomp, name specs.Arch) (block, error) {
 	if err != nil {
 		return block{}, err
 	}
-	return block{a, tree(spans(calls, rest, a), rest, a)}, nil
+	s := spans(calls, rest, a)
+	return block{a, tree(s, rest, a), s[len(s)-1].rest}, nil
 }
 
 // join puts the architectures' blocks one behind the other, the native first.
 func join(main block, x32 *block, others []block) Program {
 	native := main.code
 	if main.arch.name == specs.ArchX86_64 {
-		// Without the x32 table, a number with its bit is of no known table.
-		other := Program{ret(retKillProcess)}
+		// Without the x32 table, a number with its bit is of no known table; but -1,
+		// which programs try to see what an unknown call gives, is of none at all.
+		other := branch(unix.BPF_JEQ, noCall, Program{ret(main.beyond)}, Program{ret(retKillProcess)})
 		if x32 != nil {
 			other = x32.code
 		}

@@ -131,6 +131,15 @@ func TestStrangeArchitectureIsKilled(t *testing.T) {
 	if got, _, _ := interpret(prog, data{arch: 0xc000003e, number: unix.SYS_READ}); got != retAllow {
 		t.Errorf("read: %#x, want allow", got)
 	}
+	// No call's number, with x32's bit or without.
+	for _, p := range []*specs.LinuxSeccomp{p, &without} {
+		if prog, err = Compile(p); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, _ := interpret(prog, data{arch: 0xc000003e, number: noCall}); got != retErrno|uint32(unix.ENOSYS) {
+			t.Errorf("call -1: %#x, want ENOSYS", got)
+		}
+	}
 }
 
 // TestForeignTables checks the tables that this machine cannot run.

@@ -17,7 +17,7 @@ import (
 
 // diskMagic begins a kept filter. It changes with the compiler: what an older one
 // has made is not found.
-const diskMagic = "GSF2"
+const diskMagic = "GSF3"
 
 // diskHead is the length of what stands before the filter:
 //
