@@ -131,13 +131,11 @@ func (e *execution) run(ctx context.Context, args []string) error {
 
 // running refuses a container in which nothing more can be run.
 func (e *execution) running() error {
-	_, gate := os.Lstat(filepath.Join(e.dir, gateName))
 	switch {
 	case e.making: // its masks and mounts may not be there yet
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a container that is being created")
 	case !e.Init.alive():
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a stopped container")
-	case gate == nil: // created: its init has its namespaces, and waits
 	case e.frozen && !e.o.ignorePaused:
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot exec in a paused container (use --ignore-paused to override)")
 	}

@@ -164,6 +164,35 @@ func TestKilledCreation(t *testing.T) {
 	}
 }
 
+// TestPausedBeforeStart: a container that waits to be started can be paused. Until it
+// goes on nothing is begun that would hang.
+func TestPausedBeforeStart(t *testing.T) {
+	b := newBox(t, "sleep 100")
+	b.write()
+	b.must("create", "--bundle", b.bundle, b.id)
+	b.must("pause", b.id)
+	if s := b.state(); s.Status != statusPaused || s.PID == 0 {
+		t.Errorf("paused: %+v", s)
+	}
+	for command, code := range map[string]int{"start": exitFailed, "pause": exitFailed, "delete": exitFailed, "exec": execCode} {
+		args := []string{command, b.id}
+		if command == "exec" {
+			args = append(args, "/bin/true")
+		}
+		if o := b.do(args...); o.code != code || !strings.Contains(o.err, "paused") {
+			t.Errorf("%s: %+v", command, o)
+		}
+	}
+	b.must("resume", b.id)
+	if s := b.state(); s.Status != specs.StateCreated {
+		t.Errorf("resumed: %+v", s)
+	}
+	b.must("start", b.id)
+	if s := b.state(); s.Status != specs.StateRunning {
+		t.Errorf("started: %+v", s)
+	}
+}
+
 // TestWantedGroup: of a creation that broke off, a group in which somebody else runs
 // stays.
 func TestWantedGroup(t *testing.T) {

@@ -31,12 +31,13 @@ func runStart(ctx context.Context, g *globals, args []string) (int, error) {
 
 // start lets a created container's program run. The caller holds the lock.
 func (c *container) start(ctx context.Context, g *globals) error {
-	if !c.Init.alive() {
+	switch status, _ := c.status(); {
+	case status == specs.StateStopped:
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot start a container that has stopped")
-	}
-	gate := filepath.Join(c.dir, gateName)
-	if _, err := os.Lstat(gate); err != nil {
+	case !c.waits():
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot start an already running container")
+	case status == statusPaused: // its init would not hear of it
+		return errclass.Errorf(errdefs.ErrFailedPrecondition, "cannot start a paused container: resume it first")
 	}
 	b, err := c.config()
 	if err != nil {
@@ -63,7 +64,7 @@ func (c *container) start(ctx context.Context, g *globals) error {
 		return errclass.Errorf(errdefs.ErrFailedPrecondition, "start container %s: %w", c.ID, err)
 	}
 	defer conn.Close()
-	if err := os.Remove(gate); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(c.dir, gateName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("start container %s: %w", c.ID, err)
 	}
 	follow := &progress{g: g, conn: conn, listen: listen}

@@ -181,16 +181,22 @@ func (c *container) status() (specs.ContainerState, int) {
 	case !c.Init.alive():
 		return specs.StateStopped, 0
 	}
-	if _, err := os.Lstat(filepath.Join(c.dir, gateName)); err == nil {
-		return specs.StateCreated, c.Init.PID
-	}
-	if group, err := c.group(); err == nil {
+	if group, err := c.group(); err == nil { // one that waits to be started can be frozen, too
 		defer group.Close()
 		if frozen, err := group.Frozen(); err == nil && frozen {
 			return statusPaused, c.Init.PID
 		}
 	}
+	if c.waits() {
+		return specs.StateCreated, c.Init.PID
+	}
 	return specs.StateRunning, c.Init.PID
+}
+
+// waits reports whether the init, if there is one, waits to be started.
+func (c *container) waits() bool {
+	_, err := os.Lstat(filepath.Join(c.dir, gateName))
+	return err == nil
 }
 
 // group opens the container's cgroup.
