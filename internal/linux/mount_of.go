@@ -120,3 +120,18 @@ func RootOf(alone bool) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), "/"), nil
 }
+
+// RootToRead is RootOf for whoever opens files that strangers may change meanwhile.
+// It is a copy of its own, below which no device can be opened: to open one that has
+// come in a file's place might have effects, and the rules of its own cgroup bind a
+// container, not the caller.
+func RootToRead(alone bool) (*os.File, error) {
+	m, err := CloneMount("/", !alone)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.SetAttr(unix.MOUNT_ATTR_NODEV, 0, 0, !alone); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m.File, nil
+}

@@ -36,7 +36,7 @@ func (d *native) CopyOut(ctx context.Context, c execdriver.Copy) error {
 		return err
 	}
 	defer l.Close()
-	return d.inContainer(forReading(c), func(root *os.File) error {
+	return d.inContainer(forReading(c), linux.RootToRead, func(root *os.File) error {
 		dir, name, _, err := tartree.Find(root, c.Path)
 		if err != nil {
 			return err
@@ -77,7 +77,7 @@ func (d *native) CopyIn(ctx context.Context, c execdriver.Copy) error {
 		}
 		defer done()
 	}
-	return d.inContainer(c, func(root *os.File) error {
+	return d.inContainer(c, linux.RootOf, func(root *os.File) error {
 		if err := checkTarget(root, c.Path); err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func (d *native) Stat(_ context.Context, c execdriver.Copy) (execdriver.PathStat
 		return execdriver.PathStat{}, err
 	}
 	var out execdriver.PathStat
-	err := d.inContainer(forReading(c), func(root *os.File) error {
+	err := d.inContainer(forReading(c), linux.RootOf, func(root *os.File) error {
 		dir, _, st, err := tartree.Find(root, c.Path)
 		if err != nil {
 			return err
@@ -250,11 +250,11 @@ func unmap(m []driver.IDMapping, id int) int {
 }
 
 // inContainer runs f where the container's root filesystem is /: in the mount
-// namespace of its running run, or in one made for this.
-func (d *native) inContainer(c execdriver.Copy, f func(root *os.File) error) error {
+// namespace of its running run, or in one made for this. open opens the root there.
+func (d *native) inContainer(c execdriver.Copy, open func(alone bool) (*os.File, error), f func(root *os.File) error) error {
 	here := func() error {
 		unix.Umask(0) // of this thread alone
-		root, err := linux.RootOf(c.WholeRoot)
+		root, err := open(c.WholeRoot)
 		if err != nil {
 			return fmt.Errorf("open root filesystem: %w", err)
 		}

@@ -16,9 +16,11 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/internal/stdio"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
+	"golang.org/x/sys/unix"
 )
 
 // copyOf asks for a copy of a running run, or of the container that it was.
@@ -257,6 +259,51 @@ func TestCopyStaysInside(t *testing.T) {
 	}
 	if text, err := os.ReadFile(secret); err != nil || string(text) != "secret of the host" {
 		t.Errorf("the host's file says %q (%v)", text, err)
+	}
+}
+
+// TestCopyOpensNoDevice: one that comes in a file's place while that is copied is not
+// opened, in the container's own files or on a mount.
+func TestCopyOpensNoDevice(t *testing.T) {
+	b := newBench(t)
+	host := t.TempDir()
+	r := b.request("mknod /null c 1 3; mknod /volume/null c 1 3; mkdir /tmp/ready; sleep 1000")
+	r.Mounts = []driver.Mount{{Type: "bind", Source: host, Target: "/volume", Options: []string{"rbind"}}}
+	if _, err := b.d.Start(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("it is ready", func() bool {
+		_, err := b.d.Stat(t.Context(), copyOf(r, "/tmp/ready", true))
+		return err == nil
+	})
+	if err := mknod(b.lower+"/etc/null", 1, 3); err != nil {
+		t.Fatal(err)
+	}
+	for _, running := range []bool{true, false} {
+		if !running {
+			if err := b.d.Release(t.Context(), r.Key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := copyOf(r, "/", running)
+		err := b.d.inContainer(forReading(c), linux.RootToRead, func(root *os.File) error {
+			for _, name := range []string{"/null", "/volume/null", "/etc/null"} {
+				f, err := linux.OpenInRoot(root, name, unix.O_RDONLY)
+				if err == nil {
+					f.Close()
+				}
+				if !errors.Is(err, unix.EACCES) {
+					t.Errorf("running %v: %s was opened: %v", running, name, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := b.copyOut(copyOf(r, "/null", running)); err != nil || len(out) != 1 || !strings.HasPrefix(out[0], "null 3 ") {
+			t.Errorf("running %v: the device itself: %q %v", running, out, err)
+		}
 	}
 }
 
