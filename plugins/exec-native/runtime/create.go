@@ -266,7 +266,7 @@ func (c *creation) plan() ([]byte, *plan.Plan, error) {
 		leave.Stdin, leave.Stdout, leave.Stderr = std[0], std[1], std[2]
 	}
 	var err error
-	if leave.Keep, c.b.spec.Process.Env, err = passOn(&c.files, c.o.preserve, c.b.spec.Process.Env); err != nil {
+	if leave.Keep, c.b.spec.Process.Env, err = passOn(&c.files, activated(), c.o.preserve, c.b.spec.Process.Env); err != nil {
 		return nil, nil, err
 	}
 	c.h.Front = []plan.Op{leave}
@@ -288,13 +288,20 @@ func (c *creation) plan() ([]byte, *plan.Plan, error) {
 	return encoded, p, nil
 }
 
-// passOn lends the descriptors that the program is to get: those of socket
-// activation (sd_listen_fds(3)), then as many as were asked for.
-func passOn(files *oci.Files, preserve int, env []string) ([]plan.FD, []string, error) {
-	activated, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || activated < 0 {
-		activated = 0
+// activated is how many descriptors of socket activation are meant for the
+// container: the caller names the process that they are for (sd_listen_fds(3)), which
+// is this one, or the one that runs it in a user namespace.
+func activated() int {
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) && !isInner() {
+		return 0
 	}
+	return max(n, 0)
+}
+
+// passOn lends the descriptors that the program is to get: those of socket
+// activation, then as many as were asked for.
+func passOn(files *oci.Files, activated, preserve int, env []string) ([]plan.FD, []string, error) {
 	if preserve < 0 || preserve+activated > plan.MaxKeep {
 		return nil, nil, errclass.Errorf(errdefs.ErrInvalidArgument, "preserve-fds %d: want 0 to %d", preserve, plan.MaxKeep-activated)
 	}

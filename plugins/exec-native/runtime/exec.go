@@ -164,21 +164,31 @@ func (e *execution) launch(ctx context.Context, b *bundle, warm *plan.Warm) erro
 	}
 	follow := &progress{g: e.g, conn: conn, onInit: e.begun, onTTY: e.terminal, listen: listen}
 	if err := follow.until(ctx, plan.ReportRunning); err != nil {
+		e.end()
 		return e.failure(err, p)
 	}
 	if e.o.pidFile != "" {
-		return writePIDFile(e.o.pidFile, e.pid)
+		if err := writePIDFile(e.o.pidFile, e.pid); err != nil {
+			e.end() // nobody would know of it
+			return err
+		}
 	}
 	return nil
 }
 
-// failure puts a start that failed into words, and reaps what is left of it.
-func (e *execution) failure(err error, p *plan.Plan) error {
-	if e.pidfd != nil {
-		_, _ = sendSignal(e.pidfd, unix.SIGKILL)
-		var status unix.WaitStatus
-		_, _ = unix.Wait4(e.pid, &status, 0, nil)
+// end kills the program, if it was begun, and reaps it.
+func (e *execution) end() {
+	if e.pidfd == nil {
+		return
 	}
+	_, _ = sendSignal(e.pidfd, unix.SIGKILL)
+	var status unix.WaitStatus
+	_, _ = unix.Wait4(e.pid, &status, 0, nil)
+	e.pidfd.Close()
+}
+
+// failure puts a start that failed into words.
+func (e *execution) failure(err error, p *plan.Plan) error {
 	root, openErr := os.OpenFile(fmt.Sprintf("/proc/%d/root", e.Init.PID), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if openErr != nil {
 		return err
@@ -336,7 +346,7 @@ func (e *execution) prepare(b *bundle) (err error) {
 		std := e.files.Lend([]*os.File{os.Stdin, os.Stdout, os.Stderr})
 		leave.Stdin, leave.Stdout, leave.Stderr = std[0], std[1], std[2]
 	}
-	leave.Keep, e.process.Env, err = passOn(&e.files, e.o.preserve, e.process.Env)
+	leave.Keep, e.process.Env, err = passOn(&e.files, 0, e.o.preserve, e.process.Env)
 	e.h.Front = []plan.Op{leave}
 	return err
 }

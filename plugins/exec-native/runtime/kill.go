@@ -36,9 +36,10 @@ func runKill(ctx context.Context, g *globals, args []string) (int, error) {
 }
 
 // kill sends a signal. With a PID namespace that is not the container's own,
-// SIGKILL to the first process would leave the others: all are killed.
+// SIGKILL to the first process would leave the others: all are killed, also those
+// that have outlived it.
 func (c *container) kill(ctx context.Context, sig unix.Signal, all bool) error {
-	if all || sig == unix.SIGKILL && !c.OwnPIDs {
+	if all || sig == unix.SIGKILL && !c.OwnPIDs && (c.Init.alive() || c.left()) {
 		return c.killAll(ctx, sig)
 	}
 	pidfd := c.Init.open()
@@ -57,6 +58,17 @@ func (c *container) kill(ctx context.Context, sig unix.Signal, all bool) error {
 		return c.thaw() // version 1 keeps a frozen process from dying
 	}
 	return nil
+}
+
+// left reports whether processes are in the container's cgroup.
+func (c *container) left() bool {
+	group, err := c.group()
+	if err != nil {
+		return false
+	}
+	defer group.Close()
+	pids, err := group.Pids()
+	return err == nil && len(pids) > 0
 }
 
 // thaw lets a frozen container go on; one that is not frozen, or gone, is fine.

@@ -122,6 +122,13 @@ func TestExec(t *testing.T) {
 	pidFile := t.TempDir() + "/pid"
 	b.must("exec", "--detach", "--pid-file", pidFile, b.id, "/bin/sleep", "50")
 	one, _ := os.ReadFile(pidFile)
+	var pids []int
+	if o := b.do("exec", "--detach", "--pid-file", "/nosuch/pid", b.id, "/bin/sleep", "51"); o.code != execCode || !strings.Contains(o.err, "pid file") {
+		t.Errorf("a pid file that cannot be: %+v", o)
+	}
+	if err := json.Unmarshal([]byte(b.must("ps", "--format", "json", b.id)), &pids); err != nil || len(pids) != 2 {
+		t.Errorf("what ran without its pid file runs on: %v %v", pids, err)
+	}
 	group, _ := os.ReadFile(fmt.Sprintf("/proc/%s/cgroup", one))
 	if !strings.Contains(string(group), b.id) {
 		t.Errorf("the detached program's cgroup: %s", group)

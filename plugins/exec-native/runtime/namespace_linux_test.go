@@ -1,10 +1,12 @@
 package runtime
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +57,42 @@ func TestNamespaces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKillWithHostPIDs: SIGKILL ends all of a container in the host's PID namespace,
+// its first process or not; when nothing is left it is an error.
+func TestKillWithHostPIDs(t *testing.T) {
+	subreaper(t)
+	b := newBox(t, "sleep 100 & exec sleep 101")
+	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	b.start()
+	pids := func() (out []int) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(b.must("ps", "--format", "json", b.id)), &out); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for end := time.Now().Add(time.Minute); len(pids()) < 2 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	}
+	first := b.state().PID
+	if err := unix.Kill(first, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	b.awaitStatus(specs.StateStopped)
+	var status unix.WaitStatus
+	_, _ = unix.Wait4(first, &status, 0, nil)
+	if left := pids(); len(left) != 1 {
+		t.Fatalf("left: %v", left)
+	}
+	b.must("kill", b.id, "KILL")
+	for len(pids()) > 0 { // a zombie of ours
+		_, _ = unix.Wait4(-1, &status, unix.WNOHANG, nil)
+	}
+	if o := b.do("kill", b.id, "KILL"); o.code != exitFailed || !strings.Contains(o.err, "not running") {
+		t.Errorf("with nothing left: %+v", o)
+	}
+	b.must("kill", "--all", b.id, "KILL")
 }
 
 // awaitText waits until a file holds a text.
@@ -285,6 +323,20 @@ func TestPreserveFDs(t *testing.T) {
 	if out := run(b.command("exec", "--preserve-fds", "1", b.id, "/bin/sh", "-c", "cat <&3; ls /proc/self/fd | wc -l")); out != "number 0\n5\n" {
 		t.Errorf("exec: %q", out)
 	}
+	for pid, want := range map[string]string{"$$": "number 0\n1 1\n", "1": "none\n"} { // of socket activation
+		b.must("delete", "--force", b.id)
+		b.spec.Process.Args = []string{"/bin/sh", "-c", "if cat <&3; then echo $LISTEN_FDS $LISTEN_PID; else echo none; fi 2>/dev/null"}
+		b.write()
+		if _, err := files[0].Seek(0, 0); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/bin/sh", "-c", fmt.Sprintf(`LISTEN_FDS=1 LISTEN_PID=%s exec "$@"`, pid), "sh", b.bin, "--root", b.root, "run", "--bundle", b.bundle, b.id)
+		if out := run(cmd); out != want {
+			t.Errorf("activated as %s: %q", pid, out)
+		}
+	}
+	b.spec.Process.Args = []string{"/bin/sleep", "100"}
+	b.start()
 	link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/3", b.state().PID))
 	if link != "" {
 		t.Errorf("the container has %s, which it was not given", link)

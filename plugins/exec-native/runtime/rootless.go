@@ -56,12 +56,12 @@ func enterUser(g *globals, o createOptions) (code int, entered bool, err error) 
 	if err != nil {
 		return exitFailed, true, err
 	}
-	activated, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	sockets := activated()
 	cmd := exec.Command("/proc/self/exe", append([]string{"--root", g.root}, os.Args[1:]...)...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), innerEnv+"=1")
+	cmd.Env = append(os.Environ(), innerEnv+"=1", "LISTEN_FDS="+strconv.Itoa(sockets))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	for fd := 3; fd < 3+o.preserve+max(activated, 0); fd++ {
+	for fd := 3; fd < 3+o.preserve+sockets; fd++ {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(fd), "passed on"))
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, UidMappings: maps[0], GidMappings: maps[1]}
