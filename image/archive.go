@@ -99,6 +99,7 @@ type reading struct {
 	members  map[string]member
 	blobs    map[digest.Digest]string // content, once everything is read
 	count    int
+	barren   map[string]bool // media types and digests of what is no image for the platform
 }
 
 // images reads the archive and tells what images are in it.
@@ -111,17 +112,23 @@ func (r *reading) images(f io.Reader, platform string) ([]found, error) {
 	if err := r.readAll(readerFunc(func(p []byte) (int, error) { return r.readTar(plain, p) })); err != nil {
 		return nil, err
 	}
-	r.blobs = make(map[digest.Digest]string)
+	r.blobs, r.barren = make(map[digest.Digest]string), make(map[string]bool)
 	for _, m := range r.members {
 		if m.file != "" {
 			r.blobs[m.digest] = m.file
 		}
 	}
-	if m, ok := r.members[v1.ImageIndexFile]; ok {
-		return r.layout(m, platform)
-	}
-	if m, ok := r.members["manifest.json"]; ok {
-		return r.dockerArchive(m, platform)
+	for _, list := range []struct {
+		name string
+		read func(member, string) ([]found, error)
+	}{{v1.ImageIndexFile, r.layout}, {"manifest.json", r.dockerArchive}} {
+		if _, ok := r.members[list.name]; ok {
+			m, err := r.resolve(list.name)
+			if err != nil {
+				return nil, err
+			}
+			return list.read(m, platform)
+		}
 	}
 	if _, ok := r.members[v1.ImageLayoutFile]; ok || r.zeros < 512 && len(r.members) > 0 {
 		return nil, errclass.Errorf(errdefs.ErrDataLoss, "the archive is truncated: it has neither index.json nor manifest.json")

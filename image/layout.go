@@ -99,6 +99,24 @@ func (r *reading) find(d v1.Descriptor, want v1.Platform, depth int) (found, err
 	if d.Platform != nil && !fits(*d.Platform, want) {
 		return found{}, errOther
 	}
+	if err := r.ctx(); err != nil {
+		return found{}, err
+	}
+	// Each is looked at once: of indexes in each other that all name the same
+	// there would be millions.
+	key := d.MediaType + " " + d.Digest.String()
+	if r.barren[key] {
+		return found{}, errOther
+	}
+	f, err := r.look(d, want, depth)
+	if errors.Is(err, errOther) {
+		r.barren[key] = true
+	}
+	return f, err
+}
+
+// look is find for what was not looked at before.
+func (r *reading) look(d v1.Descriptor, want v1.Platform, depth int) (found, error) {
 	switch d.MediaType {
 	case v1.MediaTypeImageIndex, dockerIndex:
 		var i v1.Index

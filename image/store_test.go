@@ -417,3 +417,43 @@ func TestAnImagesHealthcheckIsRead(t *testing.T) {
 		t.Errorf("%+v, user %q", h, images[0].Config.User)
 	}
 }
+
+// Indexes that name each other's again and again are each read once.
+func TestIndexesInIndexes(t *testing.T) {
+	var files []file
+	inner := descriptor("application/vnd.example", []byte("no image"))
+	for range maxIndexDepth {
+		i := mustJSON(t, v1.Index{Manifests: slices.Repeat([]v1.Descriptor{inner}, 300)})
+		files = append(files, blob(i))
+		inner = descriptor(v1.MediaTypeImageIndex, i)
+	}
+	ended := make(chan error, 1)
+	s, archive := open(t, t.TempDir()), layoutOf(t, files, inner)
+	go func() {
+		_, err := load(t, s, archive)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errdefs.IsNotFound(err) {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it is still looking")
+	}
+}
+
+// What lists the images may be a link to another member, and is an error with a
+// class where that is missing.
+func TestListThatIsALink(t *testing.T) {
+	d, files := picture(t, "amd64", "linked")
+	list := mustJSON(t, v1.Index{Manifests: []v1.Descriptor{named(d, "docker.io/library/linked:latest")}})
+	link := file{name: "index.json", kind: tar.TypeSymlink, link: "real.json"}
+	images, err := load(t, open(t, t.TempDir()), pack(t, append(files, link, file{name: "real.json", data: list})...))
+	if err != nil || len(images) != 1 {
+		t.Errorf("%+v %v", images, err)
+	}
+	if _, err := load(t, open(t, t.TempDir()), pack(t, append(files, link)...)); !errdefs.IsDataLoss(err) {
+		t.Errorf("a link to nothing: %v", err)
+	}
+}
