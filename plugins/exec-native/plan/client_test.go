@@ -137,6 +137,31 @@ func TestEndOfFullTerminal(t *testing.T) {
 	}
 }
 
+// TestMemoryOfLostFollowers: what a follower was in the middle of when it was passed over
+// is kept for it, and no longer than it lives.
+func TestMemoryOfLostFollowers(t *testing.T) {
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: never}, 0)
+	more := s.fifo("more")
+	s.host("/bin/sh", "-c", "head -c 8000000 /dev/zero; read x < "+more.Name()).start().until(ReportGate)
+	var all []*stdio.Conn
+	for range 12 {
+		all = append(all, s.attach(stdio.Hello{Stdout: true}))
+	}
+	eventually(t, "the shim to read all of it", func() bool { return s.offset() == 8000000 })
+	rss := func() int { return status(t, s.pid, "status", "RssAnon:") }
+	kept := rss()
+	for _, c := range all {
+		c.Close()
+	}
+	s.heard()
+	const bare = 150 // kB, with a piece of output
+	if left := rss(); left > bare {
+		t.Errorf("%d kB of %d are left", left, kept)
+	}
+	fmt.Fprintln(more)
+	s.until(ReportExited)
+}
+
 // TestPlaceForDriver: however many are attached, a driver finds a place.
 func TestPlaceForDriver(t *testing.T) {
 	s := newShim(t, Monitor{}, 0).host("/bin/sleep", "100")

@@ -30,6 +30,7 @@ static void end_input(struct client *c)
 void client_close(struct client *c)
 {
 	end_input(c);
+	forget_spill(c);
 	sys_close(c->fd);
 	c->fd = -1;
 }
@@ -42,8 +43,9 @@ void client_hung(struct client *c)
 		client_close(c);
 		return;
 	}
+	forget_spill(c);
 	c->flags &= HELLO_STDIN | HELLO_STDIN_ONCE;
-	c->piece_due[0] = c->piece_due[1] = c->sending = 0;
+	c->piece_due[0] = c->piece_due[1] = 0;
 	c->state_due = c->exit_due = c->blocked = 0;
 	c->hung = 1;
 }
@@ -52,14 +54,15 @@ void client_hung(struct client *c)
  * the next of them, or -1. */
 int64_t close_silent(void)
 {
-	int64_t now = now_ms(), first = -1;
+	int64_t first = -1;
 
 	for (int i = 0; i < MAX_CLIENTS; i++) {
 		struct client *c = &M.clients[i];
-		int64_t left = c->since + HELLO_MS - now;
+		int64_t left;
 
 		if (c->fd < 0 || c->greeted)
 			continue;
+		left = c->since + HELLO_MS - now_ms();
 		if (left <= 0)
 			client_close(c);
 		else if (first < 0 || left < first)

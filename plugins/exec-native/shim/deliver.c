@@ -13,6 +13,13 @@ static uint8_t spill[MAX_CLIENTS][MAX_FRAME + 4096] __attribute__((aligned(4096)
 
 static uint8_t *spill_of(const struct client *c) { return spill[c - M.clients]; }
 
+void forget_spill(struct client *c)
+{
+	if (c->sending == SEND_SPILL)
+		SYS3(__NR_madvise, spill_of(c), sizeof spill[0], MADV_DONTNEED);
+	c->sending = SEND_NOTHING;
+}
+
 static uint8_t *put64(uint8_t *p, uint64_t v)
 {
 	for (int i = 7; i >= 0; i--)
@@ -178,9 +185,7 @@ void deliver(struct client *c)
 		c->at += (uint32_t)n;
 		if (c->at < len)
 			continue;
-		if (c->sending == SEND_SPILL)
-			SYS3(__NR_madvise, spill_of(c), sizeof spill[0], MADV_DONTNEED);
-		c->sending = SEND_NOTHING;
+		forget_spill(c);
 		if (c->closing)
 			client_close(c);
 	}

@@ -177,6 +177,7 @@ int64_t close_silent(void);
 /* deliver.c */
 void deliver(struct client *c);
 void deliver_all(void);
+void forget_spill(struct client *c);
 void pass_over(struct client *c, struct stream *s);
 
 /* confine.c */
