@@ -66,6 +66,13 @@ func (h *host) close() {
 	}
 }
 
+// ended reports whether its first process is no more.
+func (h *host) ended() bool {
+	poll := []unix.PollFd{{Fd: int32(h.pidfd.Fd()), Events: unix.POLLIN}}
+	n, _ := unix.Poll(poll, 0)
+	return n > 0
+}
+
 // enter finds the container that an exec belongs to, and holds it.
 //
 // FailedPrecondition: it does not run, or is frozen, where a joiner of
@@ -120,6 +127,20 @@ func (d *native) launchExec(ctx context.Context, one *run, e joiner, listen func
 		return nil, err
 	}
 	defer in.close()
+	return d.launchIn(ctx, one, e, in, listen)
+}
+
+// launchIn is launchExec in a container that is held. Whatever fails when that has
+// ended fails because of it: its cgroup is gone, a fork in a dying pid namespace
+// gives ENOMEM.
+func (d *native) launchIn(ctx context.Context, one *run, e joiner, in *host, listen func()) (_ *plan.Conn, err error) {
+	defer func() {
+		if err != nil && in.ended() {
+			k := one.key
+			k.Exec = ""
+			err = dead(k)
+		}
+	}()
 	b := &oci.Files{}
 	defer b.Close()
 	process, p, err := d.prepareExec(one, e, in, b)
@@ -143,25 +164,9 @@ func (d *native) launchExec(ctx context.Context, one *run, e joiner, listen func
 		if stopped := stoppedByFilter(err, in.set.Security); stopped != nil && !e.privileged {
 			return nil, stopped
 		}
-		return nil, execError(err, one.key, in, process, p)
+		return nil, oci.StartError(err, &specs.Spec{Process: process}, p, in.root)
 	}
 	return shim, nil
-}
-
-// execError gives a failed exec its class and its sentence. Whatever failed in
-// a container that was ending failed because of that: a fork in a dying pid
-// namespace gives ENOMEM.
-func execError(err error, k execdriver.Key, in *host, process *specs.Process, p *plan.Plan) error {
-	var failed *oci.ShimError
-	if !errors.As(err, &failed) {
-		return err
-	}
-	poll := []unix.PollFd{{Fd: int32(in.pidfd.Fd()), Events: unix.POLLIN}}
-	if n, _ := unix.Poll(poll, 0); n > 0 {
-		k.Exec = ""
-		return dead(k)
-	}
-	return oci.StartError(err, &specs.Spec{Process: process}, p, in.root)
 }
 
 // prepareExec opens everything that the plan of an exec names, and states the

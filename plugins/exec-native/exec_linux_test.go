@@ -290,3 +290,28 @@ func TestExecShimLost(t *testing.T) {
 func bindOut(dir string) []driver.Mount {
 	return []driver.Mount{{Type: "bind", Source: dir, Target: "/out", Options: []string{"rbind"}}}
 }
+
+// TestExecInWhatHasEnded: a container that ends after an exec has found it, also
+// before there is anything of the exec.
+func TestExecInWhatHasEnded(t *testing.T) {
+	b := newBench(t)
+	r, _ := b.idle(nil)
+	x := execRequest(r.Key, "true")
+	one, _ := b.d.claim(x.Key)
+	in, err := b.d.enter(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.close()
+	if in.ended() {
+		t.Error("it is said to have ended")
+	}
+	if err := b.d.Release(t.Context(), r.Key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = b.d.launchIn(t.Context(), one, joiner{process: x.Process}, in, nil); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("an exec in what has ended meanwhile: %v", err)
+	}
+	b.d.forget(one)
+	os.RemoveAll(one.dir)
+}
