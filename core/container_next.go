@@ -1,6 +1,9 @@
 package core
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // The names of the drivers that the engine uses for every container. They are
 // chosen when the engine's log begins.
@@ -189,9 +192,10 @@ func (c *Container) nextNet(q ask, i int) Step {
 	if network.Slot.State != Held {
 		return nil // the network comes first; its fold names us as dependents
 	}
+	host, names := c.hostNames()
 	return AttachNetwork{
 		owedStep: id, Container: c.ID, Run: slot.Run, Network: slot.Network,
-		Hostname: c.Hostname(), Names: []string{c.Name}, Address: slot.Address, UserNS: c.UserNS.Namespace,
+		Hostname: host, Names: names, Address: slot.Address, UserNS: c.UserNS.Namespace,
 	}
 }
 
@@ -254,6 +258,19 @@ func (c *Container) Hostname() string {
 		return c.Spec.Network.Hostname
 	}
 	return string(c.ID)[:12]
+}
+
+// hostNames are what the hosts file calls the container. As Docker writes it the name
+// with its domain comes first: that one is found by hostname -f.
+func (c *Container) hostNames() (host string, others []string) {
+	host = c.Hostname()
+	if domain := c.Spec.Network.Domain; domain != "" {
+		host += "." + domain
+	}
+	if bare, _, qualified := strings.Cut(host, "."); qualified {
+		others = append(others, bare)
+	}
+	return host, append(others, c.Name)
 }
 
 // wait is how long to wait for the end after the signal that was sent last: the
