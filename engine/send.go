@@ -76,8 +76,8 @@ func (e *Engine) Refused(step string, try int, cancelled bool, err error) {
 	}
 	if errdefs.IsUnavailable(err) {
 		kind, name := e.dispatch.driverOf(id)
-		err = errclass.Errorf(errdefs.ErrUnavailable, "driver %s/%s is not there: no program gantry-%s-%s is on the driver path, or it does not start (%w)",
-			kind, name, kind, name, err)
+		err = errclass.Errorf(errdefs.ErrUnavailable, "driver %s/%s is not there: no program gantry-%s-%s is on the driver path, or it does not start",
+			kind, name, kind, name)
 	}
 	e.giveUp(id, try, err)
 }
