@@ -106,6 +106,9 @@ func reportOfExit(e stdio.Exit) plan.Report {
 	if e.OOM {
 		r.Flags |= plan.FlagOOM
 	}
+	if e.Timeout {
+		r.Flags |= plan.FlagTimeout
+	}
 	if e.Failed {
 		r.Kind = plan.ReportError
 		r.Stage, r.Op, r.Index, r.Errno = plan.Stage(e.Stage), plan.Kind(e.Op), int(e.Index), e.Errno

@@ -106,6 +106,21 @@ func TestInputBeforeTerminal(t *testing.T) {
 	}
 }
 
+// fill has the program write parts of its output, for which it waits for the word
+// more, until the shim does not take a whole one: a client keeps what came before.
+// It gives how much was written.
+func (s *shim) fill(words io.Writer, part int) (size int) {
+	s.t.Helper()
+	for taken := 0; taken == size; {
+		fmt.Fprintln(words, "more")
+		size += part
+		for end := time.Now().Add(500 * time.Millisecond); taken < size && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			taken = int(s.offset())
+		}
+	}
+	return size
+}
+
 // TestEndOfFullTerminal: a terminal that was full at the end is read to its last byte,
 // also while a client keeps the one before.
 func TestEndOfFullTerminal(t *testing.T) {
@@ -116,24 +131,17 @@ func TestEndOfFullTerminal(t *testing.T) {
 	s.Add(StageMounts, Attach{FD: s.add(tree(t, words.Name())), Target: "/words", Create: CreateFile}, Console{Rows: 10, Cols: 20}, Pivot{})
 	s.sh(fmt.Sprintf("exec < /words; while read x && [ $x = more ]; do busybox head -c %d /dev/zero; done; exit 3", part)).start().until(ReportRunning)
 	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
-	parts, taken := 0, 0
-	for taken == parts*part { // until the client's socket is full
-		fmt.Fprintln(words, "more")
-		parts++
-		for end := time.Now().Add(500 * time.Millisecond); taken < parts*part && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-			taken = int(s.offset())
-		}
-	}
+	size := s.fill(words, part)
 	fmt.Fprintln(words, "end")
 	if r := s.until(ReportExited); r.Code != 3 {
 		t.Fatalf("%+v", r)
 	}
-	if out, _ := s.readLog(); len(out) != parts*part {
-		t.Errorf("%d bytes of %d in the log, %d were before the end", len(out), parts*part, taken)
+	if out, _ := s.readLog(); len(out) != size {
+		t.Errorf("%d bytes of %d in the log", len(out), size)
 	}
 	var count counter
-	if e, err := collect(c, &count, io.Discard); err != nil || e.Code != 3 || int(count) != parts*part {
-		t.Errorf("%d bytes of %d, %+v, %v", count, parts*part, e, err)
+	if e, err := collect(c, &count, io.Discard); err != nil || e.Code != 3 || int(count) != size {
+		t.Errorf("%d bytes of %d, %+v, %v", count, size, e, err)
 	}
 }
 
@@ -160,6 +168,29 @@ func TestMemoryOfLostFollowers(t *testing.T) {
 	}
 	fmt.Fprintln(more)
 	s.until(ReportExited)
+}
+
+// TestLateClient: what comes live to a client begins where its first state says, also
+// where another one still keeps what came before.
+func TestLateClient(t *testing.T) {
+	const part = 8000
+	s := newShim(t, Monitor{DrainMs: never}, 8<<20)
+	words, end := s.fifo("words"), s.fifo("end")
+	s.host("/bin/sh", "-c", fmt.Sprintf("(exec 1>&-; read x < %s) & exec < %s; while read x && [ $x = more ]; do head -c %d /dev/zero; done",
+		end.Name(), words.Name(), part)).start().until(ReportRunning)
+	first := s.attach(stdio.Hello{Stdout: true, Lossless: true})
+	size := s.fill(words, part)
+	fmt.Fprintln(words, "end")
+	eventually(t, "the rest to be taken out of the pipe", func() bool { return s.offset() == uint64(size) })
+	late := s.attach(stdio.Hello{Stdout: true, Lossless: true})
+	s.heard()
+	fmt.Fprintln(end)
+	for c, want := range map[*stdio.Conn]int{first: size, late: 0} {
+		var count counter
+		if e, err := collect(c, &count, io.Discard); err != nil || e.Code != 0 || int(count) != want {
+			t.Errorf("%d bytes instead of %d, %+v, %v", count, want, e, err)
+		}
+	}
 }
 
 // TestPlaceForDriver: however many are attached, a driver finds a place.

@@ -139,6 +139,7 @@ static int small_frame(struct client *c, uint32_t len)
 		if (M.set.flags & STDIN_ONCE && !(M.set.flags & TERMINAL))
 			c->flags |= HELLO_STDIN_ONCE;
 		c->greeted = 1;
+		c->first = M.log.offset;
 		c->state_due = 1;
 		deliver(c);
 		return 0;

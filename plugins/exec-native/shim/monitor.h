@@ -72,6 +72,7 @@ struct client {
 	uint8_t input_ended; /* it says no more, but may listen */
 	uint8_t hung;        /* it is gone; what it said is still read */
 	int64_t since; /* when it connected, ms of the monotonic clock */
+	uint64_t first; /* offset in the log of what it is sent first, as its state told it */
 
 	/* The frame being received. */
 	uint8_t head[FRAME_HEADER], body[8];

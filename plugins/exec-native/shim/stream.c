@@ -37,7 +37,7 @@ static void offer(struct stream *s, uint32_t n)
 	for (int i = 0; i < MAX_CLIENTS; i++) {
 		struct client *c = &M.clients[i];
 
-		if (c->fd >= 0 && c->greeted && !c->closing && (c->flags & want))
+		if (c->fd >= 0 && c->greeted && !c->closing && (c->flags & want) && s->offset >= c->first)
 			c->piece_due[s->index] = 1;
 	}
 	deliver_all();
