@@ -33,10 +33,14 @@ const (
 // errNoHolder says that no holder runs: nothing is held.
 var errNoHolder = errors.New("no namespace holder runs")
 
+// errNoAnswer says that the holder did not answer in time.
+var errNoAnswer = driver.Errorf(errdefs.ErrUnavailable, "no answer")
+
 // holder is the client of the process that keeps the namespaces.
 type holder struct {
-	start func() error // starts the process; returns when it can be dialled
-	path  string       // its socket, short enough for an address
+	start    func() error  // starts the process; returns when it can be dialled
+	path     string        // its socket, short enough for an address
+	patience time.Duration // how long an answer is waited for: callTime, but for tests
 
 	mu   sync.Mutex // guards what follows and orders the calls
 	conn int        // the socket; 0: none, since that is never one
@@ -218,14 +222,15 @@ func (h *holder) callLocked(q request, start bool) (reply, int, error) {
 			return r, h.pid, err
 		}
 		h.hangUp()
-		if fresh || try > 0 {
+		if fresh || try > 0 || errors.Is(err, errNoAnswer) {
 			return reply{}, 0, fmt.Errorf("talk to the namespace holder: %w", err)
 		}
 	}
 }
 
 // connect dials the holder. One that is just ending accepts and resets, so it
-// is tried again until it is gone, for a bounded time.
+// is tried again until it is gone, for a bounded time. One that does not answer was
+// waited for long enough.
 func (h *holder) connect(start bool) error {
 	var last error
 	for range 100 {
@@ -240,13 +245,16 @@ func (h *holder) connect(start bool) error {
 		}
 		last = err
 		_ = unix.Close(conn)
+		if errors.Is(err, errNoAnswer) {
+			break
+		}
 		time.Sleep(2 * time.Millisecond)
 	}
 	return fmt.Errorf("greet the namespace holder: %w", last)
 }
 
 func (h *holder) dial(start bool) (int, error) {
-	conn, err := dialHolder(h.path)
+	conn, err := dialHolder(h.path, h.patience)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		if !start {
 			return 0, errNoHolder
@@ -254,7 +262,7 @@ func (h *holder) dial(start bool) (int, error) {
 		if err := h.start(); err != nil {
 			return 0, err
 		}
-		conn, err = dialHolder(h.path)
+		conn, err = dialHolder(h.path, h.patience)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("dial the namespace holder: %w", err)
@@ -264,12 +272,12 @@ func (h *holder) dial(start bool) (int, error) {
 
 // dialHolder makes a plain blocking socket: the holder answers within some ten
 // microseconds, less than it takes to put a goroutine aside and to wake it.
-func dialHolder(path string) (int, error) {
+func dialHolder(path string, wait time.Duration) (int, error) {
 	conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
-	patience := unix.NsecToTimeval(callTime.Nanoseconds())
+	patience := unix.NsecToTimeval(wait.Nanoseconds())
 	err = errors.Join(
 		unix.SetsockoptTimeval(conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
 		unix.SetsockoptTimeval(conn, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience),
@@ -336,8 +344,11 @@ func replySize(op byte) int {
 
 // broken keeps a lost connection apart from the errnos that the holder answers.
 func broken(err error) error {
-	if err == nil || errors.Is(err, unix.EAGAIN) {
-		return driver.Errorf(errdefs.ErrUnavailable, "no answer")
+	if errors.Is(err, unix.EAGAIN) {
+		return errNoAnswer
+	}
+	if err == nil { // it has hung up
+		err = unix.ECONNRESET
 	}
 	return driver.Errorf(errdefs.ErrUnavailable, "%v", err)
 }

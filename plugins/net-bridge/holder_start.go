@@ -37,7 +37,7 @@ func newHolder(cfg driver.Config, run *os.File) *holder {
 	if len(path) > addressMax {
 		path = fmt.Sprintf("/proc/self/fd/%d/netns.sock", run.Fd())
 	}
-	return &holder{path: path, start: func() error { return startHolder(cfg, path) }}
+	return &holder{path: path, patience: callTime, start: func() error { return startHolder(cfg, path) }}
 }
 
 // startHolder starts the process. The lock file says that one runs: it stays

@@ -8,9 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -214,5 +216,41 @@ func TestHolderThatNobodyCanFindLeaves(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		_ = cmd.Process.Kill()
 		t.Error("it stays although its lock file is gone")
+	}
+}
+
+// A holder that does not answer is waited for once, and nobody behind that call for
+// longer.
+func TestHolderThatIsSilent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls atomic.Int32
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			calls.Add(1)
+			defer func() { _ = c.Close() }()
+		}
+	}()
+	h := &holder{path: path, patience: 10 * time.Millisecond}
+	defer h.close()
+	for range 2 {
+		if _, err := h.list(); !errdefs.IsUnavailable(err) {
+			t.Errorf("a silent holder: %v", err)
+		}
+	}
+	waitFor(t, "both calls to be taken", func() bool { return calls.Load() >= 2 })
+	_ = l.Close()
+	<-ended
+	if n := calls.Load(); n != 2 {
+		t.Errorf("called %d times, want once for each question", n)
 	}
 }
