@@ -15,6 +15,7 @@ import (
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
+	"golang.org/x/sys/unix"
 )
 
 // How a restarted driver deals with a shim that lives but does not answer.
@@ -119,7 +120,8 @@ func (d *native) revive(r *run) (rec plan.ExitRecord, ended bool, err error) {
 		if held, err = alive(r.dir); err != nil {
 			return rec, false, err
 		}
-		if held { // it is stopped, perhaps: never kill what may be well
+		if held { // it is stopped, perhaps: never kill what may be well, unless Release is asked
+			d.holdSilent(r)
 			go d.greetLater(r)
 			return rec, false, nil
 		}
@@ -135,6 +137,25 @@ func (d *native) revive(r *run) (rec plan.ExitRecord, ended bool, err error) {
 	r.started = execdriver.Started{PID: rec.PID, Log: r.log}
 	close(r.ready)
 	return rec, true, nil
+}
+
+// holdSilent keeps hold of a shim that has not spoken, by the pid in its record: it
+// is its own as long as the lock is held.
+func (d *native) holdSilent(r *run) {
+	rec, err := readRecord(r.dir, d.bootID)
+	if err != nil || rec.ShimPID <= 0 {
+		return
+	}
+	fd, err := unix.PidfdOpen(rec.ShimPID, 0)
+	if err != nil {
+		return
+	}
+	pidfd := os.NewFile(uintptr(fd), "pidfd of shim")
+	if held, err := alive(r.dir); err != nil || !held {
+		pidfd.Close()
+		return
+	}
+	d.holdShim(r, pidfd)
 }
 
 // settleEnd tells the end of a run whose shim is gone.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/execdriver"
@@ -167,6 +168,24 @@ func TestStoppedShimIsNotKilled(t *testing.T) {
 	})
 	if s, err := b.d.Start(context.Background(), r); err != nil || s.PID == 0 {
 		t.Errorf("asked again: %+v %v", s, err)
+	}
+}
+
+// TestReleaseOfStoppedShim: one that a later driver has found not to answer does not
+// keep its container for ever.
+func TestReleaseOfStoppedShim(t *testing.T) {
+	b := newBench(t)
+	b.closeDriver()
+	r := b.request("exec sleep 100")
+	b.startInChild(1, r)
+	if err := unix.Kill(b.shimOf(r.Key), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	b.open()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := b.d.Release(ctx, r.Key); err != nil {
+		t.Error(err)
 	}
 }
 

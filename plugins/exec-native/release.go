@@ -146,9 +146,9 @@ func (d *native) kill(r *run) error {
 }
 
 // endStart ends a start that is still at work, by killing what it has made so
-// far, until it has come to its end.
+// far, until it has come to its end. A shim that says nothing goes as well.
 func (d *native) endStart(ctx context.Context, r *run) error {
-	tick := time.NewTicker(endStartPause)
+	tick, patience := time.NewTicker(endStartPause), time.After(shimPatience)
 	defer tick.Stop()
 	for {
 		if err := d.killStart(r); err != nil {
@@ -159,8 +159,19 @@ func (d *native) endStart(ctx context.Context, r *run) error {
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-patience:
+			d.killShim(r)
 		case <-tick.C:
 		}
+	}
+}
+
+// killShim kills the shim of a run, if it is known.
+func (d *native) killShim(r *run) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.shim != nil {
+		_ = unix.PidfdSendSignal(int(r.shim.Fd()), unix.SIGKILL, nil, 0) // it may be gone by now
 	}
 }
 
