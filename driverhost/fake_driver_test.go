@@ -190,11 +190,11 @@ type fakeGraph struct {
 func (d fakeGraph) Info(context.Context) (driver.Info, error)   { return info(d.c, "fake") }
 func (d fakeGraph) List(context.Context) ([]driver.Item, error) { return nil, nil }
 
-// ApplyLayer takes a second, and tells so unless it is to be silent.
+// ApplyLayer takes two seconds, and tells so unless it is to be silent.
 func (d fakeGraph) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p driver.Progress) (graphdriver.Layer, error) {
-	for i := range int64(20) {
+	for i := range int64(40) {
 		if r.Archive != "silent" {
-			p(i, 20, "unpacking")
+			p(i, 40, "unpacking")
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):

@@ -18,7 +18,7 @@ import (
 func (d fakeExec) tell(what string, v any) {
 	data, err := json.Marshal(v)
 	if err == nil {
-		_ = os.WriteFile(filepath.Join(d.c.Root, "asked-"+what), data, 0o600)
+		_ = put(filepath.Join(d.c.Root, "asked-"+what), data)
 	}
 	note(d.c, what)
 }

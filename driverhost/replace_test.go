@@ -27,9 +27,9 @@ func TestReplace(t *testing.T) {
 	slow, swap, after := r.network("slow"), r.replacement(path), r.network("ok")
 	after.Path = path
 	r.send(slow)
-	time.Sleep(50 * time.Millisecond)
+	r.until("the slow step's begin", func() bool { return r.noted("net/fake", "did-slow") == 1 })
 	r.send(swap)
-	time.Sleep(50 * time.Millisecond)
+	r.until("the replacement's begin", func() bool { return len(r.hosted("net/fake").held) == 1 })
 	r.send(after)
 	first, second, third := r.finish(slow), r.finish(swap), r.finish(after)
 	if first.Error != nil || second.Error != nil || third.Error != nil {
@@ -59,9 +59,7 @@ func TestReplace(t *testing.T) {
 }
 
 func TestReplaceRefused(t *testing.T) {
-	r := newRig(t, "gantry-net-fake")
-	r.p.start = time.Second
-	r.begin()
+	r := newRig(t, "gantry-net-fake").begin()
 	r.good(r.network("ok"))
 	pid := r.pid()
 	for mode, word := range map[string]string{
@@ -71,6 +69,10 @@ func TestReplaceRefused(t *testing.T) {
 		path := "/nowhere/gantry-net-fake"
 		if mode != "none" {
 			path = r.program("be-"+mode, "gantry-net-fake")
+		}
+		r.host.patience.start = quick().start
+		if mode == "hung-list" {
+			r.host.patience.start = 3 * time.Second
 		}
 		swap, meanwhile := r.replacement(path), r.network("ok")
 		r.send(swap)
@@ -129,7 +131,7 @@ func TestStopEndsTheStarting(t *testing.T) {
 	r.be("exec/fake", "failing")
 	r.host.Need("exec", "fake", "")
 	r.until("a second start", func() bool { return r.noted("exec/fake", "starts") > 1 })
-	d := r.host.drivers["exec/fake"]
+	d := r.hosted("exec/fake")
 	r.good(r.step("exec/fake", &core.StopDriver{}))
 	r.until("the end of the starting", func() bool {
 		d.mu.Lock()

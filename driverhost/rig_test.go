@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -92,10 +93,12 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
+// quick is impatient where nothing has to happen within the time. A test for which
+// something must not says so.
 func quick() patience {
 	p := usual()
-	p.start, p.drain, p.grace, p.heartbeat = 2*time.Second, 500*time.Millisecond, 400*time.Millisecond, 50*time.Millisecond
-	p.hold, p.rescan = 100*time.Millisecond, 50*time.Millisecond
+	p.start, p.drain, p.grace = 20*time.Second, 20*time.Second, 20*time.Second
+	p.heartbeat, p.hold, p.rescan = 50*time.Millisecond, 100*time.Millisecond, 50*time.Millisecond
 	return p
 }
 
@@ -197,11 +200,21 @@ func (r *rig) be(id, mode string) {
 	r.t.Helper()
 	err := os.MkdirAll(r.dir(id), 0o700)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(r.dir(id), "mode"), []byte(mode), 0o600)
+		err = put(filepath.Join(r.dir(id), "mode"), []byte(mode))
 	}
 	if err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// put writes a file that another process may be about to read: whole, or not at all.
+func put(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".put-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close(), os.Rename(f.Name(), path))
 }
 
 // noted is how often something has happened in a driver.
@@ -336,6 +349,13 @@ func (r *rig) pid() int {
 		r.t.Fatal("no driver was reported")
 	}
 	return all[len(all)-1].PID
+}
+
+// hosted is a driver as the host has it.
+func (r *rig) hosted(id string) *hosted {
+	r.host.mu.Lock()
+	defer r.host.mu.Unlock()
+	return r.host.drivers[id]
 }
 
 func alive(pid int) bool {
