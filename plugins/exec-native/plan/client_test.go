@@ -106,6 +106,27 @@ func TestInputBeforeTerminal(t *testing.T) {
 	}
 }
 
+// TestInputForFullTerminal: more input than a terminal holds waits for the program, and
+// its end behind it.
+func TestInputForFullTerminal(t *testing.T) {
+	sent := strings.Repeat(strings.Repeat("x", 99)+"\n", 600)
+	s := newShim(t, Monitor{Flags: OpenStdin | Terminal}, 1<<20)
+	words := s.fifo("words")
+	s.contain(box(t), allNamespaces)
+	s.Add(StageMounts, Attach{FD: s.add(tree(t, words.Name())), Target: "/words", Create: CreateFile}, Console{Rows: 10, Cols: 20}, Pivot{})
+	s.sh("stty -echo; echo ready; read x < /words; echo $(wc -c)").start().until(ReportRunning)
+	c := s.attach(stdio.Hello{Stdin: true})
+	eventually(t, "the terminal to be set", func() bool { out, _ := s.readLog(); return out == "ready\r\n" })
+	io.WriteString(c, sent)
+	c.CloseInput()
+	s.heard()
+	fmt.Fprintln(words)
+	s.until(ReportExited)
+	if out, _ := s.readLog(); out != fmt.Sprintf("ready\r\n%d\r\n", len(sent)) {
+		t.Errorf("%q", out)
+	}
+}
+
 // fill has the program write parts of its output, for which it waits for the word
 // more, until the shim does not take a whole one: a client keeps what came before.
 // It gives how much was written.
