@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/stdio"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"github.com/gantryd/gantry/sdk/netdriver"
@@ -366,6 +369,51 @@ func TestCancelledAtGate(t *testing.T) {
 	if out := b.output(filepath.Join(b.d.logDir(r.Container), logName)); out != "" {
 		t.Errorf("the program ran: %q", out)
 	}
+}
+
+// TestJoinedStartIsTakenOver: who asks for a start that is under way is not told that
+// whoever asked first has left, but takes its place.
+func TestJoinedStartIsTakenOver(t *testing.T) {
+	b := newBench(t)
+	r := b.request("echo up")
+	r.Stdio.WaitAttach = true
+	first, leave := context.WithCancel(t.Context())
+	answers := []chan error{make(chan error, 1), make(chan error, 1)}
+	start := func(ctx context.Context, answer chan error) {
+		_, err := b.d.Start(ctx, r)
+		answer <- err
+	}
+	go start(first, answers[0])
+	b.eventually("the start is under way", func() bool { return b.d.begun(r.Container) })
+	go start(t.Context(), answers[1])
+	b.eventually("the second call waits", func() bool {
+		return slices.ContainsFunc(stacks(), func(s string) bool {
+			return strings.Contains(s, "[select") && strings.Contains(s, ".startOnce(") && !strings.Contains(s, ".begin(")
+		})
+	})
+	leave()
+	if err := <-answers[0]; !errors.Is(err, context.Canceled) {
+		t.Errorf("who has left: %v", err)
+	}
+	client, end := context.WithCancel(t.Context())
+	defer end()
+	go func() { // to whichever shim there is
+		for ; client.Err() == nil; time.Sleep(time.Millisecond) {
+			c, _, err := stdio.Dial(client, execdriver.SocketPath(b.cfg.Run, r.Key), stdio.Hello{Stdout: true})
+			for err == nil {
+				_, err = c.Next()
+			}
+		}
+	}()
+	if err := <-answers[1]; err != nil {
+		t.Errorf("who has stayed: %v", err)
+	}
+}
+
+// stacks are those of all goroutines, each with its state.
+func stacks() []string {
+	buf := make([]byte, 1<<20)
+	return strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
 }
 
 // TestGivenUpRunsOnce: a start that its caller leaves at any moment, and asks for

@@ -30,12 +30,13 @@ type run struct {
 	log string  // path of the log file, empty for none
 	set setting // what its execs have of it
 
-	ready chan struct{} // closed when the start has come to its end; err and started are fixed then
+	ready chan struct{} // closed when the start has come to its end; err, left and started are fixed then
 	gone  chan struct{} // closed when the run has ended, or its start failed
 
-	// Guarded by native.mu; err and started may be read after ready.
+	// Guarded by native.mu; err, left and started may be read after ready.
 	state   state
 	err     error
+	left    bool // the start failed since its caller had left
 	started execdriver.Started
 	shim    *os.File         // pidfd of the shim; nil if it is gone
 	pidfd   *os.File         // of the container's first process

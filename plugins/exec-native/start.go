@@ -54,7 +54,7 @@ func (d *native) startOnce(ctx context.Context, k execdriver.Key, launch launche
 		case <-ctx.Done():
 			return execdriver.Started{}, ctx.Err()
 		}
-		if !mine && errors.Is(one.err, errEarlier) {
+		if !mine && (one.left || errors.Is(one.err, errEarlier)) {
 			continue // this call takes it over
 		}
 		return one.started, one.err
@@ -78,8 +78,8 @@ func (d *native) claim(k execdriver.Key) (one *run, mine bool) {
 }
 
 // begin carries a start out and settles it.
-func (d *native) begin(ctx context.Context, one *run, launch launcher) {
-	ctx, cancel := context.WithCancel(ctx)
+func (d *native) begin(caller context.Context, one *run, launch launcher) {
+	ctx, cancel := context.WithCancel(caller)
 	defer cancel()
 	d.mu.Lock()
 	one.giveUp = cancel
@@ -109,7 +109,7 @@ func (d *native) begin(ctx context.Context, one *run, launch launcher) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.letGoRoot(one)
-	one.state, one.err = broken, err
+	one.state, one.err, one.left = broken, err, caller.Err() != nil
 	close(one.gone)
 	close(one.ready)
 }
