@@ -52,7 +52,7 @@ func ReadMachine(s *specs.Spec) Machine {
 // filter by package seccomp.
 func Check(s *specs.Spec, m Machine) error {
 	for _, check := range []func(*specs.Spec, Machine) error{
-		checkPlatform, checkProcess, checkNames, checkModules, checkHooks, checkNetDevices,
+		checkPlatform, checkProcess, checkNames, checkPaths, checkModules, checkHooks, checkNetDevices,
 	} {
 		if err := check(s, m); err != nil {
 			return err
@@ -148,6 +148,40 @@ func checkNames(s *specs.Spec, _ Machine) error {
 		}
 		if len(n.name) > longestName || strings.ContainsRune(n.name, 0) {
 			return invalid("%s %q: want at most %d bytes", n.field, n.name, longestName)
+		}
+	}
+	return nil
+}
+
+// checkPaths refuses places in the container that are none.
+func checkPaths(s *specs.Spec, _ Machine) error {
+	for i, m := range s.Mounts {
+		o, err := optionsOf(m)
+		switch {
+		case err != nil:
+			return err
+		case m.Destination == "":
+			return invalid("mounts[%d].destination is missing", i)
+		case o.remount:
+		case path.Join("/", m.Destination) == "/":
+			return invalid("mounts[%d].destination is the container's root, which is root.path", i)
+		case m.Type == "" && !o.bind:
+			return invalid("mounts: %s: type is missing", m.Destination)
+		}
+	}
+	for i, d := range s.Linux.Devices {
+		if path.Join("/", d.Path) == "/" {
+			return invalid("linux.devices[%d].path is missing", i)
+		}
+	}
+	for _, list := range []struct {
+		field string
+		paths []string
+	}{{"maskedPaths", s.Linux.MaskedPaths}, {"readonlyPaths", s.Linux.ReadonlyPaths}} {
+		for _, p := range list.paths {
+			if !path.IsAbs(p) {
+				return invalid("linux.%s: %q is not an absolute path", list.field, p)
+			}
 		}
 	}
 	return nil

@@ -71,11 +71,44 @@ func decodeConfig(text []byte, dir string) (*bundle, error) {
 		b.spec.Root.Path = filepath.Join(dir, b.spec.Root.Path)
 	}
 	for i, m := range b.spec.Mounts {
+		if m.Destination != "" { // a relative one begins at the root (config.md "mounts")
+			b.spec.Mounts[i].Destination = filepath.Join("/", m.Destination)
+		}
 		if oci.Outside(m) && m.Source != "" && !filepath.IsAbs(m.Source) && m.Type != "tmpfs" && m.Type != "overlay" {
 			b.spec.Mounts[i].Source = filepath.Join(dir, m.Source)
 		}
 	}
+	if b.spec.Linux != nil {
+		for i, d := range b.spec.Linux.Devices {
+			if d.Path != "" {
+				b.spec.Linux.Devices[i].Path = filepath.Join("/", d.Path)
+			}
+		}
+	}
+	if b.spec.Process != nil {
+		b.spec.Process.Env = lastOf(b.spec.Process.Env)
+	}
 	return b, nil
+}
+
+// lastOf leaves out variables that a later one of their name replaces, as runc does:
+// programs would take the first one.
+func lastOf(env []string) []string {
+	at := make(map[string]int, len(env))
+	for i, v := range env {
+		name, _, _ := strings.Cut(v, "=")
+		at[name] = i
+	}
+	if len(at) == len(env) {
+		return env
+	}
+	var out []string
+	for i, v := range env {
+		if name, _, _ := strings.Cut(v, "="); at[name] == i {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // seccomp decodes the profile.

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
@@ -233,6 +235,7 @@ func (e *execution) fill(b *bundle, args []string) error {
 		if len(p.Args) == 0 {
 			p.Args = args
 		}
+		p.Env = lastOf(p.Env)
 	} else {
 		if len(args) == 0 {
 			return errclass.Errorf(errdefs.ErrInvalidArgument, "exec needs a program, or --process")
@@ -263,7 +266,7 @@ func (e *execution) fill(b *bundle, args []string) error {
 // overrule changes the container's process as the flags want it.
 func (e *execution) overrule(p *specs.Process, args []string) error {
 	p.Args, p.Terminal, p.ConsoleSize = args, e.o.tty, nil
-	p.Env = append(slices.Clip(p.Env), e.o.env...)
+	p.Env = lastOf(append(slices.Clip(p.Env), e.o.env...))
 	if e.o.cwd != "" {
 		p.Cwd = e.o.cwd
 	}
@@ -326,6 +329,9 @@ func (e *execution) prepare(b *bundle) (err error) {
 	if err := e.enterRoot(); err != nil {
 		return err
 	}
+	if err := withHome(e.process, e.readInside); err != nil {
+		return err
+	}
 	if e.h.Filter, e.h.FilterFlags, err = b.filter(e.g); err != nil {
 		return err
 	}
@@ -349,6 +355,20 @@ func (e *execution) prepare(b *bundle) (err error) {
 	leave.Keep, e.process.Env, err = passOn(&e.files, 0, e.o.preserve, e.process.Env)
 	e.h.Front = []plan.Op{leave}
 	return err
+}
+
+// readInside is a FileReader of the running container. Where it may not be looked
+// into, it is as if there were no such file.
+func (e *execution) readInside(name string, limit int64) ([]byte, error) {
+	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", e.Init.PID), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return nil, unix.ENOENT
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the container's root: %w", err)
+	}
+	defer root.Close()
+	return linux.ReadInRoot(root, name, limit)
 }
 
 // differing are the namespaces of the container that are not this process's

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -165,6 +166,69 @@ func TestUpdateAndEvents(t *testing.T) {
 		o := b.do(append(append([]string{"update"}, args...), b.id)...)
 		if o.code == 0 || !strings.Contains(o.err, strings.TrimPrefix(args[0], "--")) && len(args) == 2 && args[0] != "--kernel-memory" {
 			t.Errorf("update %v: %+v", args, o)
+		}
+	}
+}
+
+// TestEnvironment: of several values of a variable the last is the program's, and it
+// has a home.
+func TestEnvironment(t *testing.T) {
+	b := newBox(t, "env; sleep 100")
+	if err := os.WriteFile(b.bundle+"/rootfs/etc/passwd", []byte("root:x:0:0:root:/root:/bin/sh\nuser:x:7:7::/home/user:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.spec.Process.Env = []string{"PATH=/nosuch", "A=1", "B=2", "A=3", "PATH=/bin"}
+	inside := b.start()
+	awaitText(t, inside, "PATH=")
+	awaitText(t, inside, "HOME=")
+	text, _ := os.ReadFile(inside)
+	exec := b.must("exec", "--user", "7", "--env", "B=4", "--env", "C=5", "--env", "C=6", b.id, "env")
+	for where, c := range map[string]struct{ got, want string }{
+		"first": {string(text), "A=3 B=2 HOME=/root PATH=/bin"}, "exec": {exec, "A=3 B=4 C=6 HOME=/home/user PATH=/bin"},
+	} {
+		var lines []string
+		for _, line := range strings.Fields(c.got) {
+			if !strings.HasPrefix(line, "PWD=") && !strings.HasPrefix(line, "SHLVL=") { // of the shell
+				lines = append(lines, line)
+			}
+		}
+		slices.Sort(lines)
+		if got := strings.Join(lines, " "); got != c.want {
+			t.Errorf("%s: %s, want %s", where, got, c.want)
+		}
+	}
+}
+
+// TestPlaces: places in the container may be spelled otherwise, those that are none
+// are refused by name.
+func TestPlaces(t *testing.T) {
+	for _, dev := range []string{"/dev/", "dev", "/dev/../dev", "//dev"} {
+		b := newBox(t, "test -c /dev/null && test -d /dev/shm && ls /dev | wc -l; cat /proc/keys")
+		for i, m := range b.spec.Mounts {
+			if m.Destination == "/dev" {
+				b.spec.Mounts[i].Destination = dev
+			}
+		}
+		b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev//null", Type: "c", Major: 1, Minor: 3}, {Path: "dev/extra", Type: "c", Major: 1, Minor: 5}}
+		if o := b.run(); o.out != "16\n" || o.err != "" {
+			t.Errorf("%s: %+v", dev, o)
+		}
+		if left, _ := os.ReadDir(b.bundle + "/rootfs/dev"); len(left) > 0 {
+			t.Errorf("%s: nodes in the image: %v", dev, left)
+		}
+	}
+	for says, spoil := range map[string]func(*specs.Spec){
+		"mounts[7].destination is missing":  func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Type: "tmpfs"}) },
+		"mounts[7].destination is the cont": func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Type: "tmpfs", Destination: "/x/.."}) },
+		"/x: type is missing":               func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x"}) },
+		"linux.devices[0].path":             func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Type: "c"}} },
+		`linux.maskedPaths: "proc/keys"`:    func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"proc/keys"} },
+		`linux.readonlyPaths: ""`:           func(s *specs.Spec) { s.Linux.ReadonlyPaths = []string{""} },
+	} {
+		b := newBox(t, "true")
+		spoil(b.spec)
+		if o := b.run(); o.code != exitFailed || !strings.Contains(o.err, says) {
+			t.Errorf("%s: %+v", says, o)
 		}
 	}
 }
