@@ -83,11 +83,6 @@ func TestSlowLosslessClient(t *testing.T) {
 	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 0).
 		host("/bin/sh", "-c", fmt.Sprintf("yes 'a line of the many' | head -c %d", size))
 	s.start().until(ReportGate)
-	still, _, err := stdio.Dial(t.Context(), s.socket(), stdio.Hello{Stdout: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer still.Close()
 	raw, err := net.Dial("unix", s.socket())
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +92,7 @@ func TestSlowLosslessClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.attach(stdio.Hello{Stdout: true}) // second: the first one opens the gate
 	got, want := sha256.New(), sha256.New()
 	line := []byte("a line of the many\n")
 	block := bytes.Repeat(line, 1<<16)
