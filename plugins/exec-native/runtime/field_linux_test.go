@@ -278,12 +278,15 @@ func TestNetDevice(t *testing.T) {
 	ip("link add " + name + " type veth peer " + name + "p")
 	defer exec.Command("ip", "link", "del", name+"p").Run()
 	ip("addr add 192.0.2.7/28 dev " + name)
-	b := newBox(t, "ip addr show dev eth7; sleep 100")
-	b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{name: {Name: "eth7"}}
+	// The name inside is that of another device outside, as eth0 is mostly.
+	ip("link add " + name + "o type veth peer " + name + "q")
+	defer exec.Command("ip", "link", "del", name+"o").Run()
+	b := newBox(t, "ip addr show dev "+name+"o; sleep 100")
+	b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{name: {Name: name + "o"}}
 	path := b.start()
 	awaitText(t, path, "192.0.2.7/28")
 	inside, _ := os.ReadFile(path)
-	outside := entered("--net", "ip", "addr", "show", "dev", "eth7")(t, b.state().PID)
+	outside := entered("--net", "ip", "addr", "show", "dev", name+"o")(t, b.state().PID)
 	for side, text := range map[string]string{"inside": string(inside), "outside": outside} {
 		if !strings.Contains(text, "192.0.2.7/28") || !strings.Contains(text, ",UP") {
 			t.Errorf("%s: %s", side, text)

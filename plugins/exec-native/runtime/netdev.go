@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -56,14 +57,16 @@ func moveDevice(inside *netlink.Handle, ns *os.File, from, to string) error {
 	if err := netlink.LinkSetDown(link); err != nil {
 		return err
 	}
-	// The new name goes with the move: inside, the old one may be taken.
-	if from != to {
-		if err := netlink.LinkSetName(link, to); err != nil {
-			return fmt.Errorf("name it %s: %w", to, err)
-		}
-	}
-	if err := netlink.LinkSetNsFd(link, int(ns.Fd())); err != nil {
-		return err
+	// The new name goes with the move: it may be taken on this side, as eth0 mostly is,
+	// and the old one inside.
+	move := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	device := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	device.Index = int32(link.Attrs().Index)
+	move.AddData(device)
+	move.AddData(nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(ns.Fd()))))
+	move.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(to)))
+	if _, err := move.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("as %s: %w", to, err)
 	}
 	moved, err := inside.LinkByName(to)
 	if err != nil {
