@@ -156,8 +156,9 @@ func TestStatsHaveOnePollerForAll(t *testing.T) {
 		})
 	}
 	watchers.Wait()
-	// Each has one sample of its own at its beginning; then all share one a second.
-	if n := w.asks.count(ask.ExecStats); n > 8+3 {
+	// Each has one sample of its own at its beginning; then all share one a second, or
+	// on a busy machine one in some seconds.
+	if n := w.asks.count(ask.ExecStats); n > 8+8 {
 		t.Errorf("24 samples took %d questions", n)
 	}
 	before := w.asks.count(ask.ExecStats)

@@ -19,7 +19,7 @@ import (
 func carried(t *testing.T, w *world, in query.CommandIn, c core.Command, until func(query.Said) bool) (bus.Receipt, []query.Said, error) {
 	t.Helper()
 	in.Body, in.Name = body(t, c), core.CommandName(c)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var receipt bus.Receipt
 	var all []query.Said

@@ -77,7 +77,7 @@ func TestAttachTellsWhyAnExecFailed(t *testing.T) {
 	w.settle()
 	begun := time.Now()
 	_, _, err := w.e.Attach(t.Context(), pathsIn(t.TempDir()), body(t, query.AttachIn{Ref: "frontend", Exec: x.Exec}))
-	if !errdefs.IsNotFound(err) || err.Error() != "no program nope" || time.Since(begun) > time.Second {
+	if !errdefs.IsNotFound(err) || err.Error() != "no program nope" || time.Since(begun) > attachWithin/2 {
 		t.Errorf("attach to an exec that failed: %v after %v", err, time.Since(begun))
 	}
 	d := must[query.ExecDetail](t)(inquire[query.ExecDetail](w, query.ContainerExec, query.RefIn{Ref: string(x.Exec)}))

@@ -60,7 +60,7 @@ func psFast(t *testing.T, e *Engine) query.Containers {
 	t.Helper()
 	var out query.Containers
 	best := time.Hour
-	for range 5 {
+	for n := 0; n < 100 && best > 5*time.Millisecond; n++ { // the machine may be busy otherwise
 		var took time.Duration
 		out, took = ps(t, e)
 		best = min(best, took)

@@ -105,7 +105,7 @@ func TestAttachTellsWhyTheStartFailed(t *testing.T) {
 	w.settle()
 	begun := time.Now()
 	_, _, err := w.e.Attach(t.Context(), pathsIn(t.TempDir()), body(t, query.AttachIn{Ref: "web", Run: 1}))
-	if !errdefs.IsNotFound(err) || err.Error() != "no program /nope" || time.Since(begun) > time.Second {
+	if !errdefs.IsNotFound(err) || err.Error() != "no program /nope" || time.Since(begun) > attachWithin/2 {
 		t.Errorf("attach to a failed start: %v after %v", err, time.Since(begun))
 	}
 	w.say("container.create", create(2, "idle", core.Stopped))

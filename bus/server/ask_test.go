@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/bus"
@@ -82,7 +81,7 @@ func questionEndsWithItsAsker(t *testing.T, dial dialer) {
 		if c.ID != "q2" || c.Epoch != 4 {
 			t.Errorf("cancelled %+v", c)
 		}
-	case <-time.After(5 * time.Second):
+	case <-within(t).Done():
 		t.Error("the host was not told")
 	}
 }

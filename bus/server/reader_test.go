@@ -255,7 +255,7 @@ func TestReadersSeeNothingElse(t *testing.T) {
 		if !strings.Contains(strings.ToLower(err.Error()), "permissions violation") {
 			t.Error(err)
 		}
-	case <-time.After(time.Second):
+	case <-within(t).Done():
 		t.Error("a reader may listen to everything")
 	}
 	c := dial(t, s.ControlSocket())

@@ -122,14 +122,14 @@ func stepThereAndBack(t *testing.T, dial dialer) {
 func TestWhoSendsNothingStays(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	cfg.auth = 100 * time.Millisecond
+	cfg.auth = 2 * time.Second // time enough for whoever does
 	s := startWith(t, cfg, echo())
 	for _, role := range []bus.Role{bus.RoleEngine, bus.RoleHost} {
 		c := inProcess(t, s, role)
 		select {
 		case <-c.Done():
 			t.Errorf("%s was let go", role)
-		case <-time.After(5 * cfg.auth):
+		case <-time.After(cfg.auth + time.Second):
 		}
 	}
 }
@@ -244,7 +244,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		begin := time.Now()
 		s.Close()
 		s.Close()
-		if took := time.Since(begin); took > 3*time.Second {
+		if took := time.Since(begin); took > 15*time.Second {
 			t.Errorf("Close took %s", took)
 		}
 		for err == nil {

@@ -289,7 +289,7 @@ func TestACopyMayBeLate(t *testing.T) {
 		p.Publish(j.add(1, "c1", "container.started"))
 	}
 	for begun := time.Now(); p.Copied() < lateFrames; time.Sleep(time.Millisecond) {
-		if time.Since(begun) > 10*time.Second {
+		if time.Since(begun) > 30*time.Second {
 			t.Fatal("so many wait, and nothing is copied")
 		}
 	}
@@ -307,7 +307,7 @@ func TestACopyMayBeLate(t *testing.T) {
 	s, p, _ = openStream(t, cfg, j)
 	head, _ = j.Head()
 	for begun := time.Now(); p.Copied() < head; time.Sleep(time.Millisecond) {
-		if time.Since(begun) > 10*time.Second {
+		if time.Since(begun) > 30*time.Second {
 			t.Fatal("the stream is far behind, and nothing is copied")
 		}
 	}
@@ -317,7 +317,7 @@ func TestACopyMayBeLate(t *testing.T) {
 	p.Publish(j.add(2, "c1", "container.removed"))
 	head, _ = j.Head()
 	for begun := time.Now(); p.Copied() < head; time.Sleep(time.Millisecond) {
-		if time.Since(begun) > 10*time.Second {
+		if time.Since(begun) > 30*time.Second {
 			t.Fatal("the time has come, and nothing is copied")
 		}
 	}
@@ -342,7 +342,7 @@ func TestPublishNeverWaits(t *testing.T) {
 	}
 	begin := time.Now()
 	p.Publish(frames...)
-	if took := time.Since(begin); took > 100*time.Millisecond {
+	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("%d frames took %s", len(frames), took)
 	}
 	for _, tl := range []*tailer{p.live, p.replica} {

@@ -99,7 +99,7 @@ func TestStreamEarlyBytesAndLongLines(t *testing.T) {
 	}
 	defer nc.Close()
 	nc.Write(bytes.Repeat([]byte("x"), bus.MaxStreamLine))
-	nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	nc.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if _, err := nc.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a line without an end: %v, want the connection closed", err)
 	}
@@ -150,7 +150,7 @@ func spooled(t *testing.T, dir string) int {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(what)
 		}

@@ -16,7 +16,7 @@ import (
 const infoLine = `INFO {"server_name":"n","client_id":7,"max_payload":1024,"headers":true}` + "\r\n"
 
 func within(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
