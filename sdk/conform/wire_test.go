@@ -4,9 +4,11 @@ import (
 	"context"
 	"io"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 
 	"github.com/gantryd/gantry/sdk/conform"
@@ -219,6 +221,63 @@ func TestExecCrosses(t *testing.T) {
 	if told != 1 {
 		t.Errorf("Exits told %d exits, want 1", told)
 	}
+}
+
+// What strangers name with bytes that are no text crosses, as far as it can be read,
+// and does not cost the answer; an error keeps its class.
+func TestAnyBytesCross(t *testing.T) {
+	d := over[execdriver.Driver](t, strange{process{common{t}}}, exectest.OverGRPC)
+	for _, k := range []execdriver.Key{{Container: "bytes"}, {Container: "long"}} {
+		if err := d.Signal(t.Context(), k, 15); !errdefs.IsConflict(err) {
+			t.Errorf("an error of %s: %v", k.Container, driver.ClassName(err))
+		}
+	}
+	tasks, err := d.(execdriver.Meter).Processes(t.Context(), execdriver.Key{})
+	if err != nil || len(tasks) != 1 || tasks[0].Name != "a\uFFFD" || tasks[0].Args[0] != "b\uFFFD" {
+		t.Errorf("processes: %+v %v", tasks, err)
+	}
+	stats, err := d.(execdriver.Meter).Stats(t.Context(), nil)
+	if err != nil || len(stats) != 1 || stats[0].Interfaces[0].Name != "eth\uFFFD" {
+		t.Errorf("statistics: %+v %v", stats, err)
+	}
+	if st, err := d.(execdriver.Copier).Stat(t.Context(), execdriver.Copy{}); err != nil || st.Link != "/l\uFFFD" {
+		t.Errorf("stat: %+v %v", st, err)
+	}
+	g := over[graphdriver.Driver](t, strangeFiles{graph{common{t}}}, graphtest.OverGRPC)
+	if got, err := g.(graphdriver.Changer).Changes(t.Context(), "c"); err != nil || len(got) != 1 || got[0].Path != "/f\uFFFD" {
+		t.Errorf("changes: %+v %v", got, err)
+	}
+}
+
+// strange tells of names that are no text.
+type strange struct{ process }
+
+func (strange) Signal(_ context.Context, k execdriver.Key, _ int) error {
+	if k.Container == "long" { // cut in the middle of a letter
+		return driver.Errorf(errdefs.ErrConflict, "%s", strings.Repeat("a", 4092)+"öööö")
+	}
+	return driver.Errorf(errdefs.ErrConflict, "file \xff")
+}
+
+func (strange) Processes(context.Context, execdriver.Key) ([]execdriver.Task, error) {
+	return []execdriver.Task{{Name: "a\xff", Args: []string{"b\xfe"}}}, nil
+}
+
+func (strange) Stats(context.Context, []execdriver.Key) ([]execdriver.Stats, error) {
+	return []execdriver.Stats{{Interfaces: []execdriver.InterfaceStats{{Name: "eth\xff"}}}}, nil
+}
+
+func (strange) Stat(context.Context, execdriver.Copy) (execdriver.PathStat, error) {
+	return execdriver.PathStat{Link: "/l\xff"}, nil
+}
+func (strange) CopyIn(context.Context, execdriver.Copy) error  { return nil }
+func (strange) CopyOut(context.Context, execdriver.Copy) error { return nil }
+
+// strangeFiles tells of a file whose name is no text.
+type strangeFiles struct{ graph }
+
+func (strangeFiles) Changes(context.Context, string) ([]graphdriver.Change, error) {
+	return []graphdriver.Change{{Kind: "A", Path: "/f\xff"}}, nil
 }
 
 // A draining driver ends the streams that have no end of their own, and waits for

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
@@ -68,6 +69,11 @@ func classOf(err error) class {
 // header, and a peer refuses headers that are too large.
 const maxSentence = 4096
 
+// Text makes a text fit for the wire, whose strings are UTF-8: names of files, of
+// processes and of links are any bytes, and one that is not would cost the whole
+// answer.
+func Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
 // ToStatus turns an error into a gRPC status: its class becomes the code, its
 // sentence the message. A status stays what it is.
 func ToStatus(err error) error {
@@ -82,7 +88,7 @@ func ToStatus(err error) error {
 	if len(sentence) > maxSentence {
 		sentence = sentence[:maxSentence-3] + "..."
 	}
-	s := status.New(c.code, sentence)
+	s := status.New(c.code, Text(sentence))
 	if detailed, err := s.WithDetails(&driverv1.ErrorClass{Class: c.name()}); err == nil {
 		s = detailed
 	}

@@ -246,7 +246,7 @@ func (s *server) Stat(ctx context.Context, r *driverv1.CopyRequest) (*driverv1.S
 		return nil, driver.ToStatus(err)
 	}
 	return &driverv1.StatResponse{
-		Name: st.Name, Size: st.Size, Mode: st.Mode, ModTime: timeToProto(st.ModTime), Link: st.Link,
+		Name: driver.Text(st.Name), Size: st.Size, Mode: st.Mode, ModTime: timeToProto(st.ModTime), Link: driver.Text(st.Link),
 	}, nil
 }
 
@@ -318,7 +318,7 @@ func statsToProto(s *Stats) *driverv1.RunStats {
 	}
 	for _, i := range s.Interfaces {
 		m.Interfaces = append(m.Interfaces, &driverv1.InterfaceStats{
-			Name:    i.Name,
+			Name:    driver.Text(i.Name),
 			RxBytes: i.RxBytes, RxPackets: i.RxPackets, RxErrors: i.RxErrors, RxDrops: i.RxDrops,
 			TxBytes: i.TxBytes, TxPackets: i.TxPackets, TxErrors: i.TxErrors, TxDrops: i.TxDrops,
 		})
@@ -374,9 +374,18 @@ func (s *server) Processes(ctx context.Context, r *driverv1.ProcessesRequest) (*
 	out := &driverv1.ProcessesResponse{}
 	for _, t := range tasks {
 		out.Tasks = append(out.Tasks, &driverv1.Task{
-			Pid: int64(t.PID), Ppid: int64(t.PPID), Uid: t.UID, User: t.User, Tty: t.TTY,
-			Cpu: int64(t.CPU), Started: timeToProto(t.Started), Rss: t.RSS, Name: t.Name, Args: t.Args,
+			Pid: int64(t.PID), Ppid: int64(t.PPID), Uid: t.UID, User: driver.Text(t.User), Tty: t.TTY,
+			Cpu: int64(t.CPU), Started: timeToProto(t.Started), Rss: t.RSS, Name: driver.Text(t.Name), Args: texts(t.Args),
 		})
 	}
 	return out, nil
+}
+
+// texts are a process's words, as they go over the wire.
+func texts(words []string) []string {
+	out := make([]string, 0, len(words))
+	for _, w := range words {
+		out = append(out, driver.Text(w))
+	}
+	return out
 }

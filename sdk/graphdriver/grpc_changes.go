@@ -63,7 +63,7 @@ func (s *server) Changes(r *driverv1.ChangesRequest, out grpc.ServerStreamingSer
 	for chunk := range slices.Chunk(all, changesChunk) {
 		m := &driverv1.ChangesResponse{}
 		for _, c := range chunk {
-			m.Changes = append(m.Changes, &driverv1.Change{Kind: c.Kind, Path: c.Path})
+			m.Changes = append(m.Changes, &driverv1.Change{Kind: c.Kind, Path: driver.Text(c.Path)})
 		}
 		if err := out.Send(m); err != nil {
 			return err
