@@ -40,6 +40,24 @@ func Find() (Root, error) {
 		"linux.intelRdt: resctrl is not mounted at %s: mount it, if this kernel and processor have resource control", place)
 }
 
+// Planned is what Make is going to make for a container alone, and Remove takes away
+// should Make break off: nothing that is there already.
+func (r Root) Planned(id string, want *specs.LinuxIntelRdt) Class {
+	missing := func(dir string) bool {
+		_, err := os.Lstat(dir)
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	c := Class{Name: want.ClosID}
+	if want.ClosID == "" {
+		c.Name = id
+		c.Own = missing(r.dir(c))
+	}
+	if group := (Class{Name: c.Name, Monitor: id}); want.EnableMonitoring && missing(r.monitor(group)) {
+		c.Monitor = id
+	}
+	return c
+}
+
 // Make makes or finds the class that a specification asks for, for a container
 // of this id. After an error nothing is left of it.
 func (r Root) Make(id string, want *specs.LinuxIntelRdt) (c Class, err error) {

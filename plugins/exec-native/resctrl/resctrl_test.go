@@ -194,3 +194,34 @@ func TestRead(t *testing.T) {
 		t.Errorf("%+v %v of a class that others are in", got, err)
 	}
 }
+
+// TestPlanned: what is written down before it is made is what Remove then takes away,
+// and nothing of what was there.
+func TestPlanned(t *testing.T) {
+	for name, c := range map[string]struct {
+		id   string
+		want specs.LinuxIntelRdt
+		plan Class
+	}{
+		"own":                {"c1", specs.LinuxIntelRdt{EnableMonitoring: true}, Class{Name: "c1", Own: true, Monitor: "c1"}},
+		"of somebody's name": {"gold", specs.LinuxIntelRdt{}, Class{Name: "gold"}},
+		"of a kernel's name": {"mon_groups", specs.LinuxIntelRdt{}, Class{Name: "mon_groups"}},
+		"counted elsewhere":  {"x", specs.LinuxIntelRdt{ClosID: "gold", EnableMonitoring: true}, Class{Name: "gold"}},
+		"counted":            {"c1", specs.LinuxIntelRdt{ClosID: "gold", EnableMonitoring: true}, Class{Name: "gold", Monitor: "c1"}},
+		"among all":          {"c1", specs.LinuxIntelRdt{ClosID: "/", EnableMonitoring: true}, Class{Name: "/", Monitor: "c1"}},
+	} {
+		r := machine(t)
+		planned := r.Planned(c.id, &c.want)
+		if planned != c.plan {
+			t.Errorf("%s: %+v", name, planned)
+		}
+		if err := r.Remove(planned); err != nil {
+			t.Errorf("%s: removed before it was made: %v", name, err)
+		}
+		for _, there := range []string{"gold/mon_groups/x", "mon_groups/x"} {
+			if _, err := os.Stat(filepath.Join(string(r), there)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}

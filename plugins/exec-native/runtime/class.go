@@ -19,8 +19,14 @@ func (c *creation) makeClass() error {
 	if err != nil {
 		return err
 	}
+	planned := root.Planned(c.ID, want) // written down first: a processor has few classes
+	c.Class = &planned
+	if err := c.save(); err != nil {
+		return err
+	}
 	class, err := root.Make(c.ID, want)
 	if err != nil {
+		c.Class = nil
 		return err
 	}
 	c.Class = &class
