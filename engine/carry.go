@@ -58,7 +58,19 @@ func (e *Engine) Carry(ctx context.Context, c Carry) error {
 			return err
 		}
 	}
+	if e.toldBefore(w, in) {
+		return nil
+	}
 	return told(ctx, w, in, c.Say)
+}
+
+// toldBefore reports whether all that the client waits for has happened before it
+// began to watch: its command was a repeated one, whose job has ended.
+func (e *Engine) toldBefore(w *onlooker, in query.CommandIn) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	j := e.durable.Jobs[core.JobID(in.Job)]
+	return len(in.Events) == 0 && len(w.events) == 0 && (j == nil || !j.Open())
 }
 
 // accepted queues a request and waits for its receipt.

@@ -42,6 +42,9 @@ func carried(t *testing.T, w *world, in query.CommandIn, c core.Command, until f
 	for {
 		select {
 		case err := <-done:
+			if ctx.Err() == context.DeadlineExceeded {
+				t.Error("it does not end by itself")
+			}
 			return receipt, all, err
 		case <-time.After(time.Millisecond):
 			w.settle()
@@ -82,6 +85,10 @@ func TestCarryTellsHowTheJobEnds(t *testing.T) {
 	w.settle()
 	if again, _, err := carried(t, w, query.CommandIn{Job: job[:35] + "b"}, &core.KillContainer{ID: "web", Signal: 15}, untilOver); err != nil || again.Seq == 0 {
 		t.Errorf("sent again: %+v, %v", again, err)
+	}
+	// Its end was told before: it is in the log.
+	if _, said, err := carried(t, w, query.CommandIn{Job: job[:35] + "b", Wait: true}, &core.KillContainer{ID: "web", Signal: 15}, untilOver); err != nil || len(said) != 0 {
+		t.Errorf("sent again, and waited for: %+v, %v", said, err)
 	}
 }
 
