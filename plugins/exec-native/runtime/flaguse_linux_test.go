@@ -108,6 +108,11 @@ func TestTelling(t *testing.T) {
 	if err := json.Unmarshal(text, &line); err != nil || line.Level != "error" || !strings.Contains(line.Msg, "does not exist") || line.Time == "" {
 		t.Errorf("log: %s %v", text, err)
 	}
+	for _, flags := range [][]string{{"--rootless", "maybe"}, {"--log-format", "xml"}} {
+		if o := b.do(append(flags, "list")...); o.code != exitUsage || !strings.Contains(o.err, flags[1]) {
+			t.Errorf("%v: %+v", flags, o)
+		}
+	}
 	dir := t.TempDir()
 	b.must("spec", "--bundle", dir)
 	if o := b.do("spec", "--bundle", dir); o.code != exitFailed || !strings.Contains(o.err, "exists") {

@@ -82,6 +82,9 @@ func Main(version string, args []string) int {
 	if err == nil && logFormat != "json" && logFormat != "text" {
 		err = fmt.Errorf("log format %q: want text or json", logFormat)
 	}
+	if err == nil && g.rootless != "auto" && g.rootless != "true" && g.rootless != "false" {
+		err = fmt.Errorf("rootless %q: want true, false or auto", g.rootless)
+	}
 	if err == nil {
 		err = g.log.open(logFile)
 	}
