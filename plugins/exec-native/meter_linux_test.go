@@ -96,6 +96,18 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
+func TestBoundArgs(t *testing.T) {
+	tasks := []execdriver.Task{{Args: []string{"four"}}, {Args: []string{"much", "too", "long"}}, {Args: []string{"four"}}, {Args: []string{"x"}}}
+	boundArgs(tasks, 10)
+	var got []int
+	for _, task := range tasks {
+		got = append(got, len(task.Args))
+	}
+	if !slices.Equal(got, []int{1, 0, 1, 0}) {
+		t.Errorf("words left: %v", got)
+	}
+}
+
 func TestParseStat(t *testing.T) {
 	boot := time.Unix(1000, 0)
 	got, ok := parseStat("42 (a) b (c) S 7 42 42 34818 42 0 0 0 0 0 150 50 0 0 20 0 1 0 200 0 3 0", boot)

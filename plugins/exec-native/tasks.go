@@ -17,6 +17,9 @@ import (
 // runs on (USER_HZ).
 const tick = time.Second / 100
 
+// mostArgs bounds the words of all processes of a container together, in bytes.
+const mostArgs = 4 << 20
+
 // Processes implements execdriver.Meter.
 func (d *native) Processes(_ context.Context, k execdriver.Key) ([]execdriver.Task, error) {
 	r, err := d.running(k)
@@ -40,7 +43,25 @@ func (d *native) Processes(_ context.Context, k execdriver.Key) ([]execdriver.Ta
 		}
 		out = append(out, t)
 	}
+	boundArgs(out, mostArgs)
 	return out, nil
+}
+
+// boundArgs leaves out the words of processes whose words, with those of the
+// processes before, are more bytes than that: each may have some megabytes, and all
+// go in one answer.
+func boundArgs(tasks []execdriver.Task, most int) {
+	for i := range tasks {
+		size := 0
+		for _, arg := range tasks[i].Args {
+			size += len(arg) + 1
+		}
+		if size > most {
+			tasks[i].Args = nil
+			continue
+		}
+		most -= size
+	}
 }
 
 // bootTime is when the machine started, by the wall clock of now.

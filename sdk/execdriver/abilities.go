@@ -107,7 +107,7 @@ type Task struct {
 	Started   time.Time
 	RSS       int64 // bytes
 	Name      string
-	Args      []string // empty for a process without any (a zombie)
+	Args      []string // empty for a process without any (a zombie), or with too many bytes of them
 }
 
 // Stats is what a run has used until Time.
