@@ -24,6 +24,7 @@ type arch struct {
 	numbers string // "name=number …"
 	words32 bool   // arguments are 32 bits wide: the upper halves mean nothing
 	x32     bool   // numbers carry x32Bit
+	private uint32 // where numbers of its own begin, far above the common ones; 0: nowhere
 }
 
 // archOf finds a table by the specification's name.
@@ -38,7 +39,7 @@ func archOf(name specs.Arch) (arch, error) {
 	case specs.ArchAARCH64:
 		return arch{name: name, audit: 0xc00000b7, numbers: numbersARM64}, nil
 	case specs.ArchARM:
-		return arch{name: name, audit: 0x40000028, numbers: numbersARM, words32: true}, nil
+		return arch{name: name, audit: 0x40000028, numbers: numbersARM, words32: true, private: 0x0f0000}, nil
 	}
 	return arch{}, errclass.Errorf(errdefs.ErrNotImplemented, "seccomp architecture %s: no system call table", name)
 }

@@ -161,6 +161,20 @@ func TestForeignTables(t *testing.T) {
 			}
 		}
 	}
+	own := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchARM},
+		Syscalls: []specs.LinuxSyscall{{Names: []string{"read", "openat2", "set_tls"}, Action: specs.ActAllow}}}
+	prog, err := Compile(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enosys, eperm := uint32(retErrno|uint32(unix.ENOSYS)), uint32(retErrno|uint32(unix.EPERM))
+	for number, want := range map[uint32]uint32{3: retAllow, 4: eperm, 437: retAllow, 438: enosys, 1000: enosys, 0xeffff: enosys,
+		0xf0000: eperm, 0xf0001: eperm, 0xf0005: retAllow, 0xf0006: enosys} {
+		if got, _, _ := interpret(prog, data{arch: mustArch(t, specs.ArchARM).audit, number: number}); got != want {
+			t.Errorf("ARM call %#x: %#x, want %#x", number, got, want)
+		}
+	}
+	checkAgainstLinear(t, own, specs.ArchARM, 1)
 	p, _ := DefaultProfile(someCaps())
 	calls, err := callsOf(p, mustArch(t, specs.ArchAARCH64))
 	if err != nil || len(calls) < 250 {

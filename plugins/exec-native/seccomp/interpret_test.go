@@ -74,7 +74,9 @@ func linear(p *specs.LinuxSeccomp, a arch, table map[string]uint32, number uint3
 			if !ok {
 				continue
 			}
-			newest = max(newest, n)
+			if number >= a.private || n < a.private {
+				newest = max(newest, n)
+			}
 			switch {
 			case n != number:
 			case len(s.Args) == 0:

@@ -14,7 +14,8 @@ type span struct {
 }
 
 // spans covers all numbers of a table: those of the profile with their rules,
-// those between with the default, those above the newest with ENOSYS.
+// those between with the default, those above the newest with ENOSYS; so also those
+// that are below an architecture's own, far above the newest.
 func spans(calls []call, rest uint32, a arch) []span {
 	base := uint32(0)
 	if a.x32 {
@@ -32,8 +33,16 @@ func spans(calls []call, rest uint32, a arch) []span {
 			out = append(out, s)
 		}
 	}
+	beyond := rest
+	if len(calls) > 0 && hidesNew(rest) { // a profile that names none has no newest
+		beyond = retErrno | uint32(unix.ENOSYS)
+	}
 	for _, c := range calls {
 		number := base + c.number
+		if next > base && next < a.private && number >= a.private {
+			add(span{first: next, rest: beyond})
+			next = a.private
+		}
 		if number > next {
 			add(span{first: next, rest: rest})
 		}
@@ -44,10 +53,7 @@ func spans(calls []call, rest uint32, a arch) []span {
 		}
 		next = number + 1
 	}
-	if len(calls) > 0 && hidesNew(rest) { // a profile that names none has no newest
-		rest = retErrno | uint32(unix.ENOSYS)
-	}
-	add(span{first: next, rest: rest})
+	add(span{first: next, rest: beyond})
 	return out
 }
 
