@@ -53,8 +53,9 @@ type native struct {
 	oomNews  chan struct{}      // closed and replaced when a run's count rises
 	roots    map[string]oldRoot // of ended runs, by container
 
-	poll       *poller    // of running runs' shims and memory
-	aheadMaker sync.Mutex // held while something is made ahead
+	spawning   sync.WaitGroup // shims being executed to wait
+	poll       *poller        // of running runs' shims and memory
+	aheadMaker sync.Mutex     // held while something is made ahead
 	meters     meters
 	holding    sync.Mutex // orders what is done to user namespaces
 	writers    writers    // into the files of containers that do not run

@@ -38,11 +38,13 @@ func (d *native) fillWarm() bool {
 	full := len(d.warm)+d.warming >= warmShims || d.closed
 	if !full {
 		d.warming++
+		d.spawning.Add(1)
 	}
 	d.mu.Unlock()
 	if full {
 		return false
 	}
+	defer d.spawning.Done()
 	w, err := d.spawn()
 	d.mu.Lock()
 	d.warming--
@@ -104,7 +106,7 @@ func (d *native) takeWarm() *plan.Warm {
 	return w
 }
 
-// coolDown lets the waiting shims leave.
+// coolDown lets the waiting shims leave, and those that are just being made.
 func (d *native) coolDown() {
 	d.mu.Lock()
 	warm := d.warm
@@ -113,6 +115,7 @@ func (d *native) coolDown() {
 	for _, w := range warm {
 		w.Close()
 	}
+	d.spawning.Wait() // they need what is closed next
 	d.aheadMaker.Lock() // nobody makes more
 	defer d.aheadMaker.Unlock()
 	d.mu.Lock()
