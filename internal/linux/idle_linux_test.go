@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,14 +18,14 @@ func TestSettle(t *testing.T) {
 func TestSettlerWaitsForQuietAfterWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const after = time.Second
-		settled := 0
-		s := NewSettler(after, 3, func() { settled++ })
-		pass := func(d time.Duration, want int, what string) {
+		var settled atomic.Int32
+		s := NewSettler(after, 3, func() { settled.Add(1) })
+		pass := func(d time.Duration, want int32, what string) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
-			if settled != want {
-				t.Fatalf("settled %d times, not %d: %s", settled, want, what)
+			if n := settled.Load(); n != want {
+				t.Fatalf("settled %d times, not %d: %s", n, want, what)
 			}
 		}
 		pass(5*after, 1, "after the start")
