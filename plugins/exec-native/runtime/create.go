@@ -236,7 +236,7 @@ func (c *creation) launch(ctx context.Context, warm *plan.Warm) error {
 	}
 	conn, err := warm.Leave(ctx, encoded, c.files.All)
 	if err != nil {
-		return fmt.Errorf("start the shim: %w", err)
+		return c.starved(fmt.Errorf("start the shim: %w", err))
 	}
 	defer conn.Close()
 	listen, err := c.b.listener(c.h.FilterFlags, func() *os.File { return c.pidfd }, func() specs.State { return c.specState(specs.StateCreating, c.Init.PID) })
@@ -250,12 +250,26 @@ func (c *creation) launch(ctx context.Context, warm *plan.Warm) error {
 	}
 	if err := follow.until(ctx, want); err != nil {
 		c.byHook = failedHook(err)
-		return oci.StartError(err, c.b.spec, p, c.root)
+		return c.starved(oci.StartError(err, c.b.spec, p, c.root))
 	}
 	if c.o.pidFile != "" {
 		return writePIDFile(c.o.pidFile, c.Init.PID)
 	}
 	return nil
+}
+
+// starved is why a start has failed where the kernel has killed in the container's
+// cgroup, and else what it was told.
+func (c *creation) starved(failed error) error {
+	group, err := c.group()
+	if err != nil {
+		return failed
+	}
+	defer group.Close()
+	if kills, err := group.OOMKills(); err != nil || kills == 0 {
+		return failed
+	}
+	return errclass.Errorf(errdefs.ErrResourceExhausted, "start container: its first process was killed for want of memory: linux.resources.memory.limit is too small")
 }
 
 // plan computes the plan.

@@ -253,7 +253,10 @@ func TestFailedCreationLeavesNothing(t *testing.T) {
 		"hook": {func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} }, "createRuntime[0]"},
 		//lint:ignore SA1019 a deprecated limit is refused by its name
 		"limit": {func(s *specs.Spec) { s.Linux.Resources.Memory = &specs.LinuxMemory{Kernel: ptr(int64(1 << 20))} }, "memory.kernel"},
-		"rdt":   {func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, "linux.intelRdt"},
+		"memory": {func(s *specs.Spec) {
+			s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(4096)), Swap: ptr(int64(4096))}
+		}, "memory.limit is too small"},
+		"rdt": {func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, "linux.intelRdt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBox(t, "true")
