@@ -8,6 +8,10 @@ import (
 	"github.com/gantryd/gantry/internal/errclass"
 )
 
+// MaxEvent bounds an event in bytes. An answer, which is a message of at most 8 MiB,
+// carries it as a string: in the worst case that is twice as long.
+const MaxEvent = 4<<20 - 4096
+
 // Role is what a connection may do.
 type Role string
 

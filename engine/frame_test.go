@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/bus"
 	"github.com/gantryd/gantry/core"
 	"github.com/gantryd/gantry/eventlog"
 )
@@ -48,10 +49,10 @@ func TestARestartOfTheMachineFitsIntoOneFrame(t *testing.T) {
 // TestAnEventThatTheBusCouldNotCarryIsRefused: the stream has each event as one
 // message.
 func TestAnEventThatTheBusCouldNotCarryIsRefused(t *testing.T) {
-	for _, n := range []int{maxEvent - 1000, maxEvent} {
+	for _, n := range []int{bus.MaxEvent - 1000, bus.MaxEvent} {
 		e := &core.ContainerRenamed{Header: core.Header{Seq: 1}, New: strings.Repeat("x", n)}
 		_, err := frameOf([]core.Event{e}, time.Now(), false)
-		if fits := n < maxEvent; (err == nil) != fits || !fits && !errdefs.IsInvalidArgument(err) {
+		if fits := n < bus.MaxEvent; (err == nil) != fits || !fits && !errdefs.IsInvalidArgument(err) {
 			t.Errorf("an event of about %d bytes: %v", n, err)
 		}
 	}

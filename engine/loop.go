@@ -19,8 +19,6 @@ const (
 	eventSchema = 1
 	// maxFrame bounds the events of one decision in bytes, below the log's own bound.
 	maxFrame = eventlog.MaxRecord - 4096
-	// maxEvent bounds one event in bytes: it is one message in the stream.
-	maxEvent = 8<<20 - 4096
 	// maxBatchBytes bounds one write; what does not fit waits for the next.
 	maxBatchBytes = 16 << 20
 	// askForgetEvery is how often finished jobs are looked through.
@@ -310,8 +308,8 @@ func frameOf(events []core.Event, now time.Time, essential bool) (eventlog.Frame
 		if err != nil {
 			return f, errclass.Errorf(errdefs.ErrInvalidArgument, "encode event %s: %w", event.Head().Name, err)
 		}
-		if len(line) > maxEvent {
-			return f, errclass.Errorf(errdefs.ErrInvalidArgument, "event %s is %d bytes long: at most %d can be told", event.Head().Name, len(line), maxEvent)
+		if len(line) > bus.MaxEvent {
+			return f, errclass.Errorf(errdefs.ErrInvalidArgument, "event %s is %d bytes long: at most %d can be told", event.Head().Name, len(line), bus.MaxEvent)
 		}
 		lines[i], size = line, size+len(line)+1
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// maxHistory and maxHistoryBytes bound one answer.
+	// maxHistory and maxHistoryBytes bound one answer; one event alone may be longer.
 	maxHistory      = 512
 	maxHistoryBytes = 2 << 20
 	// maxHistoryScan bounds the events that are looked at for one answer.
@@ -49,11 +49,14 @@ func (s *Server) history(ctx context.Context, body json.RawMessage) (any, error)
 			if e.Seq < page.Next {
 				continue
 			}
-			if len(page.Events) >= maxHistory || size >= maxHistoryBytes || scanned >= maxHistoryScan {
+			if len(page.Events) >= maxHistory || scanned >= maxHistoryScan {
 				return errEnough
 			}
 			scanned++
 			if q.Match(e) {
+				if size > 0 && size+len(e.Line) > maxHistoryBytes {
+					return errEnough
+				}
 				page.Events = append(page.Events, bus.OldEvent{Seq: e.Seq, Line: string(e.Line)})
 				size += len(e.Line)
 			}

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// maxPayload bounds a message in bytes: an event of the log is at most 8 MiB,
+	// maxPayload bounds a message in bytes: an event of the log is at most MaxEvent,
 	// and a message of the stream has headers beside it.
 	maxPayload = 8<<20 + 64<<10
 	// maxPending is how far a connection may be behind, in bytes, before the server

@@ -388,3 +388,27 @@ func TestTailerGoesOnWhereItWas(t *testing.T) {
 	cancel()
 	wg.Wait()
 }
+
+// TestTheLongestEventIsInThePast: an answer has room for any event, whatever is in it.
+func TestTheLongestEventIsInThePast(t *testing.T) {
+	j := &memJournal{}
+	s, p, _ := openStream(t, testConfig(t), j)
+	if err := s.Serve(echo()); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, s.ControlSocket())
+	for _, text := range []string{"", strings.Repeat("x", 2<<20-300), strings.Repeat(`\"`, (bus.MaxEvent-300)/2), ""} {
+		j.text = text
+		p.Publish(j.add(1, "c1", "container.created"))
+	}
+	events, err := c.Events(within(t), 1, bus.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	for seq := range uint64(4) {
+		if e, err := events.Next(within(t)); err != nil || e.Seq != seq+1 {
+			t.Fatalf("event %d: %d, %v", seq+1, e.Seq, err)
+		}
+	}
+}
