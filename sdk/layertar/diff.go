@@ -28,7 +28,7 @@ type DiffOptions struct {
 
 	// SkipNew reports whether something that only the upper directory has,
 	// of size bytes, is to be left out. Of a directory only itself is, not
-	// what is in it. WriteDiff alone asks it. May be nil.
+	// what is in it. May be nil.
 	SkipNew func(path string, size int64) bool
 }
 
@@ -289,7 +289,7 @@ func (p *packer) entry(fd int, name, full string, st *unix.Stat_t) error {
 		}
 		return p.tw.WriteHeader(h)
 	}
-	file, err := openat(fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := openRegular(fd, name)
 	if err != nil {
 		return class(err)
 	}

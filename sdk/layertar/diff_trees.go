@@ -191,7 +191,7 @@ func sameContent(lower, upper int, name string) (bool, error) {
 }
 
 func openFile(dir int, name string) (*os.File, error) {
-	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	fd, err := openRegular(dir, name)
 	if err != nil {
 		return nil, class(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -266,4 +267,33 @@ func FuzzUnpack(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestNothingButFilesIsOpened: what has come in a file's place between the look and
+// the opening is not opened.
+func TestNothingButFilesIsOpened(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(dir+"/f", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, dir+"/f", unix.IN_OPEN); err != nil {
+		t.Fatal(err)
+	}
+	at, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	if f, err := openFile(int(at.Fd()), "f"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("%v %v", f, err)
+	}
+	buf := make([]byte, 4096)
+	if n, err := unix.Read(watch, buf); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("a FIFO was opened: %d bytes of events, %v", n, err)
+	}
 }

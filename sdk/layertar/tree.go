@@ -3,6 +3,7 @@ package layertar
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -104,6 +105,26 @@ func openat(dir int, name string, flags int, mode uint32) (int, error) {
 			return fd, err
 		}
 	}
+}
+
+// openRegular opens a regular file to read it. What a running container has put in
+// its place meanwhile is looked at first, by a descriptor that has opened nothing:
+// to open a device may have effects.
+// FailedPrecondition: it is no regular file any more.
+func openRegular(dir int, name string) (int, error) {
+	found, err := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(found)
+	var st unix.Stat_t
+	if err := unix.Fstat(found, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, fmt.Errorf("changes its kind while it is read: %w", errdefs.ErrFailedPrecondition)
+	}
+	return openat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(found), unix.O_RDONLY|unix.O_NONBLOCK, 0)
 }
 
 // lstat is fstatat(2) of name itself.
