@@ -369,7 +369,7 @@ func TestWorkingDirectory(t *testing.T) {
 }
 
 func TestTerminal(t *testing.T) {
-	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin | Terminal, GateMilli: 10000}, 1<<20).contain(box(t), allNamespaces)
+	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin | Terminal, GateMilli: never}, 1<<20).contain(box(t), allNamespaces)
 	s.Add(StageMounts, Console{Rows: 33, Cols: 99}, Pivot{})
 	s.sh("tty; stty size; read x; stty size; echo got $x; [ -c /dev/console ] && exit 8").start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, Lossless: true})

@@ -95,7 +95,7 @@ func TestStartFailures(t *testing.T) {
 }
 
 func TestFailureTellsAttachedClient(t *testing.T) {
-	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 5000}, 0).host("/no/such").start()
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: never}, 0).host("/no/such").start()
 	s.until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
 	e, err := collect(c, io.Discard, io.Discard)

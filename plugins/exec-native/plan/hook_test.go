@@ -84,7 +84,7 @@ func TestHooksThatFail(t *testing.T) {
 				s.leave()
 			}
 			r := s.failure()
-			if r.Op != KindHook || r.Errno != c.errno || r.Signal != c.status || time.Since(begin) > 10*time.Second {
+			if r.Op != KindHook || r.Errno != c.errno || r.Signal != c.status || time.Since(begin) > patience {
 				t.Errorf("%v: %+v: %v", c.hook.Args, r, r.Err())
 			}
 			if !stay {

@@ -18,7 +18,7 @@ import (
 // TestLogRotates writes far more than the log may hold while a reader follows.
 func TestLogRotates(t *testing.T) {
 	const size = 3 << 20
-	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 256<<10).
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: never}, 256<<10).
 		host("/bin/sh", "-c", fmt.Sprintf("seq -w 1 99999999 | head -c %d; echo end >&2", size))
 	s.start().until(ReportGate)
 	r, err := stdio.OpenLog(filepath.Join(s.dir, "log"))
@@ -77,7 +77,7 @@ func (w *followingWriter) follow() {
 // TestLogOnFullDisk fills the log's file system: the program runs on, and what
 // could not be written is counted once there is room again.
 func TestLogOnFullDisk(t *testing.T) {
-	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: 20000}, 0)
+	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: never}, 0)
 	disk := s.smallDisk(128 << 10)
 	s.host("/bin/sh", "-c", "head -c 400000 /dev/zero; echo full >&2; read x; echo after; exit 2").start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Stderr: true, Stdin: true, Lossless: true})

@@ -41,7 +41,7 @@ func TestQuickWriters(t *testing.T) {
 }
 
 func quickWriter(t *testing.T, i int, want []byte) {
-	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 1<<20).
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: never}, 1<<20).
 		host("/usr/bin/awk", fmt.Sprintf(`BEGIN{for(i=0;i<4096;i++)print "0123456789abcde"; exit %d}`, i%256))
 	s.start()
 	s.until(ReportGate)
@@ -80,7 +80,7 @@ func TestSlowLosslessClient(t *testing.T) {
 	if testing.Short() {
 		size = 50 << 20
 	}
-	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 0).
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: never}, 0).
 		host("/bin/sh", "-c", fmt.Sprintf("yes 'a line of the many' | head -c %d", size))
 	s.start().until(ReportGate)
 	raw, err := net.Dial("unix", s.socket())
@@ -121,7 +121,7 @@ const never = 10 * uint32(patience/time.Millisecond)
 // TestExitDoesNotWaitForClient: a lossless client that does not read keeps its
 // bytes, but neither record nor report waits for it.
 func TestExitDoesNotWaitForClient(t *testing.T) {
-	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: 20000, DrainMs: never}, 8<<20).
+	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: never, DrainMs: never}, 8<<20).
 		host("/bin/sh", "-c", "read line; head -c 150000 /dev/zero; exit 3")
 	s.start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, Lossless: true})
@@ -149,7 +149,7 @@ func TestExitDoesNotWaitForClient(t *testing.T) {
 
 // TestVanishedClient: a lossless client that dies holds nobody up.
 func TestVanishedClient(t *testing.T) {
-	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 0).
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: never}, 0).
 		host("/bin/sh", "-c", "head -c 5000000 /dev/zero; exit 4")
 	s.start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Lossless: true})
@@ -164,7 +164,7 @@ func TestVanishedClient(t *testing.T) {
 // and lies in the log.
 func TestFollowerFillsFromLog(t *testing.T) {
 	const size = 8 << 20
-	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: 20000}, 64<<20).
+	s := newShim(t, Monitor{Flags: WaitAttach, GateMilli: never}, 64<<20).
 		host("/bin/sh", "-c", fmt.Sprintf("seq 1 99999999 | head -c %d", size))
 	s.start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true})
@@ -229,7 +229,7 @@ func TestGateNotOpenedByControl(t *testing.T) {
 }
 
 func TestStdin(t *testing.T) {
-	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: 20000}, 0).host("/bin/cat")
+	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: never}, 0).host("/bin/cat")
 	s.start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, Lossless: true})
 	sent := bytes.Repeat([]byte("0123456789\n"), 300000)
@@ -257,7 +257,7 @@ func TestStdinOfVanishedClient(t *testing.T) {
 }
 
 func TestStdinClosedByProgram(t *testing.T) {
-	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: 20000}, 0).
+	s := newShim(t, Monitor{Flags: WaitAttach | OpenStdin, GateMilli: never}, 0).
 		host("/bin/sh", "-c", "exec 0<&-; sleep 0.2; exit 6")
 	s.start().until(ReportGate)
 	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, Lossless: true})
