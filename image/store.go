@@ -215,7 +215,10 @@ func (s *Store) Name(id string, names []string) error {
 	next := s.without(names)
 	for _, n := range next {
 		if n.image.ID == id {
-			n.names = slices.Compact(slices.Clone(names))
+			n.names = nil
+			for _, name := range names {
+				n.addName(name)
+			}
 		}
 	}
 	return s.commit(next)

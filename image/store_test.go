@@ -330,6 +330,13 @@ func TestNames(t *testing.T) {
 	if err := s.Name("sha256:"+zeros, nil); !errdefs.IsNotFound(err) {
 		t.Errorf("no image: %v", err)
 	}
+	a, b := "docker.io/library/a:latest", "docker.io/library/b:latest"
+	if err := s.Name(images[0].ID, []string{a, b, a}); err != nil {
+		t.Fatal(err)
+	}
+	if held := s.Images(); !slices.Equal(held[0].Names, []string{a, b}) {
+		t.Errorf("a name given twice: %v", held[0].Names)
+	}
 	if err := s.Name(images[0].ID, nil); err != nil {
 		t.Fatal(err)
 	}
