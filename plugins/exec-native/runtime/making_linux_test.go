@@ -104,7 +104,7 @@ func TestLooksDoNotDisturb(t *testing.T) {
 	var looks sync.WaitGroup
 	defer looks.Wait()
 	defer close(stop)
-	for range 3 {
+	for range 2 {
 		looks.Go(func() {
 			for {
 				select {
@@ -118,9 +118,9 @@ func TestLooksDoNotDisturb(t *testing.T) {
 			}
 		})
 	}
-	for range 5 {
+	for range 3 {
 		b.must("create", "--bundle", b.bundle, b.id)
-		for range 500 {
+		for range 200 {
 			c, err := load(g, b.id)
 			if err != nil {
 				t.Fatal(err)
