@@ -57,3 +57,24 @@ func TestAnEventThatTheBusCouldNotCarryIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestAResultThatCannotBeRecordedIsAFailure: the step would be asked for for ever.
+func TestAResultThatCannotBeRecordedIsAFailure(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.host.hold = func(s bus.Step) bool { return s.Verb == "image.load-archive" }
+	o := w.say("image.load", core.LoadImage{Archive: "/huge.tar"})
+	w.settle()
+	s := w.only()
+	delete(w.host.running, s.ID)
+	r := resultOf(s)
+	r.Images[0].Config.Labels = map[string]string{"huge": strings.Repeat("<", bus.MaxEvent)}
+	told := w.host.tell(s, r, nil)
+	w.settle()
+	told.ok(t)
+	j := w.e.durable.Jobs[core.JobID(o.ok(t).Job)]
+	if j.State != core.JobFailed || !strings.Contains(j.Fault.Message, "can be told") {
+		t.Errorf("the load is %s: %+v", j.State, j.Fault)
+	}
+	w.atRest()
+}

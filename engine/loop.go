@@ -251,15 +251,14 @@ func (e *Engine) decide(v *verdict, s *core.State, essentialOnly bool) {
 			return
 		}
 	}
-	now := e.o.Now().Round(0).UTC()
-	v.events, v.err = core.Decide(s, core.Request{
-		Command: v.command, Job: v.job, Digest: v.digest, Actor: v.actor, Client: v.client, Reason: v.reason, Time: now,
-	})
-	if v.err == nil && len(v.events) > 0 {
-		v.frame, v.err = frameOf(v.events, now, v.essential)
-		if v.err == nil && essentialOnly && !v.essential {
-			v.err = errclass.Errorf(errdefs.ErrResourceExhausted, "the disk of the event log is full: make room, then send it again")
-		}
+	e.follow(v, s)
+	if f, ok := v.command.(*core.FinishStep); ok && v.err != nil && f.Fault == nil {
+		// What it has brought cannot be recorded: it would be asked for for ever.
+		f.Result, f.Fault = core.Result{}, &core.Fault{Class: errclass.Name(v.err), Message: v.err.Error()}
+		e.follow(v, s)
+	}
+	if v.err == nil && len(v.events) > 0 && essentialOnly && !v.essential {
+		v.err = errclass.Errorf(errdefs.ErrResourceExhausted, "the disk of the event log is full: make room, then send it again")
 	}
 	if v.err != nil {
 		v.events = nil
@@ -268,6 +267,17 @@ func (e *Engine) decide(v *verdict, s *core.State, essentialOnly bool) {
 		}
 	}
 	v.receipt = receiptOf(v, s, known)
+}
+
+// follow asks the core what follows from v's request, and makes a frame of it.
+func (e *Engine) follow(v *verdict, s *core.State) {
+	now := e.o.Now().Round(0).UTC()
+	v.events, v.err = core.Decide(s, core.Request{
+		Command: v.command, Job: v.job, Digest: v.digest, Actor: v.actor, Client: v.client, Reason: v.reason, Time: now,
+	})
+	if v.err == nil && len(v.events) > 0 {
+		v.frame, v.err = frameOf(v.events, now, v.essential)
+	}
 }
 
 // inUse reports whether the command wants to make a container whose id is taken.
