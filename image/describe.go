@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -76,6 +77,23 @@ func (c content) document(d v1.Descriptor) ([]byte, error) {
 	raw, err := readBounded(c(d.Digest))
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)
+	}
+	return raw, nil
+}
+
+// readBounded reads a document.
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > maxDocument {
+		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "more than %d bytes", maxDocument)
 	}
 	return raw, nil
 }

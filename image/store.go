@@ -476,23 +476,6 @@ func syncDir(path string) error {
 	return f.Sync()
 }
 
-// readBounded reads a document.
-func readBounded(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) > maxDocument {
-		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "more than %d bytes", maxDocument)
-	}
-	return raw, nil
-}
-
 // class gives an error of the disk its class.
 func class(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
