@@ -115,7 +115,7 @@ func (d *native) coolDown() {
 	for _, w := range warm {
 		w.Close()
 	}
-	d.spawning.Wait() // they need what is closed next
+	d.spawning.Wait()   // they need what is closed next
 	d.aheadMaker.Lock() // nobody makes more
 	defer d.aheadMaker.Unlock()
 	d.mu.Lock()
