@@ -42,7 +42,8 @@ type session struct {
 	job        core.JobID // that started it; empty if we only joined
 
 	signals chan os.Signal
-	handed  chan handed // what came with the command; closed without if nothing did
+	kept    chan unix.Signal // that came too late to take the start back, and are not handed on
+	handed  chan handed      // what came with the command; closed without if nothing did
 	facts   chan fact
 	output  chan outputEnd
 	moves   chan struct{}
@@ -87,7 +88,7 @@ func newSession(a *app, id core.ContainerID) *session {
 	s := &session{
 		a: a, id: id, talk: conversation{
 			a: a, in: query.AttachIn{Ref: string(id)}, hello: stdio.Hello{Stdout: true, Stderr: true, Lossless: true},
-		}, signals: make(chan os.Signal, 16), handed: make(chan handed, 1), facts: make(chan fact, 16),
+		}, signals: make(chan os.Signal, 16), kept: make(chan unix.Signal, patience), handed: make(chan handed, 1), facts: make(chan fact, 16),
 		output: make(chan outputEnd, 1), moves: make(chan struct{}, 4), stop: func() {},
 	}
 	return s
@@ -229,6 +230,8 @@ func (s *session) stay(ctx context.Context, verdict func() (bool, error)) error 
 			if err := s.signal(ctx, sig.(unix.Signal)); err != nil {
 				return err
 			}
+		case sig := <-s.kept:
+			return &statusError{code: 128 + int(sig)}
 		case f := <-s.facts:
 			if err := s.learn(f); err != nil {
 				return err
@@ -409,12 +412,7 @@ func (s *session) signal(ctx context.Context, sig unix.Signal) error {
 		}
 	}
 	if !s.running && toEnd {
-		go func() {
-			_, err := s.a.send(ctx, &core.CancelJob{Target: s.job})
-			if errdefs.IsFailedPrecondition(err) { // it runs by now
-				s.forward(ctx, sig)
-			}
-		}()
+		go s.takeBack(ctx, sig)
 		return nil
 	}
 	if s.running && s.proxy && sig == unix.SIGHUP && s.talk.tty {
@@ -430,6 +428,27 @@ func (s *session) signal(ctx context.Context, sig unix.Signal) error {
 		return &statusError{code: 128 + int(sig)}
 	}
 	return nil
+}
+
+// takeBack takes the start back. When it has come to its end by now, which we have
+// not heard of, the signal is the program's, or ours alone.
+func (s *session) takeBack(ctx context.Context, sig unix.Signal) {
+	_, err := s.a.send(ctx, &core.CancelJob{Target: s.job})
+	runs := errdefs.IsFailedPrecondition(err)
+	if err == nil { // also if there was nothing to take back
+		var d query.JobDetail
+		err = s.a.query(ctx, query.JobInspect, query.RefIn{Ref: string(s.job)}, &d)
+		runs = err == nil && d.Job.State == core.JobDone
+	}
+	switch {
+	case runs && s.proxy:
+		s.forward(ctx, sig)
+	case runs:
+		select {
+		case s.kept <- sig:
+		default: // one is enough
+		}
+	}
 }
 
 // forward gives a signal to the program. One that has ended needs none.

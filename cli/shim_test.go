@@ -117,7 +117,9 @@ func (h *fakeHost) start(l launch) (core.Result, error) {
 	r.mu.Lock()
 	r.runs = true
 	r.mu.Unlock()
-	r.frame(stdio.State{State: stdio.StateRunning, PID: 42}.Frame())
+	if l.args[0] != "unheard" {
+		r.frame(stdio.State{State: stdio.StateRunning, PID: 42}.Frame())
+	}
 	h.wg.Go(func() { h.live(r, listener) })
 	started := &core.Started{PID: 42}
 	if l.exec == "" {
@@ -303,8 +305,10 @@ func (r *fakeShim) play() (code, sig int) {
 		r.write(stdio.Stdout, "sleeping\n")
 		s := <-r.signals
 		return 128 + s, s
-	case "trap":
-		r.write(stdio.Stdout, "ready\n")
+	case "trap", "unheard": // of which the client is not told that it runs
+		if r.args[0] == "trap" {
+			r.write(stdio.Stdout, "ready\n")
+		}
 		for s := range r.signals {
 			r.write(stdio.Stdout, fmt.Sprintf("got signal %d\n", s))
 			if s == 15 || s == 9 {
