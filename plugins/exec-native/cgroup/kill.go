@@ -82,7 +82,7 @@ func (g *Group) KillAll(ctx context.Context) error {
 			err = unix.EBUSY
 		}
 		return err
-	}, g.Kill)
+	})
 }
 
 // signalAll kills the processes that are in the group now. A number may have
@@ -142,7 +142,7 @@ func (g *Group) signalBatch(pids []int) error {
 // Unavailable: processes do not go away, in uninterruptible sleep as a rule.
 // Nothing waits for them: the caller asks again later.
 func (g *Group) Remove(ctx context.Context) error {
-	if err := g.repeat(ctx, "remove", g.sweep, g.Kill); err != nil {
+	if err := g.repeat(ctx, "remove", g.sweep); err != nil {
 		return err
 	}
 	if g.own {
@@ -152,7 +152,7 @@ func (g *Group) Remove(ctx context.Context) error {
 }
 
 // repeat tries until it succeeds, and kills in between.
-func (g *Group) repeat(ctx context.Context, act string, try, kill func() error) error {
+func (g *Group) repeat(ctx context.Context, act string, try func() error) error {
 	if err := g.check(); err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (g *Group) repeat(ctx context.Context, act string, try, kill func() error) 
 			return nil
 		}
 		if round < killRounds {
-			if killErr := kill(); killErr != nil {
+			if killErr := g.Kill(); killErr != nil {
 				return fmt.Errorf("%s cgroup %s: %w", act, g.full(), killErr)
 			}
 		}

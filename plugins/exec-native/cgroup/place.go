@@ -178,18 +178,22 @@ func (t Tree) Remove(ctx context.Context, place Place) error {
 	return g.Remove(ctx)
 }
 
-// Sweep removes what a Make that broke off has left at a place, with those above
-// that it has made: the group, if nothing runs in it. It kills nothing, since the
-// group may be somebody else's; what is about to end is waited for, at most two
-// seconds.
-//
-// Unavailable: processes are in the group.
+// Has reports whether there is a group at a place, in any hierarchy.
+func (t Tree) Has(place Place) bool {
+	return slices.ContainsFunc(t.Hierarchies, func(h Hierarchy) bool {
+		path, ok := place[h.Label()]
+		return ok && isThere(unix.AT_FDCWD, filepath.Join(h.Mount, path))
+	})
+}
+
+// Sweep is Remove for what a Make that broke off has left at a place, where nothing
+// was before: those above that it has made go, too, if it has made no more.
 func (t Tree) Sweep(ctx context.Context, place Place) error {
 	p, name, err := t.openPlace(place, walk{only: true})
 	if err == nil {
 		g := &Group{p: p, name: name, own: true}
 		defer g.Close()
-		if err := g.repeat(ctx, "remove", g.sweep, func() error { return nil }); err != nil {
+		if err := g.Remove(ctx); err != nil {
 			return err
 		}
 	} else if !errors.Is(err, errdefs.ErrNotFound) {

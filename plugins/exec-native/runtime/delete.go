@@ -108,7 +108,7 @@ func (c *container) discard(ctx context.Context, g *globals) error {
 	if err := c.detachRoot(); err != nil {
 		return err
 	}
-	if err := c.removeGroups(ctx, g); err != nil {
+	if err := c.removeGroups(ctx); err != nil {
 		return err
 	}
 	if err := c.removeClass(); err != nil {
@@ -123,9 +123,9 @@ func (c *container) discard(ctx context.Context, g *globals) error {
 	return nil
 }
 
-// removeGroups removes the cgroup. Of one that was only wanted it is not known
-// whether it is the container's: what runs in it stays.
-func (c *container) removeGroups(ctx context.Context, g *globals) error {
+// removeGroups removes the cgroup. In one that was only wanted there may be an init
+// that has come to its gate before anybody noted it.
+func (c *container) removeGroups(ctx context.Context) error {
 	if len(c.Cgroup)+len(c.Wanted) == 0 {
 		return nil
 	}
@@ -135,7 +135,7 @@ func (c *container) removeGroups(ctx context.Context, g *globals) error {
 	}
 	if len(c.Wanted) > 0 {
 		if err := tree.Sweep(ctx, c.Wanted); err != nil {
-			g.log.warn("container %s was not made to its end: %v", c.ID, err)
+			return fmt.Errorf("container %s was not made to its end: %w", c.ID, err)
 		}
 	}
 	if len(c.Cgroup) == 0 {

@@ -76,7 +76,7 @@ func (c *creation) openGroups(ctx context.Context, f *groupFiles) (err error) {
 	if c.g.systemd {
 		f.place, group, err = c.unitGroup(ctx, f.tree, resources)
 	} else if f.place, err = f.tree.Place(c.b.spec.Linux.CgroupsPath, c.ID); err == nil {
-		if err := c.announce(f.place); err != nil {
+		if err := c.announce(f.tree, f.place); err != nil {
 			return err
 		}
 		group, err = f.tree.Make(f.place, resources)
@@ -100,8 +100,11 @@ func (c *creation) openGroups(ctx context.Context, f *groupFiles) (err error) {
 }
 
 // announce writes down where the cgroup is going to be: who finds a creation that
-// broke off takes it away.
-func (c *creation) announce(place cgroup.Place) error {
+// broke off takes it away. One that is there already is somebody's.
+func (c *creation) announce(tree cgroup.Tree, place cgroup.Place) error {
+	if tree.Has(place) {
+		return nil
+	}
 	c.Wanted = place
 	return c.save()
 }

@@ -18,7 +18,7 @@ func (c *creation) unitGroup(ctx context.Context, tree cgroup.Tree, r *specs.Lin
 	// The scope goes when it is empty; systemd makes no groups in hierarchies that
 	// it does not use. A user's own has its units elsewhere.
 	if place, err := tree.At(unit.Path()); err == nil && os.Geteuid() == 0 {
-		if err := c.announce(place); err != nil {
+		if err := c.announce(tree, place); err != nil {
 			return nil, nil, err
 		}
 	}
