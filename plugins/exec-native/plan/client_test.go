@@ -206,10 +206,13 @@ func TestLateClient(t *testing.T) {
 	late := s.attach(stdio.Hello{Stdout: true, Lossless: true})
 	s.heard()
 	fmt.Fprintln(end)
-	for c, want := range map[*stdio.Conn]int{first: size, late: 0} {
+	for _, c := range []struct {
+		*stdio.Conn
+		want int
+	}{{late, 0}, {first, size}} { // nor does it wait for the other
 		var count counter
-		if e, err := collect(c, &count, io.Discard); err != nil || e.Code != 0 || int(count) != want {
-			t.Errorf("%d bytes instead of %d, %+v, %v", count, want, e, err)
+		if e, err := collect(c.Conn, &count, io.Discard); err != nil || e.Code != 0 || int(count) != c.want {
+			t.Errorf("%d bytes instead of %d, %+v, %v", count, c.want, e, err)
 		}
 	}
 }

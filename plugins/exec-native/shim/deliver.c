@@ -105,11 +105,11 @@ static int has_all(struct client *c)
 
 		if (!(c->flags & want) || (s->fd < 0 && s->tail_at == s->tail_len))
 			continue;
+		if (s->fd < 0 && s->tail_offset < c->first) /* all of it is from before */
+			continue;
 		if (s->fd >= 0 || c->flags & HELLO_LOSSLESS)
 			return 0;
 		c->flags &= (uint16_t)~want;
-		if (s->tail_offset < c->first)
-			continue;
 		c->lost_from[i] = s->tail_offset + s->tail_at;
 		c->lost_to[i] = s->tail_offset + s->tail_len;
 		lost_frame(c, i);
