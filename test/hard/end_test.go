@@ -132,15 +132,13 @@ func TestDiskSleep(t *testing.T) {
 	w.until("its program sleeps in D", func() bool { return slices.ContainsFunc(w.groupPids(&d), inDiskSleep) })
 
 	stop := w.waits("stop", "-t", "0", "stuck")
-	time.Sleep(200 * time.Millisecond)
+	w.until("it is killed", func() bool { return strings.Contains(w.gantry("why", string(d.ID)), "SIGKILL was sent to it") })
 	stop.leave()
 	remove := w.waits("rm", "-f", "stuck")
 	w.gantry("exec", "other", "true")
 	w.gantry("run", "--rm", "busybox", "true")
 	w.gantry("stop", "-t", "0", "other")
-	if ps := w.gantry("ps", "-a"); !strings.Contains(ps, "Removal In Progress") {
-		t.Errorf("ps says:\n%s", ps)
-	}
+	w.until("ps tells of the removal", func() bool { return strings.Contains(w.gantry("ps", "-a"), "Removal In Progress") })
 	if why := w.gantry("why", string(d.ID)); !strings.Contains(why, "is being removed") || !strings.Contains(why, "still ") {
 		t.Errorf("why says:\n%s", why)
 	}

@@ -11,6 +11,10 @@ import (
 	"github.com/gantryd/gantry/internal/query"
 )
 
+// aMoment is what the kernel gets for what it takes away behind its caller's back,
+// and an engine for a record that it is writing: much, for a slow machine.
+const aMoment = 20 * time.Second
+
 // Agrees waits until the engine owes nothing, verifies its log, and holds the
 // machine against the list of containers: what they hold is there, and nothing
 // else of the kind. What the kernel takes away behind its caller's back gets a
@@ -22,7 +26,7 @@ func (c *Client) Agrees(ctx context.Context, e *Engine) error {
 	if err := e.VerifyLive(ctx); err != nil {
 		return err
 	}
-	for end := time.Now().Add(5 * time.Second); ; {
+	for end := time.Now().Add(aMoment); ; {
 		err := c.compare(ctx, e)
 		if err == nil || time.Now().After(end) {
 			return err
@@ -36,7 +40,7 @@ func (c *Client) Agrees(ctx context.Context, e *Engine) error {
 // VerifyLive verifies the log while an engine may write: its end may be seen half
 // written; damage is never seen.
 func (e *Engine) VerifyLive(ctx context.Context) error {
-	for end := time.Now().Add(2 * time.Second); ; {
+	for end := time.Now().Add(aMoment); ; {
 		sum, err := e.VerifyLog(ctx)
 		if err == nil {
 			return nil
@@ -67,7 +71,7 @@ func (e *Engine) AtRest(ctx context.Context) (Inventory, error) {
 // Becomes waits until the machine has what is wanted, no more and no less. What the
 // kernel takes away behind its caller's back gets a moment.
 func (e *Engine) Becomes(ctx context.Context, want Inventory) error {
-	for end := time.Now().Add(5 * time.Second); ; {
+	for end := time.Now().Add(aMoment); ; {
 		have, err := e.Inventory()
 		if err != nil {
 			return err

@@ -44,7 +44,7 @@ func (e *Engine) Close() error {
 // its cgroups, cgroups, mounts below its directories, and these.
 func sweep(name string, dirs ...string) error {
 	var errs []error
-	for end := time.Now().Add(5 * time.Second); ; {
+	for end := time.Now().Add(aMoment); ; {
 		pids := cgroupPids(name)
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone by now
@@ -118,7 +118,7 @@ func cgroupPids(name string) []int {
 
 func removeCgroups(name string) error {
 	var err error
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(aMoment); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		err = nil
 		all := cgroups(name)
 		for i := len(all) - 1; i >= 0; i-- {
