@@ -1,8 +1,13 @@
 package core
 
-import "time"
+import (
+	"time"
 
-// ReportOOM tells how often the kernel has killed in a run for want of memory.
+	"github.com/containerd/errdefs"
+)
+
+// ReportOOM tells how often the kernel has killed in a run for want of memory. It is
+// unavailable while the run's start is owed: what was done by then is told later.
 type ReportOOM struct {
 	Container ContainerID `json:"container"`
 	Run       uint64      `json:"run"`
@@ -14,6 +19,9 @@ func (*ReportOOM) name() string { return "container.report-oom" }
 
 func (c *ReportOOM) decide(s *State, r Request) ([]Event, error) {
 	k := s.Containers[c.Container]
+	if k != nil && k.Process.Run == c.Run && k.processVerb() == "start" {
+		return nil, refuse(errdefs.ErrUnavailable, "run %d of container %s is not told to have started yet: tell it again", c.Run, k.Name)
+	}
 	if k == nil || k.Process.Run != c.Run || k.Process.State != Held || c.Count <= k.OOMKills {
 		return nil, nil
 	}
