@@ -84,11 +84,12 @@ func (d *native) enter(one *run) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
+	h := &host{pidfd: pidfd}
 	d.mu.Lock()
 	r := d.runs[k]
+	killed := r != nil && r.killed
 	d.mu.Unlock()
-	h := &host{pidfd: pidfd}
-	if r == nil {
+	if r == nil || killed {
 		h.close()
 		return nil, dead(k)
 	}
@@ -113,7 +114,7 @@ func (d *native) enter(one *run) (*host, error) {
 
 // dead is the answer to whoever wants to join a container that does not run.
 func dead(k execdriver.Key) error {
-	return driver.Errorf(errdefs.ErrFailedPrecondition, "%s is not running", what(k))
+	return driver.Errorf(errdefs.ErrFailedPrecondition, "container %.12s is not running", k.Container)
 }
 
 // launchExec prepares an exec, hands it to a shim and waits until its program

@@ -190,8 +190,7 @@ func (d *native) greet(ctx context.Context, r *run) (events, error) {
 // greetLater tries again until the shim answers or is gone. Bounded by the
 // shim's life: each attempt costs a connection, twice a second.
 func (d *native) greetLater(r *run) {
-	for {
-		time.Sleep(greetPause)
+	for ; ; time.Sleep(greetPause) {
 		ctx, cancel := context.WithTimeout(context.Background(), greetTimeout)
 		shim, err := d.greet(ctx, r)
 		cancel()

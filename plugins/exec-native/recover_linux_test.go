@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"golang.org/x/sys/unix"
@@ -102,6 +103,45 @@ func TestShimKilled(t *testing.T) {
 		pids, err := b.d.containers.Group(groupName(r.Key)).Pids()
 		return err == nil && len(pids) == 0
 	})
+}
+
+// TestConnectionLost: a connection that breaks is no shim that is gone. What runs
+// under it lives on, and its end is told.
+func TestConnectionLost(t *testing.T) {
+	b := newBench(t)
+	r, _ := b.idle(nil)
+	b.d.mu.Lock()
+	one := b.d.runs[r.Key]
+	b.d.mu.Unlock()
+	b.d.connectionLost(one) // until it is connected again
+	if err := b.d.Signal(t.Context(), r.Key, int(unix.SIGTERM)); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.wait(r.Key); e.Lost || e.Code != 0 {
+		t.Errorf("%+v, want its own end", e)
+	}
+}
+
+// TestExecWhileKilled: a group that is frozen in order to be killed is not paused.
+func TestExecWhileKilled(t *testing.T) {
+	b := newBench(t)
+	r, _ := b.idle(nil)
+	b.d.mu.Lock()
+	one := b.d.runs[r.Key]
+	one.killed = true
+	b.d.mu.Unlock()
+	if err := b.d.group(one).Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	key := r.Key
+	key.Exec = "e"
+	_, err := b.d.Exec(t.Context(), execdriver.Exec{Key: key, Process: execdriver.Process{Args: []string{"true"}}})
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "not running") {
+		t.Errorf("%v", err)
+	}
+	if err := b.d.group(one).Thaw(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestShimKilledWithoutRecord: a run that somebody has taken the record of is lost

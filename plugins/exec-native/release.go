@@ -137,7 +137,7 @@ func checkKey(k execdriver.Key) error {
 // kill ends everything in a run, or an exec's process alone, and thaws it.
 func (d *native) kill(r *run) error {
 	if r.key.Exec == "" {
-		return d.group(r).Kill()
+		return d.killGroup(r)
 	}
 	if err := d.Signal(context.Background(), r.key, int(unix.SIGKILL)); err != nil && !errdefs.IsNotFound(err) {
 		return err
@@ -179,7 +179,7 @@ func (d *native) killShim(r *run) {
 // the container's other processes: its shim is told to give up, or killed.
 func (d *native) killStart(r *run) error {
 	if r.key.Exec == "" {
-		return d.group(r).Kill()
+		return d.killGroup(r)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

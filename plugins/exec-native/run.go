@@ -45,6 +45,7 @@ type run struct {
 	memory  *cgroup.OOMWatch // nil while nobody watches, or an event is looked at
 	end     execdriver.Exit
 	oom     execdriver.OOM     // Count is 0 as long as nothing was killed
+	killed  bool               // somebody kills its group, and freezes it for that
 	giveUp  context.CancelFunc // of the start that this instance carries out; nil for an earlier one's
 }
 
@@ -80,13 +81,32 @@ func (d *native) watch(r *run, shim events) {
 	for {
 		rep, err := shim.Next(context.Background())
 		if err != nil {
-			d.shimGone(r)
+			go d.connectionLost(r)
 			return
 		}
 		if d.follow(r, rep) {
 			return
 		}
 	}
+}
+
+// How long a shim that is ending may hold its lock when its connection is closed.
+const (
+	lockPause = time.Millisecond
+	lockTries = 50
+)
+
+// connectionLost asks what has become of a shim that tells nothing more. Only its
+// lock says that it is gone: what runs under one that lives is not to be killed.
+func (d *native) connectionLost(r *run) {
+	for range lockTries {
+		if held, err := alive(r.dir); err != nil || !held {
+			d.shimGone(r)
+			return
+		}
+		time.Sleep(lockPause)
+	}
+	d.greetLater(r)
 }
 
 // follow takes one report in; over says that no other one matters.
@@ -202,7 +222,7 @@ func (d *native) lose(r *run) {
 // of a container's other processes do.
 func (d *native) killRest(r *run, pidfd *os.File) error {
 	if r.key.Exec == "" {
-		return d.group(r).Kill()
+		return d.killGroup(r)
 	}
 	if pidfd == nil {
 		return nil
@@ -214,11 +234,19 @@ func (d *native) killRest(r *run, pidfd *os.File) error {
 	return err
 }
 
+// killGroup kills everything in a container's cgroup.
+func (d *native) killGroup(r *run) error {
+	d.mu.Lock()
+	r.killed = true
+	d.mu.Unlock()
+	return d.group(r).Kill()
+}
+
 // endOthers kills what outlives the first process of a container that has no
 // pid namespace of its own: the kernel does it for the others.
 func (d *native) endOthers(r *run) {
 	if r.key.Exec == "" && r.set.Namespaces.PID.Mode != execdriver.ShareNone {
-		_ = d.group(r).Kill() // Release does it again, and says why it cannot
+		_ = d.killGroup(r) // Release does it again, and says why it cannot
 	}
 }
 
