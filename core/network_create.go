@@ -163,6 +163,9 @@ func (st CreateNetwork) finish(s *State, r *FinishStep) []Event {
 	fault.Step = st.StepID
 	failed := &NetworkFailed{Header: about(n.ID.noun()), Fault: fault, Stays: len(n.Jobs) == 0 || s.hasContainers(n.ID)}
 	events := append([]Event{failed}, endJobs(n.Jobs, JobFailed, "", &fault)...)
+	if r.Untaken && !failed.Stays && !n.Builtin {
+		return append(events, &NetworkRemoved{Header: about(n.ID.noun())})
+	}
 	for _, c := range s.attached(n.ID) {
 		if c.climbing() && !c.Running() && c.net(n.ID).State != Held {
 			events = append(events, s.startFailed(c.ID, st.StepID, &fault)...)

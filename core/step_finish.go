@@ -6,6 +6,9 @@ type FinishStep struct {
 	Step   StepID `json:"step"`
 	Result Result `json:"result,omitzero"`
 	Fault  *Fault `json:"fault,omitempty"` // set when the step failed
+	// Untaken says of a failed step that no host has ever taken it: nothing of it is
+	// done, and nothing is to be given back.
+	Untaken bool `json:"untaken,omitempty"`
 }
 
 func (*FinishStep) name() string { return "step.finish" }

@@ -33,7 +33,8 @@ type slot struct {
 	job    string    // whose progress the step tells
 	queued bool      // it is in its lane's waiting list
 
-	flight *flight // what was handed out and has not ended
+	flight *flight     // what was handed out and has not ended
+	taken  core.StepID // the last step that a host has taken
 
 	failures int       // in a row, of the same verb
 	failing  time.Time // when the first of them was
@@ -270,11 +271,20 @@ func (d *dispatch) heard(id core.StepID, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if sl := d.find(id, 0); sl != nil {
-		sl.flight.heard = now
+		sl.flight.heard, sl.taken = now, id
 		if isLong(sl.flight.step) {
 			sl.flight.until = now.Add(engineDeadline(sl.flight.step))
 		}
 	}
+}
+
+// untaken reports whether no host has taken the step in any of its tries. One that
+// was owed before this engine began may have been taken from an earlier one.
+func (d *dispatch) untaken(id core.StepID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sl := d.find(id, 0)
+	return sl != nil && sl.taken != id && id.Turn() > d.epoch
 }
 
 // told notes that a step's end is queued. It reports whether nothing is owed by that

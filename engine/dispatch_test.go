@@ -228,6 +228,36 @@ func TestNobodyTakesTheStep(t *testing.T) {
 	}
 }
 
+// TestANetworkThatNobodyMakes leaves nothing to be given back, unless a host may have
+// begun to make it: the driver of a network is named by its user.
+func TestANetworkThatNobodyMakes(t *testing.T) {
+	for name, again := range map[string]bool{"at all": false, "any more": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.open()
+			id := core.NetworkID(hexOf(7))
+			o := w.say("network.create", core.NewNetwork{ID: id, Name: "web", Driver: "bogus"})
+			o.done = true // it is refused after a while
+			for i := range 10 {
+				if err := w.e.Turn(); err != nil {
+					t.Fatal(err)
+				}
+				if i == 1 && again {
+					w.open()
+				}
+				for _, s := range w.host.steps {
+					w.e.Refused(s.ID, s.Try, false, errclass.Errorf(errdefs.ErrUnavailable, "nobody listens"))
+				}
+				w.host.steps = nil
+				w.now = w.now.Add(time.Second)
+			}
+			if n := w.e.durable.Networks[id]; (n != nil) != again {
+				t.Errorf("the network: %+v", n)
+			}
+		})
+	}
+}
+
 func TestWaitTakesNoLongerThanItsLength(t *testing.T) {
 	w := newWorld(t)
 	w.open()
