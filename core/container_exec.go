@@ -74,7 +74,7 @@ func (sp *ExecSpec) check() error {
 	if sp.Cwd != "" && !path.IsAbs(sp.Cwd) {
 		return refuse(errdefs.ErrInvalidArgument, "the working directory %q is invalid: it must be an absolute path", sp.Cwd)
 	}
-	if len(sp.Args) == 0 || sp.Args[0] == "" {
+	if len(sp.Args) == 0 {
 		return refuse(errdefs.ErrInvalidArgument, "no exec command specified")
 	}
 	if err := checkTerminal(sp.Rows, sp.Columns); err != nil {

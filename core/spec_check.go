@@ -75,7 +75,7 @@ func checkEnv(env []Env) error {
 }
 
 func checkArgs(args []string) error {
-	if len(args) == 0 || args[0] == "" {
+	if len(args) == 0 {
 		return invalid("no command specified, and the image names none")
 	}
 	for _, a := range args {

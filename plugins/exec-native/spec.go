@@ -139,7 +139,7 @@ func checkProcess(p execdriver.Process) error {
 	}
 	const mostCells = 1<<16 - 1 // struct winsize
 	switch {
-	case len(p.Args) == 0 || p.Args[0] == "":
+	case len(p.Args) == 0:
 		return invalid("Process.Args is empty")
 	case p.Cwd != "" && !path.IsAbs(p.Cwd):
 		return invalid("Process.Cwd %q: not an absolute path", p.Cwd)

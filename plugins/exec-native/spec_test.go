@@ -19,7 +19,6 @@ func TestRefusedRequests(t *testing.T) {
 		says   string
 	}{
 		"no args":         {func(r *execdriver.Start) { r.Process.Args = nil }, errdefs.ErrInvalidArgument, "Process.Args"},
-		"empty program":   {func(r *execdriver.Start) { r.Process.Args = []string{""} }, errdefs.ErrInvalidArgument, "Process.Args"},
 		"relative cwd":    {func(r *execdriver.Start) { r.Process.Cwd = "tmp" }, errdefs.ErrInvalidArgument, `"tmp"`},
 		"slash in id":     {func(r *execdriver.Start) { r.Container = "../x" }, errdefs.ErrInvalidArgument, "Container"},
 		"long hostname":   {func(r *execdriver.Start) { r.Hostname = strings.Repeat("h", 65) }, errdefs.ErrInvalidArgument, "Hostname"},

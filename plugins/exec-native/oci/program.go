@@ -16,6 +16,9 @@ import (
 // otherwise in each directory of PATH.
 func ProgramPaths(p *specs.Process) ([]string, error) {
 	program := p.Args[0]
+	if program == "" {
+		return nil, nil // a directory of PATH is no program
+	}
 	if strings.Contains(program, "/") {
 		return []string{program}, nil
 	}
