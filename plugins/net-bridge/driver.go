@@ -20,6 +20,9 @@ import (
 	"github.com/gantryd/gantry/sdk/netdriver/netfiles"
 )
 
+// version is the driver's own.
+const version = "0.1.0"
+
 const forwardSwitch = "/proc/sys/net/ipv4/ip_forward"
 
 // Driver implements netdriver.Driver.
@@ -95,7 +98,7 @@ func (d *Driver) Close() error {
 
 // Info introduces the driver and tells what the machine lacks.
 func (d *Driver) Info(context.Context) (driver.Info, error) {
-	info := driver.Info{Name: "bridge", Version: "1", Abilities: []string{netdriver.AbilityUserNS}}
+	info := driver.Info{Name: "bridge", Version: version, Abilities: []string{netdriver.AbilityUserNS}}
 	if on, err := os.ReadFile(forwardSwitch); err == nil && strings.TrimSpace(string(on)) != "1" {
 		info.Warnings = append(info.Warnings, "net.ipv4.ip_forward is off; it is switched on with the first network, and this machine then forwards packets between all its interfaces")
 	} else if _, err := os.Lstat(d.forwardMark()); err == nil {

@@ -16,6 +16,9 @@ import (
 	"github.com/gantryd/gantry/sdk/netdriver/netfiles"
 )
 
+// version is the driver's own.
+const version = "0.1.0"
+
 // Driver implements netdriver.Driver.
 type Driver struct {
 	store *netfiles.Store
@@ -32,7 +35,7 @@ func New(cfg driver.Config) (netdriver.Driver, error) {
 
 // Info introduces the driver.
 func (d *Driver) Info(context.Context) (driver.Info, error) {
-	return driver.Info{Name: "null", Version: "1"}, nil
+	return driver.Info{Name: "null", Version: version}, nil
 }
 
 // CreateNetwork remembers the network. A subnet has no meaning here.
