@@ -99,13 +99,17 @@ func (r *report) broken(b *strings.Builder) {
 func (r *report) list(b *strings.Builder, title, action, none string) {
 	where := map[string][]string{}
 	why := map[string]string{}
+	because := complaint
+	if action == "skip" {
+		because = reason
+	}
 	for _, res := range r.results {
 		for _, o := range res.outcomes {
 			if o.action != action || action != "skip" && isParent(res.outcomes, o) {
 				continue
 			}
 			where[o.name()] = append(where[o.name()], res.name)
-			why[o.name()] = reason(o.said)
+			why[o.name()] = because(o.said)
 		}
 	}
 	fmt.Fprintf(b, "\n## %s\n\n", title)

@@ -258,7 +258,7 @@ func (r *result) line() string {
 	return s
 }
 
-// reason is the last line that a test said and that is its own.
+// reason is why a test was skipped: the last line that it said and that is its own.
 func reason(said []string) string {
 	for _, line := range slices.Backward(said) {
 		line = strings.TrimSpace(line)
@@ -267,4 +267,16 @@ func reason(said []string) string {
 		}
 	}
 	return "no reason given"
+}
+
+// complaint is why a test failed: the first line that names a place in a test. What
+// follows it may be all that an engine has said.
+func complaint(said []string) string {
+	for _, line := range said {
+		line = strings.TrimSpace(line)
+		if file, _, ok := strings.Cut(line, "_test.go:"); ok && !strings.ContainsAny(file, " \t") {
+			return line
+		}
+	}
+	return reason(said)
 }

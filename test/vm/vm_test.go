@@ -215,3 +215,17 @@ func TestCpio(t *testing.T) {
 		t.Errorf("left: %q", b)
 	}
 }
+
+// TestWhy: a test that was skipped says so last, one that failed says it first.
+func TestWhy(t *testing.T) {
+	said := []string{"=== RUN   TestX\n", "    world_test.go:36: gone\n", "    world_test.go:40: gantryd said:\n", "        much\n", "--- FAIL: TestX\n"}
+	if got := complaint(said); got != "world_test.go:36: gone" {
+		t.Errorf("%q", got)
+	}
+	if got := reason(said); got != "much" {
+		t.Errorf("%q", got)
+	}
+	if got := complaint([]string{"    FAIL: testdata/a.txtar:2: no\n"}); got != "FAIL: testdata/a.txtar:2: no" {
+		t.Errorf("%q", got)
+	}
+}
