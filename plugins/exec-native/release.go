@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/sdk/driver"
 	"github.com/gantryd/gantry/sdk/execdriver"
 	"golang.org/x/sys/unix"
@@ -220,8 +221,7 @@ func awaitEnd(ctx context.Context, r *run, shim *os.File) error {
 // its cgroup can be removed. One that serves a slow client stays longer.
 func awaitLeave(shim *os.File) {
 	if shim != nil {
-		poll := []unix.PollFd{{Fd: int32(shim.Fd()), Events: unix.POLLIN}}
-		_, _ = unix.Poll(poll, int(shimLeave.Milliseconds()))
+		linux.AwaitExit(shim, shimLeave)
 	}
 }
 

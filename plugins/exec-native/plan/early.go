@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/linux"
 )
 
 // Bits of an early message.
@@ -59,7 +61,7 @@ func (w *Warm) Standby(dir *os.File, tasks []*os.File) error {
 // awaitMonitor gives a monitor that was not needed a moment to be gone.
 func (w *Warm) awaitMonitor() {
 	if f := w.conn.shim; f != nil {
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, int(standbyPatience.Milliseconds()))
+		linux.AwaitExit(f, standbyPatience)
 	}
 	w.conn.letGoShim()
 }
