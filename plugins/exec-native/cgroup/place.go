@@ -106,7 +106,7 @@ func parseOwn(text []byte) map[string]string {
 
 // makeTries bounds how often a group is tried again whose parent somebody
 // removed meanwhile, as Remove does with one that has become empty.
-const makeTries = 10
+const makeTries = 100
 
 // Make makes the group at a place with its limits, and the groups above it that
 // are missing; those are removed again with the last group inside. Errors are
