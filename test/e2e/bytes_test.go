@@ -139,6 +139,7 @@ func TestManyBytesIn(t *testing.T) {
 	if line, err := cmd.Output(); err != nil || string(line) != "x\n" {
 		t.Errorf("head said %q, %v", line, errors.Join(err))
 	}
+	settle(t, e) // the output may be quicker than the log of the start
 	if list := gantry(t, e, "ps", "--format", "{{.Names}}"); list != "broken\n" {
 		t.Errorf("these run: %q", list)
 	}
