@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/internal/linux"
 	"github.com/gantryd/gantry/plugins/exec-native/oci"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/sdk/driver"
@@ -67,11 +68,7 @@ func (h *host) close() {
 }
 
 // ended reports whether its first process is no more.
-func (h *host) ended() bool {
-	poll := []unix.PollFd{{Fd: int32(h.pidfd.Fd()), Events: unix.POLLIN}}
-	n, _ := unix.Poll(poll, 0)
-	return n > 0
-}
+func (h *host) ended() bool { return linux.AwaitExit(h.pidfd, 0) }
 
 // enter finds the container that an exec belongs to, and holds it.
 //

@@ -8,8 +8,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/linux"
 )
 
 // process names one process for ever: pids are used again, and after a restart
@@ -111,9 +114,9 @@ func sendSignal(pidfd *os.File, sig unix.Signal) (bool, error) {
 // awaitPidfd waits until a process has ended; it reports false when it was told
 // to stop waiting.
 func awaitPidfd(ctx context.Context, pidfd *os.File) bool {
-	const pause = 100 // milliseconds
+	const pause = 100 * time.Millisecond
 	for ctx.Err() == nil {
-		if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, pause); n > 0 {
+		if linux.AwaitExit(pidfd, pause) {
 			return true
 		}
 	}
