@@ -34,14 +34,6 @@ func starting(t *testing.T) (w *world, rootfs, network bus.Step) {
 	return w, rootfs, network
 }
 
-// turn takes one turn.
-func (w *world) turn() {
-	w.t.Helper()
-	if err := w.e.Turn(); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
 // batchOf is the batch that has recorded the container's event of that name, or 0.
 func (w *world) batchOf(n int, name string) (batch uint64) {
 	w.t.Helper()

@@ -308,20 +308,21 @@ func (d *dispatch) told(id core.StepID) (company bool) {
 // retry reports whether a failure is to be tried again without being recorded;
 // if so, the flight is over. A host's word that something is unavailable is not
 // the last one: the driver is being started again. Nor is the failure of a step that
-// was taken back and is owed again by now.
+// was taken back: it may be owed again by now, or by what is decided beside it.
 func (d *dispatch) retry(id core.StepID, try int, f *core.Fault, host bool, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	sl := d.find(id, try)
-	if sl == nil || sl.owed == nil || sl.owed.ID() != id {
-		return false
-	}
 	switch {
+	case sl == nil:
+		return false
 	case sl.flight.cancelling && !sl.flight.late:
 		d.land(sl)
 		d.again = append(d.again, sl.noun)
 		d.wakeAt(now)
 		return true
+	case sl.owed == nil || sl.owed.ID() != id:
+		return false
 	case isRelease(sl.owed) && (sl.failures+1)%releaseTries != 0:
 	case !isRelease(sl.owed) && host && f.Class == "unavailable" && (sl.failures == 0 || now.Sub(sl.failing) < acquireFor):
 	default:

@@ -41,9 +41,7 @@ func TestAStepIsSentAgainWithoutASign(t *testing.T) {
 	w := newWorld(t)
 	w.open()
 	w.say("image.load", core.LoadImage{Archive: "/x"})
-	if err := w.e.Turn(); err != nil {
-		t.Fatal(err)
-	}
+	w.turn()
 	w.host.steps = nil // it was lost
 	w.now = w.now.Add(askAgain - time.Millisecond)
 	w.settle()
@@ -94,9 +92,7 @@ func TestASlotWaitsForTheEndOfWhatWasCancelled(t *testing.T) {
 	w.host.cancelled = nil
 	w.host.mu.Unlock()
 	w.say("container.stop", core.StopContainer{ID: core.ContainerID(hexOf(1))})
-	if err := w.e.Turn(); err != nil {
-		t.Fatal(err)
-	}
+	w.turn()
 	cancels = len(w.host.cancelled)
 	w.host.cancelled = nil // the driver does not react
 	if cancels != 1 || len(w.host.sentOf("container.release-process")) != 0 {
@@ -122,9 +118,7 @@ func TestALostStepThatIsCancelledDoesNotBlockItsSlot(t *testing.T) {
 	w.open()
 	w.image()
 	w.say("container.create", create(1, "web", core.Running))
-	if err := w.e.Turn(); err != nil {
-		t.Fatal(err)
-	}
+	w.turn()
 	w.host.steps = nil // all lost
 	w.say("container.stop", core.StopContainer{ID: core.ContainerID(hexOf(1))})
 	w.settle()
@@ -214,9 +208,7 @@ func TestNobodyTakesTheStep(t *testing.T) {
 	w.image()
 	w.say("container.create", create(1, "web", core.Running))
 	for range 8 {
-		if err := w.e.Turn(); err != nil {
-			t.Fatal(err)
-		}
+		w.turn()
 		for _, s := range w.host.steps {
 			w.e.Refused(s.ID, s.Try, false, errclass.Errorf(errdefs.ErrUnavailable, "nobody listens"))
 		}
@@ -239,9 +231,7 @@ func TestANetworkThatNobodyMakes(t *testing.T) {
 			o := w.say("network.create", core.NewNetwork{ID: id, Name: "web", Driver: "bogus"})
 			o.done = true // it is refused after a while
 			for i := range 10 {
-				if err := w.e.Turn(); err != nil {
-					t.Fatal(err)
-				}
+				w.turn()
 				if i == 1 && again {
 					w.open()
 				}

@@ -56,17 +56,9 @@ func TestAStepThatIsOwedAgainWhileItIsTakenBack(t *testing.T) {
 	w := held(t, "container.start-process")
 	start := w.only()
 	w.say("driver.disable", core.DisableDriver{Driver: "exec/native"}).done = true
-	if err := w.e.Turn(); err != nil {
-		t.Fatal(err)
-	}
-	if len(w.host.cancelled) != 1 {
-		t.Fatalf("cancelled: %+v", w.host.cancelled)
-	}
-	w.host.cancelled = nil
+	w.takenBack()
 	w.say("driver.enable", core.EnableDriver{Driver: "exec/native"}).done = true
-	if err := w.e.Turn(); err != nil {
-		t.Fatal(err)
-	}
+	w.turn()
 	delete(w.host.running, start.ID)
 	w.host.hold = func(bus.Step) bool { return false }
 	w.fault(start, errdefs.ErrAborted)
@@ -75,4 +67,35 @@ func TestAStepThatIsOwedAgainWhileItIsTakenBack(t *testing.T) {
 	if c := w.container(1); !c.Running() || c.Fault != nil {
 		t.Errorf("the container is %s: %+v", c.Status(), c.Fault)
 	}
+}
+
+// TestAStepThatIsOwedAgainByWhatIsDecidedBesideItsFailure: a container was to be
+// attached to a network that its driver turned out to have lost. It failed by that
+// while the network was being made again, and both are told at once.
+func TestAStepThatIsOwedAgainByWhatIsDecidedBesideItsFailure(t *testing.T) {
+	w := held(t, "container.attach-network")
+	attach := w.only()
+	w.host.hold = func(s bus.Step) bool { return s.Verb == "network.create" }
+	w.host.report("net", "bridge", "driver.report-inventory", core.ReportInventory{Kind: "net", Driver: "bridge", Instance: "instance-1"})
+	w.takenBack()
+	w.settle()
+	delete(w.host.running, attach.ID)
+	w.host.finish(w.only())
+	delete(w.host.running, w.only().ID)
+	w.fault(attach, errdefs.ErrNotFound)
+	w.settle()
+	w.pass(time.Second)
+	if c := w.container(1); !c.Running() || c.Fault != nil {
+		t.Errorf("the container is %s: %+v", c.Status(), c.Fault)
+	}
+}
+
+// takenBack takes a turn in which a step is cancelled, which the host does not hear.
+func (w *world) takenBack() {
+	w.t.Helper()
+	w.turn()
+	if len(w.host.cancelled) != 1 {
+		w.t.Fatalf("cancelled: %+v", w.host.cancelled)
+	}
+	w.host.cancelled = nil
 }

@@ -124,8 +124,8 @@ func (e *Engine) due(now time.Time) []request {
 	return batch
 }
 
-// tryAgain reports whether a failure is not recorded, because the step is handed
-// out again later. One that was cancelled for taking too long says so.
+// tryAgain reports whether a failure is not recorded: the step is handed out again
+// later, if it is still owed. One that was cancelled for taking too long says so.
 func (e *Engine) tryAgain(r request, now time.Time) bool {
 	f, ok := r.command.(*core.FinishStep)
 	if !ok || f.Fault == nil {
@@ -140,7 +140,7 @@ func (e *Engine) tryAgain(r request, now time.Time) bool {
 	if !e.dispatch.retry(f.Step, r.try(), f.Fault, r.fence != nil, now) {
 		return false
 	}
-	e.log.Info("step failed, it is tried again", "step", f.Step, "class", f.Fault.Class, "error", f.Fault.Message)
+	e.log.Info("step failed; it is tried again if it is still owed", "step", f.Step, "class", f.Fault.Class, "error", f.Fault.Message)
 	return true
 }
 

@@ -94,14 +94,19 @@ func (w *world) sayJob(job, name string, c any) *outcome {
 	return o
 }
 
+func (w *world) turn() {
+	w.t.Helper()
+	if err := w.e.Turn(); err != nil {
+		w.t.Fatalf("turn: %v", err)
+	}
+}
+
 // settle takes turns and lets the host answer until nothing moves.
 func (w *world) settle() {
 	w.t.Helper()
 	quiet := 0
 	for range 1000 {
-		if err := w.e.Turn(); err != nil {
-			w.t.Fatalf("turn: %v", err)
-		}
+		w.turn()
 		if w.e.Queued() > 0 {
 			w.now = w.now.Add(time.Millisecond) // results may wait for one another
 		}
