@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -57,10 +58,10 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 }
 
 // portWhole reports whether an endpoint's port is on its bridge: somebody may
-// have deleted bridge or port, or a detach may have been killed half way.
+// have deleted bridge or port, or an attach or a detach may have been killed half way.
 func (d *Driver) portWhole(key netdriver.EndpointKey, bridge int) bool {
 	l, err := d.links.run(askLink{Name: portName(d.cfg.EngineID, key)})
-	return err == nil && l.Master == bridge && l.Alias != detachedAlias(d.cfg.EngineID)
+	return err == nil && l.Master == bridge && l.Alias == portAlias(d.cfg.EngineID)
 }
 
 // attach makes namespace, link and files, and keeps the namespace under the
@@ -71,10 +72,7 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool)
 		return kept{}, err
 	}
 	usual, _ := endpointMAC("", r.Address.Addr()) // cannot fail
-	p := endpointPlan{
-		Name: portName(d.cfg.EngineID, r.EndpointKey), Alias: portAlias(d.cfg.EngineID),
-		Bridge: b, Address: r.Address, Gateway: r.Gateway, MAC: mac,
-	}
+	p := d.planOf(r, b, mac, there)
 	if there {
 		err = deleteLink(d.host, p.Name)
 	} else {
@@ -94,6 +92,12 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool)
 			return kept{}, fmt.Errorf("announce the hardware address: %w", err)
 		}
 	}
+	if whole := portAlias(d.cfg.EngineID); p.Alias != whole {
+		if _, err := d.links.run(setLink{Index: s.port, Alias: whole}); err != nil {
+			d.unlink(r, s, there)
+			return kept{}, fmt.Errorf("mark port %s: %w", p.Name, err)
+		}
+	}
 	if there {
 		return old, nil
 	}
@@ -109,6 +113,24 @@ func (d *Driver) attach(r netdriver.Attach, b bridgeState, old kept, there bool)
 	}
 	return k, err
 }
+
+// planOf is what an attach is to make. Its port bears the mark of an endpoint from
+// the start where half of it goes with the namespace; in a namespace that lives on
+// only once it is whole, and until then that of a spare.
+func (d *Driver) planOf(r netdriver.Attach, b bridgeState, mac net.HardwareAddr, there bool) endpointPlan {
+	p := endpointPlan{
+		Name: portName(d.cfg.EngineID, r.EndpointKey), Alias: portAlias(d.cfg.EngineID),
+		Bridge: b, Address: r.Address, Gateway: r.Gateway, MAC: mac,
+	}
+	if livesOn(r, there) {
+		p.Alias = spareAlias(d.cfg.EngineID)
+	}
+	return p
+}
+
+// livesOn reports whether the namespace of an endpoint outlives an attach that fails:
+// it is joined, or was there.
+func livesOn(r netdriver.Attach, there bool) bool { return there || r.Join.Mode != "" }
 
 // link makes the link of an endpoint. One that was made ahead may have been
 // deleted by somebody: then another one is made.
@@ -144,10 +166,10 @@ func (d *Driver) link(r netdriver.Attach, p endpointPlan, there bool) (*spare, e
 	return s, nil
 }
 
-// unlink takes away what else would stay in a namespace that lives on: that which
-// is joined, or was there. Half an endpoint would be taken for a whole one.
+// unlink takes away what else would stay in a namespace that lives on; elsewhere
+// the link goes with the namespace.
 func (d *Driver) unlink(r netdriver.Attach, s *spare, there bool) {
-	if there || r.Join.Mode != "" { // otherwise the link goes with the namespace
+	if livesOn(r, there) {
 		_ = d.host.LinkDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: s.port}})
 	}
 }

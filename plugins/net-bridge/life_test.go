@@ -381,3 +381,39 @@ func TestAttachAgainThatFails(t *testing.T) {
 	}
 	mustReach(t, ep.Namespace, "10.90.1.9", "10.90.1.2")
 }
+
+// TestAttachAgainKilledHalfWay: a driver was killed when it had put the new link of an
+// endpoint on the bridge and had not yet set up the container's end.
+func TestAttachAgainKilledHalfWay(t *testing.T) {
+	e := newEngine(t, "half")
+	n := e.network("aa11", "10.91.1.0/24", nil)
+	other := e.attach(n, "c0", 9, nil)
+	listen(t, other.Namespace)
+	e.attach(n, "c1", 2, nil)
+	r := request4(n, "c1", 2)
+	if err := deleteLink(e.host, portName(e.cfg.EngineID, r.EndpointKey)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := e.findBridge(n.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := e.namespace(r, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := makeSpare(e.links, e.cfg.EngineID, ns, "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	p := e.planOf(r, b, nil, true)
+	p.Port, p.Inner = s.port, s.inner
+	outside, _ := planEndpoint(p)
+	if _, err := e.links.run(outside...); err != nil {
+		t.Fatal(err)
+	}
+	e.open(e.cfg)
+	ep := e.attach(n, "c1", 2, nil)
+	mustReach(t, ep.Namespace, "10.91.1.9", "10.91.1.2")
+}
