@@ -395,6 +395,9 @@ func (s *sim) line(accepted map[string]uint64, seq uint64, line []byte) error {
 	_, rest, _ := bytes.Cut(line, []byte(`"event":"`))
 	name, _, _ := bytes.Cut(rest, []byte(`"`))
 	s.cover.see("event", string(name))
+	if bytes.Contains(line, []byte(missing)) {
+		return fmt.Errorf("event %d blames a container for what its driver had told the engine: %s", seq, line)
+	}
 	switch string(name) {
 	case "container.grace-ended":
 		s.cover.see("step", "container.wait") // it is the engine's own, and has no driver

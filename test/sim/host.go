@@ -170,7 +170,7 @@ func (d *driver) introduce(then func(error)) {
 	}
 	s.hosts++
 	instance := fmt.Sprint("instance-", s.hosts)
-	items := s.machine.inventory(d.id)
+	items, lost := s.machine.inventory(d.id), s.lostNetworks(d.id)
 	d.report(instance, &core.ReportDriver{Driver: d.id, Instance: instance, PID: s.hosts, Version: "1"}, func(err error) {
 		if err != nil {
 			then(fmt.Errorf("report %s: %w: %w", d.id, err, errdefs.ErrUnavailable))
@@ -182,6 +182,7 @@ func (d *driver) introduce(then func(error)) {
 				return
 			}
 			s.trace("driver %s serves as %s", d.id, instance)
+			s.misses(lost)
 			d.instance = instance
 			then(nil)
 			for _, k := range sortedKeys(s.machine.procs) {

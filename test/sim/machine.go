@@ -279,6 +279,7 @@ func bring(st core.Step) core.Result {
 func (m *machine) hold(k string) {
 	m.held[k] = true
 	delete(m.s.spoilt, k)
+	delete(m.s.missed, k)
 }
 
 func (m *machine) release(k string) {

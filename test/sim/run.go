@@ -143,10 +143,22 @@ func (r *run) end(fate string) {
 		r.finish(core.Result{}, fmt.Errorf("it was cancelled: %w", errdefs.ErrAborted))
 	case r.s.machine.lacking(r) != "":
 		r.s.cover.see("failure", "lacks what was taken")
-		r.finish(core.Result{}, fmt.Errorf("%s is not there: %w", r.s.machine.lacking(r), errdefs.ErrNotFound))
+		r.finish(core.Result{}, r.lack(r.s.machine.lacking(r)))
 	default:
 		r.finish(core.Result{}, r.fault())
 	}
+}
+
+// missing is why a step fails that lacks what its driver has told the engine it lacks:
+// it was under way by then, is to be taken back, and its failure is nobody's.
+const missing = "is not there, as the engine was told"
+
+func (r *run) lack(k string) error {
+	why := "is not there"
+	if r.s.missed[k] && !r.stale {
+		why = missing
+	}
+	return fmt.Errorf("%s %s: %w", k, why, errdefs.ErrNotFound)
 }
 
 // fault is why a step fails.

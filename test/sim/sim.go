@@ -54,6 +54,7 @@ type sim struct {
 	told    uint64                      // the last sequence that was told as durable
 	spoilt  map[string]bool             // what somebody took from the machine and is not there again
 	taken   map[string]bool             // what somebody ever took from it
+	missed  map[string]bool             // networks that are spoilt, as their driver has told the engine
 	strays  []string                    // what somebody put there
 	secrets map[core.ContainerID]string // what clients gave
 	ended   map[string]uint64           // by container: its last end; by "engine": its last start. One planned run may follow
@@ -108,7 +109,7 @@ func newSim(o Options) *sim {
 		o: o, r: rand.New(rand.NewPCG(o.Seed, 1)), cover: NewCoverage(), turnAt: -1, boot: 1, folded: core.NewState(),
 		fifo: make(map[string]time.Duration), flights: make(map[string]core.StepID),
 		done: make(map[core.StepID]bool), records: make(map[uint64]eventlog.Hash),
-		spoilt: make(map[string]bool), taken: make(map[string]bool), secrets: make(map[core.ContainerID]string), ended: make(map[string]uint64), planned: make(map[string]uint64), execSecrets: make(map[core.ExecID]string),
+		spoilt: make(map[string]bool), taken: make(map[string]bool), missed: make(map[string]bool), secrets: make(map[core.ContainerID]string), ended: make(map[string]uint64), planned: make(map[string]uint64), execSecrets: make(map[core.ExecID]string),
 	}
 	s.disk = newDisk(s)
 	s.keys = &keys{s: s, kept: make(map[core.ContainerID][]byte)}

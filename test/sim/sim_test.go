@@ -91,7 +91,7 @@ func wanted(t *testing.T) map[string][]string {
 	}
 	w["wire"] = append(w["wire"], "step joined")
 	w["client"] = []string{"a job repeated", "another command under a job's id"}
-	w["world"] = []string{"engine ends in order", "host lost", "something is taken", "something is put there"}
+	w["world"] = []string{"engine ends in order", "host lost", "something is taken", "something is put there", "network is lost with its driver"}
 	catalogue, err := os.ReadFile("../../core/testdata/catalogue.txt")
 	if err != nil {
 		t.Fatal(err)

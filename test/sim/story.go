@@ -72,8 +72,10 @@ func (s *sim) mischief() {
 	case n < 87:
 		s.cover.see("world", "engine ends in order")
 		s.retire(s.r.IntN(3) == 0)
-	case n < 94:
+	case n < 92:
 		s.take()
+	case n < 95:
+		s.loseNetwork()
 	default:
 		s.put()
 	}
@@ -110,11 +112,58 @@ func (s *sim) take() {
 	if len(free) == 0 {
 		return
 	}
-	k := pick(s.r, free...)
 	s.cover.see("world", "something is taken")
+	s.pull(pick(s.r, free...))
+}
+
+// pull takes something away.
+func (s *sim) pull(k string) {
 	s.trace("somebody takes %s", k)
 	delete(s.machine.held, k)
 	s.spoilt[k], s.taken[k] = true, true
+}
+
+// loseNetwork has a network vanish together with its driver's process, just before
+// somebody wants a container on it.
+func (s *sim) loseNetwork() {
+	var free []string
+	for _, k := range sortedKeys(s.machine.held) {
+		if strings.HasPrefix(k, "network ") && !s.inUse(k) {
+			free = append(free, k)
+		}
+	}
+	if s.host == nil || len(free) == 0 {
+		return
+	}
+	k := pick(s.r, free...)
+	s.cover.see("world", "network is lost with its driver")
+	s.host.drivers[s.machine.owner(k)].crash()
+	s.pull(k)
+	c := s.clients.create()
+	c.Name, c.Image, c.Want = "on-"+string(c.ID), reference("a"), core.Running
+	c.Spec.Network.Network = strings.TrimPrefix(k, "network ")
+	s.clients.say(c)
+}
+
+// lostNetworks is what somebody has taken from a driver and a start waits for. It does not
+// wait for a layer to be unpacked again: it says that it is not there.
+func (s *sim) lostNetworks(driver string) []string {
+	var all []string
+	for _, k := range sortedKeys(s.spoilt) {
+		if strings.HasPrefix(k, "network ") && s.machine.owner(k) == driver {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+// misses notes that a driver has told that it lacks those keys that are still not there.
+func (s *sim) misses(keys []string) {
+	for _, k := range keys {
+		if s.spoilt[k] {
+			s.missed[k] = true
+		}
+	}
 }
 
 // inUse reports whether a process or a running step has to do with a key.
