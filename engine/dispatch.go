@@ -334,13 +334,13 @@ func (d *dispatch) retry(id core.StepID, try int, f *core.Fault, host bool, now 
 	return true
 }
 
-// overtaken reports whether the step has been handed out anew since that try, or is
-// about to be: its failure was told before, and this is a copy.
+// overtaken reports whether that try of the step is over: its failure was told before
+// and this is a copy. If the step is still owed, or owed again by what is decided beside
+// it, it is handed out anew.
 func (d *dispatch) overtaken(id core.StepID, try int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	sl := d.slot(id.Noun(), id.Slot())
-	return try != 0 && sl != nil && sl.owed != nil && sl.owed.ID() == id && d.find(id, try) == nil
+	return try != 0 && d.find(id, try) == nil
 }
 
 // failed counts a failure and says when the slot is tried again.

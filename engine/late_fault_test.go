@@ -71,22 +71,31 @@ func TestAStepThatIsOwedAgainWhileItIsTakenBack(t *testing.T) {
 
 // TestAStepThatIsOwedAgainByWhatIsDecidedBesideItsFailure: a container was to be
 // attached to a network that its driver turned out to have lost. It failed by that
-// while the network was being made again, and both are told at once.
+// while the network was being made again, and both are told at once; or the failure
+// was told before, and this is a copy.
 func TestAStepThatIsOwedAgainByWhatIsDecidedBesideItsFailure(t *testing.T) {
-	w := held(t, "container.attach-network")
-	attach := w.only()
-	w.host.hold = func(s bus.Step) bool { return s.Verb == "network.create" }
-	w.host.report("net", "bridge", "driver.report-inventory", core.ReportInventory{Kind: "net", Driver: "bridge", Instance: "instance-1"})
-	w.takenBack()
-	w.settle()
-	delete(w.host.running, attach.ID)
-	w.host.finish(w.only())
-	delete(w.host.running, w.only().ID)
-	w.fault(attach, errdefs.ErrNotFound)
-	w.settle()
-	w.pass(time.Second)
-	if c := w.container(1); !c.Running() || c.Fault != nil {
-		t.Errorf("the container is %s: %+v", c.Status(), c.Fault)
+	for name, copied := range map[string]bool{"told once": false, "told twice": true} {
+		t.Run(name, func(t *testing.T) {
+			w := held(t, "container.attach-network")
+			attach := w.only()
+			w.host.hold = func(s bus.Step) bool { return s.Verb == "network.create" }
+			w.host.report("net", "bridge", "driver.report-inventory", core.ReportInventory{Kind: "net", Driver: "bridge", Instance: "instance-1"})
+			w.takenBack()
+			w.settle()
+			delete(w.host.running, attach.ID)
+			if copied {
+				w.fault(attach, errdefs.ErrNotFound)
+				w.settle()
+			}
+			w.host.finish(w.only())
+			delete(w.host.running, w.only().ID)
+			w.fault(attach, errdefs.ErrNotFound)
+			w.settle()
+			w.pass(time.Second)
+			if c := w.container(1); !c.Running() || c.Fault != nil {
+				t.Errorf("the container is %s: %+v", c.Status(), c.Fault)
+			}
+		})
 	}
 }
 
