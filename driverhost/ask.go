@@ -82,7 +82,7 @@ func (d *hosted) answerOnce(ctx context.Context, a bus.Ask) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer p.calls.Done()
+	defer p.calls.end()
 	switch a.Verb {
 	case ask.ExecStats:
 		return askOf(ctx, p, a, stats)

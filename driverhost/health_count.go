@@ -77,7 +77,7 @@ func (d *hosted) probe(ctx context.Context, r execdriver.Probe) (execdriver.Prob
 	if err != nil {
 		return execdriver.Probed{}, err
 	}
-	defer p.calls.Done()
+	defer p.calls.end()
 	drv, ok := p.driver.(execdriver.Execer)
 	if !ok {
 		return execdriver.Probed{}, errclass.Errorf(errdefs.ErrNotImplemented, "driver %s cannot probe", d.id)

@@ -71,14 +71,14 @@ func (d *hosted) letGo() { <-d.held }
 // instance is the process that serves; it is started if there is none. path
 // names another program than the one on the driver path, or is empty. A driver
 // that keeps ending is not waited for longer than hold: the caller is told why.
-// The caller says calls.Done when it is done with the process.
+// The caller says calls.end when it is done with the process.
 func (d *hosted) instance(ctx context.Context, path string, hold time.Duration) (*process, error) {
 	if err := d.hold(ctx); err != nil {
 		return nil, err
 	}
 	defer d.letGo()
 	if p := d.current(); p != nil {
-		p.calls.Add(1)
+		p.calls.begin()
 		return p, nil
 	}
 	if p := d.dead(); p != nil {
@@ -101,7 +101,7 @@ func (d *hosted) instance(ctx context.Context, path string, hold time.Duration) 
 		d.failed(err)
 		return nil, unavailable(err)
 	}
-	p.calls.Add(1)
+	p.calls.begin()
 	d.begin(p)
 	return p, nil
 }
@@ -138,7 +138,7 @@ func (d *hosted) forgive() {
 }
 
 // inService is the instance that serves now; none is started. The caller says
-// calls.Done when it is done with it.
+// calls.end when it is done with it.
 func (d *hosted) inService(ctx context.Context) (*process, error) {
 	if err := d.hold(ctx); err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func (d *hosted) inService(ctx context.Context) (*process, error) {
 	if p == nil {
 		return nil, errclass.Errorf(errdefs.ErrUnavailable, "driver %s is not running now", d.id)
 	}
-	p.calls.Add(1)
+	p.calls.begin()
 	return p, nil
 }
 
@@ -278,7 +278,7 @@ func (d *hosted) keepUp(path string, bound, stops int) {
 	for n := 0; (bound == 0 || n < bound) && !d.refusing() && d.stopped(0) == stops; n++ {
 		p, err := d.instance(d.host.ctx, path, d.host.patience.longest)
 		if err == nil {
-			p.calls.Done()
+			p.calls.end()
 			return
 		}
 		if d.host.ctx.Err() == nil {

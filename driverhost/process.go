@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-plugin"
@@ -35,8 +34,8 @@ type process struct {
 	info       driver.Info
 	pid        int
 	born       time.Time
-	calls      sync.WaitGroup // steps that run against it; Add while the driver is held
-	dismissed  bool           // it was ended on purpose; written and read while the driver is held
+	calls      calls // that run against it; one begins while the driver is held
+	dismissed  bool  // it was ended on purpose; written and read while the driver is held
 }
 
 // remote is what the host asks of any driver beside its contract.
@@ -226,13 +225,8 @@ func (p *process) died(within time.Duration) bool {
 
 // drain waits for the steps that run against the instance, for so long at most.
 func (p *process) drain(ctx context.Context, length time.Duration) {
-	idle := make(chan struct{})
-	go func() { // ends with the instance at the latest
-		p.calls.Wait()
-		close(idle)
-	}()
 	select {
-	case <-idle:
+	case <-p.calls.ended():
 	case <-time.After(length):
 	case <-p.launch.ended:
 	case <-ctx.Done():

@@ -164,7 +164,7 @@ func (d *hosted) run(ctx context.Context, s bus.Step) (core.Result, string, erro
 	if err != nil {
 		return core.Result{}, "", err
 	}
-	defer p.calls.Done()
+	defer p.calls.end()
 	w := newWatchdog(s)
 	call, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
