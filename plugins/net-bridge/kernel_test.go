@@ -247,3 +247,29 @@ func TestEnginesSideBySide(t *testing.T) {
 	}
 	b.open(b.cfg)
 }
+
+// TestNetworkKeepsItsMTU: a bridge follows its ports' unless it was told a number of
+// its own, and falls back to 1500 when the last one has left.
+func TestNetworkKeepsItsMTU(t *testing.T) {
+	e := newEngine(t, "mtu")
+	for i, want := range []int{1300, 9000} {
+		n := e.network(fmt.Sprintf("aa1%d", i), fmt.Sprintf("10.92.%d.0/24", i), func(n *netdriver.Network) {
+			n.Options = map[string]string{optionMTU: fmt.Sprint(want)}
+		})
+		for _, container := range []string{"c1", "c2"} {
+			ep := e.attach(n, container, 2, nil)
+			in(t, ep.Namespace, func() error {
+				l, err := net.InterfaceByName("eth0")
+				if err == nil && l.MTU != want {
+					err = fmt.Errorf("%s has MTU %d inside, %d asked for", container, l.MTU, want)
+				}
+				return err
+			})
+			e.detach(n, container, 1)
+			waitFor(t, "the port to go", func() bool {
+				_, err := e.links.run(askLink{Name: portName(e.cfg.EngineID, request4(n, container, 2).EndpointKey)})
+				return err != nil
+			})
+		}
+	}
+}

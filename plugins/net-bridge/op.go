@@ -20,10 +20,7 @@ type op interface {
 
 type (
 	// addBridge makes a bridge.
-	addBridge struct {
-		Name, MAC string
-		MTU       int // 0 for the kernel's default
-	}
+	addBridge struct{ Name, MAC string }
 	// noIPv6 keeps IPv6 off a link of the machine, before it is up.
 	noIPv6 struct{ Link string }
 	// setAlias marks a link.
@@ -77,7 +74,7 @@ func (o addBridge) do(k *kernel) error {
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr, attrs.MTU = o.Name, mac, o.MTU
+	attrs.Name, attrs.HardwareAddr = o.Name, mac
 	return k.host.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
 }
 

@@ -96,11 +96,13 @@ func planNetwork(engineID, engineName string, n netdriver.Network, found bridgeS
 	}
 	var ops []op
 	if found.Index == 0 {
-		ops = append(ops, addBridge{Name: name, MAC: bridgeMAC(name).String(), MTU: set.MTU}, noIPv6{Link: name})
+		ops = append(ops, addBridge{Name: name, MAC: bridgeMAC(name).String()}, noIPv6{Link: name})
 	} else if found.IPv6 {
 		ops = append(ops, noIPv6{Link: name})
 	}
-	if found.Index != 0 && set.MTU != 0 && set.MTU != found.MTU {
+	// Told when it is there: one that it was made with would follow its ports', and
+	// be lost with the last of them (br_change_mtu of the kernel).
+	if set.MTU != 0 && set.MTU != found.MTU {
 		ops = append(ops, setMTU{Name: name, MTU: set.MTU})
 	}
 	if found.Alias != want.String() {
@@ -150,7 +152,8 @@ func overlap(subnet netip.Prefix, routes []route, own int) (route, bool) {
 		if own != 0 && r.Index == own {
 			continue
 		}
-		if r.Prefix.Bits() > 0 && r.Prefix.Overlaps(subnet) { // a default route holds nothing
+		// A default route holds nothing, nor do the two halves of one that tunnels set.
+		if r.Prefix.Bits() > 1 && r.Prefix.Overlaps(subnet) {
 			return r, true
 		}
 	}

@@ -42,6 +42,10 @@ func TestPlanNetwork(t *testing.T) {
 			addBridge{Name: name, MAC: mac}, noIPv6{Link: name}, setAlias{Name: name, Alias: aMark},
 			addAddr{Link: name, Addr: gateway}, setUp{Link: name},
 		}},
+		{"nothing there, with an MTU", web(func(n *netdriver.Network) { n.Options = map[string]string{optionMTU: "1400"} }), bridgeState{}, nil, []op{
+			addBridge{Name: name, MAC: mac}, noIPv6{Link: name}, setMTU{Name: name, MTU: 1400}, setAlias{Name: name, Alias: aMark},
+			addAddr{Link: name, Addr: gateway}, setUp{Link: name},
+		}},
 		{"all there", web(nil), whole, []route{{Prefix: gateway.Masked(), Index: 7}}, nil},
 		{"switched off", web(nil), changed(func(b *bridgeState) { b.Up = false }), nil, []op{setUp{Link: name}}},
 		{"address taken away", web(nil), changed(func(b *bridgeState) { b.Addrs = nil }), nil, []op{addAddr{Link: name, Addr: gateway}}},
@@ -54,6 +58,8 @@ func TestPlanNetwork(t *testing.T) {
 		{"options", web(func(n *netdriver.Network) {
 			n.Options = map[string]string{optionMTU: "1400", optionMasq: "false"}
 		}), whole, nil, []op{setMTU{Name: name, MTU: 1400}, setAlias{Name: name, Alias: aMark + " nomasq"}}},
+		{"default route in halves, as a tunnel sets it", web(nil), whole,
+			[]route{{Prefix: netip.MustParsePrefix("0.0.0.0/1"), Index: 2}, {Prefix: netip.MustParsePrefix("128.0.0.0/1"), Index: 2}}, nil},
 		{"default route holds nothing", web(nil), whole, []route{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Index: 2}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
