@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
 
 	"github.com/gantryd/gantry/sdk/netdriver"
 )
@@ -270,6 +271,30 @@ func TestNetworkKeepsItsMTU(t *testing.T) {
 				_, err := e.links.run(askLink{Name: portName(e.cfg.EngineID, request4(n, container, 2).EndpointKey)})
 				return err != nil
 			})
+		}
+	}
+}
+
+// TestFurtherAddressOfABridge: somebody gives a bridge one more address, in its subnet
+// or around it. Networks are made and removed all the same.
+func TestFurtherAddressOfABridge(t *testing.T) {
+	e := newEngine(t, "further")
+	n := e.network("aa11", "10.93.1.0/24", nil)
+	bridge, err := e.host.LinkByName(bridgeName("further", n.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, further := range []string{"10.93.1.77/24", "10.93.1.129/25", "10.93.1.1/32", "10.93.0.5/16"} {
+		addr := &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(further))}
+		if err := e.host.AddrAdd(bridge, addr); err != nil {
+			t.Fatal(err)
+		}
+		other := e.network(fmt.Sprintf("bb%d", i), fmt.Sprintf("10.94.%d.0/24", i), nil)
+		if err := e.RemoveNetwork(t.Context(), other.ID); err != nil {
+			t.Errorf("with %s on another bridge: %v", further, err)
+		}
+		if err := e.host.AddrDel(bridge, addr); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

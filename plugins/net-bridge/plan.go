@@ -1,8 +1,10 @@
 package bridge
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/containerd/errdefs"
@@ -228,5 +230,21 @@ func planRules(engineID, engineName string, bridges []bridgeState) ruleset {
 			}
 		}
 	}
+	r.Masq = outermost(r.Masq)
 	return r
+}
+
+// outermost leaves out what lies in another one: somebody may have given a bridge a
+// further address, and the kernel takes no set whose intervals overlap.
+func outermost(all []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(all, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	var out []netip.Prefix
+	for _, p := range all {
+		if n := len(out); n == 0 || !out[n-1].Overlaps(p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }

@@ -161,6 +161,16 @@ func TestPlanRules(t *testing.T) {
 	}
 }
 
+func TestOutermost(t *testing.T) {
+	var all []netip.Prefix
+	for _, p := range []string{"10.2.0.0/24", "10.1.0.128/25", "10.1.0.0/24", "10.1.0.0/32", "10.1.1.0/24", "10.1.0.0/24"} {
+		all = append(all, netip.MustParsePrefix(p))
+	}
+	if got := fmt.Sprint(outermost(all)); got != "[10.1.0.0/24 10.1.1.0/24 10.2.0.0/24]" {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestIntervals(t *testing.T) {
 	got := ""
 	for _, e := range intervals([]netip.Prefix{netip.MustParsePrefix("10.1.4.0/22"), netip.MustParsePrefix("255.255.255.0/24")}) {
