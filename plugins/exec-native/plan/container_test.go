@@ -386,7 +386,7 @@ func TestTerminal(t *testing.T) {
 			}
 		}
 	}
-	until("33 99")
+	until("33 99\r\n") // what is typed before is echoed in between
 	c.Resize(stdio.Size{Rows: 40, Cols: 120})
 	c.Write([]byte("word\r"))
 	until("got word")
