@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -91,9 +90,8 @@ func (a *app) logExportCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := bufio.NewWriter(a.Stdout)
-			sum, err := eventlog.Export(c.Context(), dir, out)
-			if err = errors.Join(err, out.Flush()); err != nil {
+			sum, err := eventlog.Export(c.Context(), dir, a.Stdout)
+			if err != nil {
 				return err
 			}
 			if sum.Damages > 0 {
@@ -132,6 +130,9 @@ func (a *app) runProgram(ctx context.Context, name string, args ...string) error
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.Stdin, a.Stdout, a.Stderr
+	if f := fileOf(a.Stdout); f != nil { // its own then, not a pipe to us
+		cmd.Stdout = f
+	}
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

@@ -95,16 +95,21 @@ func verbs() []verb {
 
 // Main runs the command and returns its exit code.
 func Main(e Env) int {
+	out := &output{to: e.Stdout}
+	e.Stdout = out
 	a := &app{Env: e}
 	root := a.root()
 	root.SetArgs(e.Args)
-	root.SetOut(e.Stdout)
+	root.SetOut(out)
 	root.SetErr(e.Stderr)
 	root.SetIn(e.Stdin)
 	err := root.ExecuteContext(context.Background())
 	a.restore()
 	if a.client != nil {
 		_ = a.client.Close() // nothing is lost with it
+	}
+	if err == nil {
+		err = out.lost()
 	}
 	return a.exitCode(err)
 }

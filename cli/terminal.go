@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"io"
-	"os"
 
 	"golang.org/x/term"
 
@@ -12,8 +11,8 @@ import (
 
 // isTerminal says whether a stream of ours is a terminal.
 func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	return ok && f != nil && term.IsTerminal(int(f.Fd()))
+	f := fileOf(stream)
+	return f != nil && term.IsTerminal(int(f.Fd()))
 }
 
 // checkTTY refuses a terminal for the program whose input would come from none.
@@ -62,7 +61,7 @@ func (a *app) terminalSize() stdio.Size {
 		if !isTerminal(stream) {
 			continue
 		}
-		if w, h, err := term.GetSize(int(stream.(*os.File).Fd())); err == nil {
+		if w, h, err := term.GetSize(int(fileOf(stream).Fd())); err == nil {
 			return stdio.Size{Rows: uint16(h), Cols: uint16(w)}
 		}
 	}
