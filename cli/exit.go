@@ -99,6 +99,12 @@ func faultError(f *core.Fault) error {
 	return &statusError{code: faultCode(f), text: f.Message}
 }
 
+// goneAlready says that what was to go by force is not there: it is told, and the
+// command goes on as if it had gone by it.
+type goneAlready struct{ error }
+
+func (e goneAlready) Unwrap() error { return e.error }
+
 // each does something for every argument and goes on when one fails. What went
 // wrong is said at once; the command ends with 1.
 func (a *app) each(args []string, do func(arg string) error) error {
@@ -106,7 +112,7 @@ func (a *app) each(args []string, do func(arg string) error) error {
 	for _, arg := range args {
 		if err := do(arg); err != nil {
 			a.complain(err.Error(), errclass.Hint(err))
-			failed = true
+			failed = failed || !errors.As(err, &goneAlready{})
 		}
 	}
 	if failed {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -47,8 +48,20 @@ func (a *app) export(ctx context.Context, ref string, w io.Writer) error {
 }
 
 // replaceFile writes a file beside its place first: what is there stays until
-// the new one is whole.
+// the new one is whole. What is no file is not replaced: /dev/null is to stay what
+// it is. A link stays, too: what it leads to is replaced.
 func replaceFile(name string, write func(io.Writer) error) error {
+	switch info, err := os.Stat(name); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no file: name one, or use standard output", name)
+	default:
+		if name, err = filepath.EvalSymlinks(name); err != nil {
+			return err
+		}
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
 	if err != nil {
 		return err

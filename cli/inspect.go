@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
@@ -24,6 +26,9 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 			if only != "" {
 				of = only
 			}
+			if !slices.Contains(append(inspectKinds(), ""), of) {
+				return &usageError{fmt.Errorf("inspect --type %s: want one of %s", of, strings.Join(inspectKinds(), ", ")), c.CommandPath()}
+			}
 			return a.showEach(format, args, func(ref string) (any, error) { return a.inspect(c.Context(), of, ref) })
 		},
 	}
@@ -32,6 +37,11 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 		c.Flags().StringVar(&only, "type", "", "container, image, network or exec")
 	}
 	return c
+}
+
+// inspectKinds are what can be inspected, in the order in which it is looked for.
+func inspectKinds() []string {
+	return []string{core.KindContainer, core.KindImage, core.KindNetwork, "exec"}
 }
 
 // showEach shows what is found for each argument, and complains of the others.
@@ -76,12 +86,9 @@ func (a *app) inspect(ctx context.Context, kind, ref string) (any, error) {
 		return a.inspectNetwork(ctx, ref)
 	case "exec":
 		return a.inspectExec(ctx, ref)
-	case "":
-	default:
-		return nil, fmt.Errorf("inspect %s: want a container, image, network or exec", kind)
 	}
 	var first error
-	for _, k := range []string{core.KindContainer, core.KindImage, core.KindNetwork, "exec"} {
+	for _, k := range inspectKinds() {
 		v, err := a.inspect(ctx, k, ref)
 		if err == nil || !errdefs.IsNotFound(err) && !errdefs.IsInvalidArgument(err) {
 			return v, err

@@ -29,7 +29,7 @@ func (a *app) loadCmd() *cobra.Command {
 				}
 				defer f.Close()
 				from = f
-			} else if info, err := from.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			} else if isTerminal(from) {
 				return &usageError{errors.New("standard input is a terminal: give the archive with -i FILE, or by a pipe"), c.CommandPath()}
 			}
 			return a.load(c.Context(), from, platform, quiet)

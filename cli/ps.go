@@ -29,7 +29,7 @@ func (a *app) psCmd() *cobra.Command {
 			{"STATUS", "Status"}, {"PORTS", "Ports"}, {"NAMES", "Names"},
 		},
 		more: []column{{"CREATED AT", "CreatedAt"}, {"STATE", "State"}, {"NETWORKS", "Networks"}, {"LABELS", "Labels"}, {"PID", "PID"},
-			{"HEALTH", "Health"}, {"RESTARTS", "Restarts"}},
+			{"HEALTH", "Health"}, {"RESTARTS", "Restarts"}, {"MOUNTS", "Mounts"}, {"LOCAL VOLUMES", "LocalVolumes"}, {"SIZE", "Size"}},
 	}
 	c := &cobra.Command{
 		Use: "ps [flags]", Short: "List containers", Args: exactArgs(0),
@@ -71,7 +71,7 @@ func (a *app) psCmd() *cobra.Command {
 
 // container is a container as a row.
 func (l *listing) container(q *query.Container, now time.Time) row {
-	command := strings.Join(q.Command, " ")
+	command := commandOf(q.Command)
 	if !l.noTrunc {
 		command = clip(command, 20)
 	}
@@ -100,6 +100,18 @@ func (l *listing) container(q *query.Container, now time.Time) row {
 		"Mounts": strings.Join(mounts, ","), "LocalVolumes": "0", "Size": "N/A",
 	})
 	return r
+}
+
+// commandOf is a command line in one piece. An argument with a blank in it stands in
+// quotes; the program does not.
+func commandOf(args []string) string {
+	args = slices.Clone(args)
+	for i := 1; i < len(args); i++ {
+		if strings.Contains(args[i], " ") {
+			args[i] = "'" + args[i] + "'"
+		}
+	}
+	return strings.Join(args, " ")
 }
 
 // status says how a container is, in Docker's words. A start that failed is told

@@ -18,6 +18,9 @@ func (a *app) rmCmd() *cobra.Command {
 					_, err := a.finish(c.Context(), &core.RemoveContainer{ID: core.ContainerID(ref), Force: force})
 					return err
 				})
+				if force && errdefs.IsNotFound(err) {
+					return goneAlready{err}
+				}
 				if !force && errdefs.IsFailedPrecondition(err) && errclass.Hint(err) == "" {
 					err = errclass.WithHint(err, "gantry rm -f "+ref+" kills it first")
 				}
@@ -25,7 +28,7 @@ func (a *app) rmCmd() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "also a running one: it is killed first")
+	c.Flags().BoolVarP(&force, "force", "f", false, "also a running one: it is killed first; one that is not there is no error")
 	c.Flags().BoolVarP(&volumes, "volumes", "v", false, "accepted: there are no anonymous volumes yet")
 	return c
 }

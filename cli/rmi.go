@@ -21,8 +21,7 @@ func (a *app) rmiCmd() *cobra.Command {
 			return a.each(args, func(arg string) error {
 				err := a.removeImage(c.Context(), arg, force)
 				if force && errdefs.IsNotFound(err) {
-					a.complain(err.Error(), errclass.Hint(err))
-					return nil
+					return goneAlready{err}
 				}
 				return err
 			})
