@@ -37,6 +37,7 @@ type hosted struct {
 	health   *prober                  // made when it is first needed. Guarded by mu
 	starting int                      // goroutines that start it until it lives: see keepUp. Guarded by mu
 	stops    int                      // how often it was stopped. Guarded by mu
+	news     chan struct{}            // closed when what follows changes, and made anew. Guarded by mu
 	failures int                      // starts and short lives in a row. Guarded by mu
 	last     error                    // what the last of them was. Guarded by mu
 	after    time.Time                // no start before. Guarded by mu
@@ -48,7 +49,7 @@ func newHosted(h *Host, kind, name string) *hosted {
 		host: h, kind: kind, name: name, id: id,
 		log:  h.o.Log.With("driver", id),
 		held: make(chan struct{}, 1), running: make(map[string]*running), slots: make(map[string]chan struct{}),
-		asks: make(map[string]func()),
+		asks: make(map[string]func()), news: make(chan struct{}),
 	}
 }
 
@@ -77,6 +78,11 @@ func (d *hosted) instance(ctx context.Context, path string, hold time.Duration) 
 		return nil, err
 	}
 	defer d.letGo()
+	return d.ensure(ctx, path, hold)
+}
+
+// ensure is instance for whoever holds the driver.
+func (d *hosted) ensure(ctx context.Context, path string, hold time.Duration) (*process, error) {
 	if p := d.current(); p != nil {
 		p.calls.begin()
 		return p, nil
@@ -128,6 +134,13 @@ func (d *hosted) failed(err error) {
 	defer d.mu.Unlock()
 	d.failures++
 	d.last, d.after = err, time.Now().Add(d.host.patience.pauseAfter(d.failures))
+	d.tell()
+}
+
+// tell wakes those who rest. The caller holds mu.
+func (d *hosted) tell() {
+	close(d.news)
+	d.news = make(chan struct{})
 }
 
 // forgive forgets failures: the driver has lived well, or was stopped on purpose.
@@ -135,6 +148,7 @@ func (d *hosted) forgive() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.failures, d.last, d.after = 0, nil, time.Time{}
+	d.tell()
 }
 
 // inService is the instance that serves now; none is started. The caller says
@@ -215,7 +229,7 @@ func (d *hosted) watch(p *process) {
 	if d.dead() == p {
 		d.bury(p)
 	}
-	asked, stops := p.dismissed, d.stopped(0)
+	asked, stops := p.dismissed, d.stopped()
 	d.letGo()
 	if asked {
 		return
@@ -275,16 +289,52 @@ func (d *hosted) dismiss() *process {
 func (d *hosted) keepUp(path string, bound, stops int) {
 	d.begun(1)
 	defer d.begun(-1)
-	for n := 0; (bound == 0 || n < bound) && !d.refusing() && d.stopped(0) == stops; n++ {
-		p, err := d.instance(d.host.ctx, path, d.host.patience.longest)
-		if err == nil {
-			p.calls.end()
+	for n := 0; bound == 0 || n < bound; n++ {
+		d.rest()
+		if d.bringUp(path, stops) {
 			return
 		}
-		if d.host.ctx.Err() == nil {
-			d.log.Warn("start a driver", "error", err)
+	}
+}
+
+// rest waits until the back-off of a driver that keeps ending is over. Nobody else is
+// kept from the driver meanwhile: a program that works may be put in its place.
+func (d *hosted) rest() {
+	for {
+		d.mu.Lock()
+		wait, news := time.Until(d.after), d.news
+		d.mu.Unlock()
+		if wait <= 0 {
+			return
+		}
+		select {
+		case <-time.After(wait):
+		case <-news:
+		case <-d.host.ctx.Done():
+			return
 		}
 	}
+}
+
+// bringUp starts an instance if there is none. It reports whether nothing more is to be
+// done: one serves, or none is to.
+func (d *hosted) bringUp(path string, stops int) (over bool) {
+	if d.hold(d.host.ctx) != nil {
+		return true
+	}
+	defer d.letGo()
+	if d.refusing() || d.stopped() != stops {
+		return true
+	}
+	p, err := d.ensure(d.host.ctx, path, d.host.patience.hold)
+	if err == nil {
+		p.calls.end()
+		return true
+	}
+	if d.host.ctx.Err() == nil {
+		d.log.Warn("start a driver", "error", err)
+	}
+	return false
 }
 
 // stop ends the instance that serves: drained first, then killed with all that
@@ -294,7 +344,9 @@ func (d *hosted) stop(ctx context.Context) error {
 		return err
 	}
 	defer d.letGo()
-	d.stopped(1)
+	if err := d.stopping(ctx); err != nil {
+		return err
+	}
 	p := d.dismiss()
 	if p != nil {
 		d.retire(ctx, p)
@@ -311,11 +363,23 @@ func (d *hosted) stop(ctx context.Context) error {
 	return nil
 }
 
-// stopped counts more stops, and tells how many there were.
-func (d *hosted) stopped(more int) int {
+// stopping counts a stop, unless it is taken back: whoever starts the driver then, after
+// its cancellation, ends when the driver is stopped, and would end by this stop.
+func (d *hosted) stopping(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stops += more
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("taken back before it began: %w", err)
+	}
+	d.stops++
+	d.tell()
+	return nil
+}
+
+// stopped is how often the driver was stopped.
+func (d *hosted) stopped() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return d.stops
 }
 

@@ -143,6 +143,32 @@ func TestStopEndsTheStarting(t *testing.T) {
 	r.until("its start", func() bool { return len(r.bus.drivers(false)) == 1 })
 }
 
+// Whoever starts a driver until it lives keeps nobody waiting while it backs off: steps
+// are told why, and a driver that works can take its place.
+func TestNobodyWaitsForABackoff(t *testing.T) {
+	r := newRig(t, "gantry-exec-fake")
+	r.p.backoff, r.p.longest = time.Hour, time.Hour
+	r.begin()
+	r.be("exec/fake", "failing")
+	r.host.Need("exec", "fake", "")
+	d := r.hosted("exec/fake")
+	r.until("a second failure", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.failures == 2
+	})
+	r.bad(r.step("exec/fake", &core.SignalProcess{Container: "c", Run: 1, Signal: 15}), "unavailable", "it is tried again in")
+	swap := r.replacement(r.program("be-well", "gantry-exec-fake"))
+	swap.Kind = "exec"
+	r.good(swap)
+	r.good(r.step("exec/fake", &core.StopDriver{}))
+	r.until("the end of the starting", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.starting == 0
+	})
+}
+
 // A disabled driver has no process left, and may come back.
 func TestStopDriver(t *testing.T) {
 	r := newRig(t, "gantry-net-fake").begin()
