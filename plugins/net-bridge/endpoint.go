@@ -369,7 +369,7 @@ func (d *Driver) Detach(_ context.Context, key netdriver.EndpointKey) error {
 			return err
 		}
 	} else {
-		d.sweep.soon(port)
+		d.sweep.detached(port)
 	}
 	if err := d.store.DropEndpoint(key); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the container's network files: %w", err)

@@ -417,3 +417,31 @@ func TestAttachAgainKilledHalfWay(t *testing.T) {
 	ep := e.attach(n, "c1", 2, nil)
 	mustReach(t, ep.Namespace, "10.91.1.9", "10.91.1.2")
 }
+
+// TestKilledWithAHalfMadeLink: a driver was killed when it had made a link in a namespace
+// that lives on, and had not named it yet. The next one takes it away.
+func TestKilledWithAHalfMadeLink(t *testing.T) {
+	e := newEngine(t, "nameless")
+	n := e.network("aa11", "10.95.1.0/24", nil)
+	first := e.attach(n, "c1", 2, nil)
+	ns, err := e.holder.open(first.Namespace.Inode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := makeSpare(e.links, e.cfg.EngineID, ns, "eth1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := s.port
+	s.close()
+	e.open(e.cfg)
+	waitFor(t, "the link to go", func() bool {
+		_, err := e.links.run(askLink{Index: port})
+		return errors.Is(err, unix.ENODEV)
+	})
+	m := e.network("bb22", "10.95.2.0/24", nil)
+	second := e.attach(m, "c1", 2, func(r *netdriver.Attach) { r.Join = first.Namespace })
+	if second.Interface != "eth1" {
+		t.Errorf("the second link is %s, want eth1", second.Interface)
+	}
+}

@@ -15,26 +15,34 @@ const sweepAfter = 500 * time.Millisecond
 // sweeper deletes ports that were given back and are still there a while
 // later. One goroutine at most.
 type sweeper struct {
-	host  *netlink.Handle
-	links *rtnl
-	alias string        // of ports given back
-	after time.Duration // sweepAfter, but for tests
+	host   *netlink.Handle
+	links  *rtnl
+	engine string        // its id
+	after  time.Duration // sweepAfter, but for tests
 
 	sweeping sync.Mutex // held while ports are deleted; taken before mu
 
 	mu      sync.Mutex // guards what follows
-	given   []string   // names of the ports given back since the last sweep
+	given   []litter   // since the last sweep
 	waiting bool       // a sweep is to come
 	stopped bool       // none is to come any more
 }
 
+// litter is a port that is to go as long as it bears this mark.
+type litter struct{ Name, Alias string }
+
 func newSweeper(host *netlink.Handle, links *rtnl, engineID string) *sweeper {
-	return &sweeper{host: host, links: links, alias: detachedAlias(engineID), after: sweepAfter}
+	return &sweeper{host: host, links: links, engine: engineID, after: sweepAfter}
+}
+
+// detached asks for a sweep of a port that was given back.
+func (s *sweeper) detached(port string) {
+	s.soon(litter{port, detachedAlias(s.engine)})
 }
 
 // soon asks for a sweep after a while: of these ports, and of those of the
 // calls until then.
-func (s *sweeper) soon(ports ...string) {
+func (s *sweeper) soon(ports ...litter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.given = append(s.given, ports...)
@@ -67,23 +75,24 @@ func (s *sweeper) now() {
 	if stopped {
 		return
 	}
-	for _, name := range given {
-		if l, err := s.links.run(askLink{Name: name}); err == nil && l.Alias == s.alias {
+	for _, g := range given {
+		if l, err := s.links.run(askLink{Name: g.Name}); err == nil && l.Alias == g.Alias {
 			_ = deleteLink(s.host, l.Name)
 		}
 	}
 }
 
-// found asks for a sweep of what a driver before this one gave back.
+// found asks for a sweep of what a driver before this one gave back, and of what it
+// had half made in a namespace that lives on: its other spares are gone by then.
 func (s *sweeper) found() error {
 	all, err := links(s.host)
 	if err != nil {
 		return err
 	}
-	var ports []string
+	var ports []litter
 	for _, l := range all {
-		if l.Attrs().Alias == s.alias {
-			ports = append(ports, l.Attrs().Name)
+		if a := l.Attrs(); a.Alias == detachedAlias(s.engine) || a.Alias == spareAlias(s.engine) {
+			ports = append(ports, litter{a.Name, a.Alias})
 		}
 	}
 	if len(ports) > 0 {
