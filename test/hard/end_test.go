@@ -82,6 +82,8 @@ func TestSharedPidNamespace(t *testing.T) {
 	w := newWorld(t, nil)
 	w.gantry("run", "-d", "--name", "owner", "busybox", "sleep", "1000")
 	w.gantry("run", "-d", "--name", "guest", "--pid", "container:owner", "busybox", "sh", "-c", "sleep 2000 & sleep 1000")
+	guest := w.container("guest")
+	w.until("the guest has its processes", func() bool { return len(w.groupPids(&guest)) >= 2 && w.anyArgs("sleep\x002000") })
 	w.gantry("run", "-d", "--name", "brief", "--pid", "container:owner", helper(), "busybox", "sh", "-c",
 		"/helper/ill ignorant /bin/sleep 3000 & sleep 0.3; exit 4")
 	if e := w.ended("brief"); e.Code != 4 || e.Lost {
@@ -90,7 +92,6 @@ func TestSharedPidNamespace(t *testing.T) {
 	if ps := w.gantry("exec", "owner", "ps"); strings.Contains(ps, "sleep 3000") || !strings.Contains(ps, "sleep 2000") || !strings.Contains(ps, "1 root     sleep 1000") {
 		t.Errorf("after the end of one that shares these are there:\n%s", ps)
 	}
-	guest := w.container("guest")
 	if n := len(w.groupPids(&guest)); n < 2 {
 		t.Errorf("the guest has %d processes", n)
 	}

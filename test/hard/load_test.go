@@ -39,10 +39,15 @@ func TestManyExecs(t *testing.T) {
 	w := newWorld(t, nil)
 	w.gantry("run", "-d", "--name", "web", "busybox", "sleep", "1000")
 	id := w.container("web").ID
-	rest := func() weight {
+	rest := func() (is weight) {
 		w.must(w.client.Settle(w.within()))
-		time.Sleep(300 * time.Millisecond) // what is made ahead of demand is there again
-		return w.weigh()
+		w.until("what is made ahead of demand is there again", func() bool {
+			was := w.weigh()
+			time.Sleep(300 * time.Millisecond)
+			is = w.weigh()
+			return is.processes == was.processes && is.threads == was.threads && is.descriptors == was.descriptors
+		})
+		return is
 	}
 	w.execs(t, id, 200) // buffers and pools have their size then
 	before := rest()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -156,14 +157,15 @@ func TestNeverReads(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	const flood = "i=0; while [ $i -lt 200 ]; do cat /pattern; i=$((i+1)); done; echo x > /done; exit 8"
-	w.gantry("run", "-d", "--name", "free", "-i", "busybox", "sh", "-c", "read go; "+flood)
+	w.gantry("run", "-d", "--name", "free", "busybox", "sh", "-c", "until [ -e /go ]; do echo; sleep 0.02; done; "+flood)
 
-	// A follower that stands still.
+	// A follower that stands still. It is attached when it has shown something.
 	follower := w.CLI(w.within(), "attach", "free")
-	in, err := follower.StdinPipe()
+	shown, err := follower.StdoutPipe()
 	w.must(err)
 	w.must(follower.Start())
-	time.Sleep(300 * time.Millisecond) // it is attached now, or comes too late and shows less
+	_, err = io.ReadFull(shown, make([]byte, 1))
+	w.must(err)
 	w.must(follower.Process.Signal(syscall.SIGSTOP))
 
 	// A client that wants all, and does not read.
@@ -174,12 +176,7 @@ func TestNeverReads(t *testing.T) {
 	begin, err := w.client.Attach(w.within(), query.AttachIn{Ref: "free"})
 	w.must(err)
 	go func() { _, _, _ = rig.Output(begin) }() // a third, who reads
-	_, err = in.Write([]byte("go\n"))
-	w.must(err)
-	w.must(follower.Process.Signal(syscall.SIGCONT))
-	time.Sleep(100 * time.Millisecond)
-	w.must(follower.Process.Signal(syscall.SIGSTOP))
-
+	w.gantry("exec", "free", "touch", "/go")
 	if e := w.ended("free"); e.Code != 8 {
 		t.Errorf("beside a client that stands still it ended as %+v", e)
 	}
