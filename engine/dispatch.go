@@ -29,7 +29,6 @@ type slot struct {
 	noun core.Noun
 
 	owed   core.Step // what Next names now; nil for nothing
-	path   string    // of the driver's program, if it was replaced
 	job    string    // whose progress the step tells
 	queued bool      // it is in its lane's waiting list
 
@@ -86,7 +85,6 @@ type dispatch struct {
 type parcel struct {
 	step   core.Step
 	try    int
-	path   string
 	job    string
 	cancel bool
 }
@@ -153,7 +151,7 @@ func (d *dispatch) ask(s *core.State, n core.Noun, now time.Time) {
 			sl = &slot{key: st.ID().Slot(), noun: n}
 			d.nouns[n] = append(d.nouns[n], sl)
 		}
-		sl.owed, sl.path, sl.job = st, driverPath(s, st), jobOf(s, n)
+		sl.owed, sl.job = st, jobOf(s, n)
 		if sl.verb != st.ID().Verb() {
 			sl.verb, sl.failures, sl.last, sl.after = st.ID().Verb(), 0, "", time.Time{}
 		}
@@ -225,7 +223,7 @@ func (d *dispatch) hand(sl *slot, l *lane, id string, now time.Time) {
 	sl.flight = &flight{
 		step: sl.owed, lane: id, try: d.tries, began: now, sent: now, sends: 1, until: now.Add(engineDeadline(sl.owed)),
 	}
-	d.outbox = append(d.outbox, parcel{step: sl.owed, try: d.tries, path: sl.path, job: sl.job})
+	d.outbox = append(d.outbox, parcel{step: sl.owed, try: d.tries, job: sl.job})
 	d.wakeAt(now.Add(askAgain))
 	d.wakeAt(sl.flight.until)
 }

@@ -114,7 +114,7 @@ func (d *dispatch) look(f *flight, sl *slot, now time.Time) {
 	if !again.After(now) {
 		f.sent, again = now, now.Add(askAgainTaken)
 		f.sends++
-		d.outbox = append(d.outbox, parcel{step: f.step, try: f.try, path: sl.path, job: sl.job, cancel: f.cancelling})
+		d.outbox = append(d.outbox, parcel{step: f.step, try: f.try, job: sl.job, cancel: f.cancelling})
 		if f.heard.IsZero() && f.sends <= 3 {
 			again = now.Add(askAgain)
 		}

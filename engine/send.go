@@ -43,7 +43,7 @@ func (e *Engine) send(p parcel) {
 	}
 	e.log.Debug("send step", "step", id, "job", p.job, "driver", kind+"/"+name)
 	err = e.o.Hosts.Send(bus.Step{
-		Epoch: e.dispatch.epoch, ID: string(id), Try: p.try, Kind: kind, Driver: name, Path: p.path,
+		Epoch: e.dispatch.epoch, ID: string(id), Try: p.try, Kind: kind, Driver: name, Path: driverPath(e.durable, p.step),
 		Verb: core.StepName(p.step), Job: p.job, Deadline: bus.Seconds(deadline(p.step)), Body: body,
 	})
 	if err != nil {
@@ -83,7 +83,8 @@ func (e *Engine) Refused(step string, try int, cancelled bool, err error) {
 	e.giveUp(id, try, err, e.dispatch.untaken(id))
 }
 
-// driverPath is the program that was put in the place of the step's driver.
+// driverPath is the program that was put in the place of the step's driver: now, and not
+// when the step became owed.
 func driverPath(s *core.State, st core.Step) string {
 	kind, name := st.Driver()
 	if d := s.Drivers[kind+"/"+name]; d != nil {
