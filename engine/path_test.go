@@ -1,0 +1,32 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/core"
+)
+
+// TestAStepThatIsTriedAgainNamesTheDriverThatServesNow: the old program would be
+// started for it if the new one had just died.
+func TestAStepThatIsTriedAgainNamesTheDriverThatServesNow(t *testing.T) {
+	w := held(t, "container.start-process")
+	start := w.only()
+	w.say("driver.replace", core.SwapDriver{Driver: "exec/native", Path: "/opt/new"}).done = true
+	w.settle()
+	w.host.hold = func(bus.Step) bool { return true }
+	delete(w.host.running, start.ID)
+	w.fault(start, errdefs.ErrUnavailable)
+	w.settle()
+	w.pass(time.Second)
+	if again := w.only(); again.Verb != start.Verb || again.Path != "/opt/new" {
+		t.Errorf("%s is sent for program %q", again.ID, again.Path)
+	}
+	sent := len(w.host.sent)
+	w.pass(askAgainTaken)
+	if again := w.host.sent[len(w.host.sent)-1]; len(w.host.sent) == sent || again.Path != "/opt/new" {
+		t.Errorf("%s is sent again for program %q", again.ID, again.Path)
+	}
+}
