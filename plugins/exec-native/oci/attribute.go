@@ -12,21 +12,28 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// attributePart is what a process is given before anything is mounted: limits,
-// scores and priorities, which ask for capabilities that it loses later.
-func attributePart(p *plan.Plan, process *specs.Process, ownScore int) error {
+// limitOps set process.rlimits. They are for the program: what the init does
+// before needs descriptors, memory and files of any number and size.
+func limitOps(process *specs.Process) ([]plan.Op, error) {
 	var done []string
+	var ops []plan.Op
 	for _, l := range process.Rlimits {
 		resource, err := rlimitNumber(l.Type)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if slices.Contains(done, l.Type) {
-			return errclass.Errorf(errdefs.ErrInvalidArgument, "process.rlimits: %s is there twice", l.Type)
+			return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "process.rlimits: %s is there twice", l.Type)
 		}
 		done = append(done, l.Type)
-		p.Add(plan.StageChild, plan.Rlimit{Resource: resource, Soft: l.Soft, Hard: l.Hard})
+		ops = append(ops, plan.Rlimit{Resource: resource, Soft: l.Soft, Hard: l.Hard})
 	}
+	return ops, nil
+}
+
+// attributePart is what a process is given before anything is mounted: scores and
+// priorities, which ask for capabilities that it loses later.
+func attributePart(p *plan.Plan, process *specs.Process, ownScore int) error {
 	if score := process.OOMScoreAdj; score != nil && *score != ownScore {
 		p.Add(plan.StageChild, plan.ProcWrite{Name: "oom_score_adj", Data: fmt.Sprint(*score)})
 	}

@@ -23,8 +23,13 @@ func identityPart(p *plan.Plan, process *specs.Process, f filter, programs []str
 	if process.User.Umask != nil {
 		umask = *process.User.Umask
 	}
+	limits, err := limitOps(process)
+	if err != nil {
+		return err
+	}
 	load := plan.Seccomp{Filter: f.code, Flags: f.flags}
 	late := process.NoNewPrivileges
+	p.Add(plan.StageIdentity, limits...) // to be raised they ask for a capability, and a filter may forbid them
 	p.Add(plan.StageIdentity, plan.Umask{Mask: umask}, plan.CapBound{Keep: sets.bounding})
 	if len(f.code) > 0 && !late {
 		p.Add(plan.StageIdentity, load)

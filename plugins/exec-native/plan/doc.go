@@ -73,13 +73,13 @@
 //	2  clone     exactly one Clone
 //	3  parent    id maps and other files of /proc/PID, written by the monitor
 //	             while the init waits
-//	4  child     init: cgroups, then the cgroup namespace, limits, scheduling,
-//	             ids in a user namespace
+//	4  child     init: cgroups, then the cgroup namespace, scheduling, ids in a
+//	             user namespace
 //	5  mounts    init: propagation, root, mounts, nodes, hooks that see the
 //	             host's files, pivot
 //	6  cover     init: host name, sysctls, masks, read-only paths, links
 //	7  gate      init: Sync, Gate or StartGate, hooks
-//	8  identity  init: hooks, labels, bounding set, user, capabilities,
+//	8  identity  init: hooks, labels, limits, bounding set, user, capabilities,
 //	             no_new_privs, seccomp here when no_new_privs is not wanted
 //	9  exec      init: Sweep, working directory, seccomp otherwise, Exec
 //

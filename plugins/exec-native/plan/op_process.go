@@ -31,7 +31,7 @@ type ProcWrite struct {
 // container. If that is frozen, the start hangs until it thaws or Abort.
 type Cgroup struct{ FD FD }
 
-// Rlimit sets a resource limit. Stage 4 or 8.
+// Rlimit sets a resource limit. Stage 4, or 8 where it shall not bind the init.
 type Rlimit struct {
 	Resource   uint32 // RLIMIT_…
 	Soft, Hard uint64

@@ -75,6 +75,23 @@ func processFields() map[string]fieldCase {
 		"rlimit": {func(b *box) {
 			b.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Soft: 10 << 10, Hard: 20 << 10}}
 		}, "grep core /proc/self/limits", "10240                20480"},
+		"few descriptors": {limited("NOFILE", 4), "ulimit -n", "4"},
+		"few descriptors, terminal": {func(b *box) {
+			limited("NOFILE", 4)(b)
+			b.spec.Process.Terminal = true
+		}, "ulimit -n", "4"},
+		"little memory": {limited("AS", 4<<20), "ulimit -v", "4096"},
+		"small files": {func(b *box) {
+			limited("FSIZE", 100)(b) // the state that a hook is told is larger
+			b.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/true"}}}
+		}, "ulimit -f", "0"},
+	}
+}
+
+// limited gives the program a limit that would stop the init, too.
+func limited(resource string, n uint64) func(*box) {
+	return func(b *box) {
+		b.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_" + resource, Soft: n, Hard: n}}
 	}
 }
 

@@ -52,7 +52,7 @@ int is_null(int fd)
  * the host's device the program could change the host's inode. */
 static int open_null(void)
 {
-	long fd = sys_openat(AT_FDCWD, "/dev/null", O_RDWR | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, 0);
+	long fd = sys_openat(AT_FDCWD, "/dev/null", O_RDWR | O_NOFOLLOW | O_NOCTTY, 0);
 
 	if (fd < 0 || is_null((int)fd))
 		return (int)fd;
@@ -68,11 +68,12 @@ static int place_streams(struct init *in)
 
 		/* A caller's may be the host's null device. */
 		if (fd < 0 || (in->leaving && is_null(fd))) {
+			sys_close(i); /* for a place below whatever limit the program has */
 			r = open_null();
 			if (r < 0 && fd >= 0)
 				r = fd; /* this container has none */
 		}
-		if (r >= 0)
+		if (r >= 0 && r != i)
 			r = SYS3(__NR_dup3, r, i, 0);
 		if (r < 0)
 			return (int)r;
@@ -154,7 +155,7 @@ int op_sweep(struct init *in)
 	return report_send(in->sync, &final, -1);
 }
 
-const char **fill(const char **to, struct blob list)
+static const char **fill(const char **to, struct blob list)
 {
 	for (uint32_t i = 0; i < list.count; i++)
 		*to++ = blob_str(&list).s;
@@ -162,20 +163,25 @@ const char **fill(const char **to, struct blob list)
 	return to;
 }
 
+/* The room is there from the start: the program's limits may leave none for more. */
+const char **words_of(struct blob args, struct blob env, const char ***envp)
+{
+	static const char *words[2 * (MAX_ARGS + 1)];
+
+	*envp = fill(words, args);
+	fill(*envp, env);
+	return words;
+}
+
 /* As execvp: a name that is not there leaves the next one to try, one that may
  * not be executed is remembered. */
 int op_exec(struct init *in, const struct op *op)
 {
 	struct blob paths = op->exec.paths;
-	size_t room = ((size_t)op->exec.args.count + op->exec.env.count + 2) * sizeof(char *);
-	const char **argv = sys_mmap(room), **envp;
+	const char **envp, **argv = words_of(op->exec.args, op->exec.env, &envp);
 	int r = -ENOENT, denied = 0;
 
 	(void)in;
-	if (sys_failed(argv))
-		return -ENOMEM;
-	envp = fill(argv, op->exec.args);
-	fill(envp, op->exec.env);
 	for (uint32_t i = 0; i < paths.count; i++) {
 		struct str path = blob_str(&paths);
 

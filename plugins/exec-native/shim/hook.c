@@ -35,11 +35,10 @@ static int state_file(const struct op *op)
 /* The hook's life. err is a pipe that exec closes. */
 static void hook_main(struct init *in, const struct op *op, int state, int err)
 {
-	size_t room = ((size_t)op->hook.args.count + op->hook.env.count + 2) * sizeof(char *);
-	const char **argv = sys_mmap(room), **envp;
+	const char **envp, **argv = words_of(op->hook.args, op->hook.env, &envp);
 	struct pollfd peer = { .fd = in->sync };
 	struct __kernel_timespec now = { 0 };
-	int out[2], r = sys_failed(argv) ? -ENOMEM : 0;
+	int out[2], r;
 
 	sys_prctl(PR_SET_PDEATHSIG, SIG_KILL, 0, 0);
 	SYS5(__NR_ppoll, &peer, 1, &now, 0, 0);
@@ -56,18 +55,14 @@ static void hook_main(struct init *in, const struct op *op, int state, int err)
 	/* Above 2, so that none is lost to another. */
 	state = (int)sys_fcntl(state, F_DUPFD_CLOEXEC, 3);
 	err = (int)sys_fcntl(err, F_DUPFD_CLOEXEC, 3);
-	if (r == 0)
-		r = (int)SYS3(__NR_dup3, state, 0, 0);
+	r = (int)SYS3(__NR_dup3, state, 0, 0);
 	for (int i = 0; i < 2 && r >= 0; i++)
 		if (out[i] != i + 1)
 			r = (int)SYS3(__NR_dup3, out[i], i + 1, 0);
 	if (r >= 0)
 		r = (int)SYS3(__NR_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC);
-	if (r >= 0) {
-		envp = fill(argv, op->hook.args);
-		fill(envp, op->hook.env);
+	if (r >= 0)
 		r = (int)SYS3(__NR_execve, op->hook.path.s, argv, envp);
-	}
 	sys_write(err, &r, sizeof r);
 	sys_exit(127);
 }

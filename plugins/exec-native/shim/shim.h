@@ -198,9 +198,8 @@ static inline void test_pause(int root, const char *path) { (void)root, (void)pa
 int open_anywhere(int root, const char *path, uint64_t flags);
 #endif
 
-/* hook.c: a program's words are filled into an array. */
+/* hook.c */
 int op_hook(struct init *in, const struct op *op);
-const char **fill(const char **to, struct blob list);
 
 /* ops_*.c, exec.c: 0 or a negative errno. */
 int op_mount(struct init *in, const struct op *op);
@@ -211,6 +210,7 @@ int op_setting(struct init *in, const struct op *op);
 int op_chdir(struct init *in, const struct op *op);
 int op_sweep(struct init *in);
 int op_exec(struct init *in, const struct op *op);
+const char **words_of(struct blob args, struct blob env, const char ***envp);
 int is_null(int fd);
 int set_attr(int fd, const struct attr *a);
 int attach_mount(int fd, int target);
