@@ -61,7 +61,7 @@ func (a *app) complain(text, hint string) {
 	if a.raw() {
 		end = "\r\n"
 	}
-	fmt.Fprint(a.Stderr, "gantry: ", strings.TrimSuffix(text, "."), end)
+	fmt.Fprint(a.Stderr, "gantry: ", strings.TrimSuffix(inFlags(text), "."), end)
 	if hint != "" {
 		fmt.Fprint(a.Stderr, "hint: ", hint, end)
 	}

@@ -139,7 +139,7 @@ func (l *listing) status(q *query.Container, now time.Time) string {
 	case q.Want == core.Running:
 		return "Starting"
 	case q.Fault != nil:
-		why := q.Fault.Message
+		why := inFlags(q.Fault.Message)
 		if !l.noTrunc {
 			why = clip(why, 50)
 		}

@@ -96,7 +96,7 @@ func cpuOf(r execdriver.Resources) (*specs.LinuxCPU, error) {
 			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Resources.NanoCPUs %d: at least 10000000 (0.01 processors)", n)
 		}
 		if most := int64(runtime.NumCPU()); n > most*1e9 {
-			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Resources.NanoCPUs %d: this machine has %d processors: ask for %d.00 or less", n, most, most)
+			return nil, driver.Errorf(errdefs.ErrInvalidArgument, "Resources.NanoCPUs %d: more than this machine has: ask for %d.00 or less", n, most)
 		}
 		out.Quota, out.Period = &quota, &period
 	}

@@ -121,8 +121,8 @@ func TestProfileKillsTheInit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	const late = `^gantry: the program was ended by SIGSYS: its seccomp profile`
-	const unsaid = `^gantry: Security.Seccomp: the profile does not let the program be executed`
-	const early = `^gantry: Security.Seccomp: the profile let the container's init be killed before its program ran`
+	const unsaid = `^gantry: --security-opt seccomp: the profile does not let the program be executed`
+	const early = `^gantry: --security-opt seccomp: the profile let the container's init be killed before its program ran`
 	for _, p := range []struct {
 		name, text string
 		says       string // with the privileges that a filter may be loaded with early
