@@ -161,6 +161,19 @@ func OpenGate(ctx context.Context, dir, name string) (*Conn, error) {
 	return c, nil
 }
 
+// GateWaits reports whether an init waits at a StartGate; the name of one that was
+// opened may be there still. It is not disturbed: a socket of another kind is turned
+// away where somebody listens (unix_find_bsd, net/unix/af_unix.c).
+func GateWaits(dir, name string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	err = atGate(dir, name, func(a *unix.SockaddrUnix) error { return unix.Connect(fd, a) })
+	return errors.Is(err, unix.EPROTOTYPE)
+}
+
 // atGate names the socket by the directory's descriptor: a path of a socket
 // holds 107 bytes at most.
 func atGate(dir, name string, do func(*unix.SockaddrUnix) error) error {

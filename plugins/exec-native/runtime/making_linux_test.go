@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -221,5 +222,39 @@ func TestWantedGroup(t *testing.T) {
 	}
 	if s := other.state(); s.Status != specs.StateRunning {
 		t.Errorf("the other one: %+v", s)
+	}
+}
+
+// TestStartKilled: a start that is killed once it has opened the gate leaves a running
+// container, whatever it had still to do.
+func TestStartKilled(t *testing.T) {
+	b := newBox(t, "sleep 100")
+	b.write()
+	b.must("create", "--bundle", b.bundle, b.id)
+	if s := b.state(); s.Status != specs.StateCreated {
+		t.Fatalf("after create: %s", s.Status)
+	}
+	conn, err := plan.OpenGate(t.Context(), filepath.Join(b.root, b.id), gateName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for {
+		rep, err := conn.Next(t.Context())
+		if err != nil || rep.Err() != nil {
+			t.Fatal(err, rep.Err())
+		}
+		if rep.Kind == plan.ReportRunning {
+			break
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(b.root, b.id, gateName)); err != nil {
+		t.Fatal(err) // there must be what a killed start has left
+	}
+	if s := b.state(); s.Status != specs.StateRunning {
+		t.Errorf("after the start: %s", s.Status)
+	}
+	if o := b.do("start", b.id); o.code != 1 || !strings.Contains(o.err, "already running") {
+		t.Errorf("a second start: %+v", o)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/gantryd/gantry/internal/errclass"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup"
 	"github.com/gantryd/gantry/plugins/exec-native/cgroup/systemd"
+	"github.com/gantryd/gantry/plugins/exec-native/plan"
 	"github.com/gantryd/gantry/plugins/exec-native/resctrl"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -193,11 +194,9 @@ func (c *container) status() (specs.ContainerState, int) {
 	return specs.StateRunning, c.Init.PID
 }
 
-// waits reports whether the init, if there is one, waits to be started.
-func (c *container) waits() bool {
-	_, err := os.Lstat(filepath.Join(c.dir, gateName))
-	return err == nil
-}
+// waits reports whether the init, if there is one, waits to be started. A start that
+// was killed has left the gate's name.
+func (c *container) waits() bool { return plan.GateWaits(c.dir, gateName) }
 
 // group opens the container's cgroup.
 func (c *container) group() (*cgroup.Group, error) {
