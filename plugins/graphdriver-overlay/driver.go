@@ -277,7 +277,8 @@ func (d *Driver) makeRootfs(r layerstore.Rootfs, lowers []string) error {
 	return nil
 }
 
-// fillRootfs describes the upper directory as the topmost layer's root is.
+// fillRootfs describes the upper directory as the topmost layer's root is, for
+// whom its owner in the image is on the host: overlayfs itself does not map it.
 func (d *Driver) fillRootfs(stage string, lowers []string, m driver.IDMap) error {
 	if len(lowers) == 0 && m.IsZero() {
 		return nil
@@ -287,35 +288,24 @@ func (d *Driver) fillRootfs(stage string, lowers []string, m driver.IDMap) error
 		return fmt.Errorf("open upper directory: %w", err)
 	}
 	defer upper.Close()
-	if len(lowers) > 0 {
-		top, err := os.Open(lowers[0])
-		if err != nil {
-			return fmt.Errorf("open topmost layer: %w", err)
-		}
-		defer top.Close()
-		if err := layertar.CopyAttributes(top, upper); err != nil {
-			return err
-		}
+	if len(lowers) == 0 {
+		return giveToRoot(upper, m)
 	}
-	return giveToMap(upper, m)
+	top, err := os.Open(lowers[0])
+	if err != nil {
+		return fmt.Errorf("open topmost layer: %w", err)
+	}
+	defer top.Close()
+	return layertar.CopyAttributes(top, upper, m)
 }
 
-// giveToMap gives the upper directory to whom its owner in the image is on the
-// host. Overlayfs itself does not map it.
-func giveToMap(upper *os.File, m driver.IDMap) error {
-	if m.IsZero() {
-		return nil
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(upper.Fd()), &st); err != nil {
-		return fmt.Errorf("look at upper directory: %w", err)
-	}
-	uid, gid, err := layertar.MapOwner(m, int(st.Uid), int(st.Gid))
+// giveToRoot gives a directory to the container's root.
+func giveToRoot(dir *os.File, m driver.IDMap) error {
+	uid, gid, err := layertar.MapOwner(m, 0, 0)
 	if err != nil {
 		return err
 	}
-	mode := st.Mode & 0o7777 // a changed owner takes bits away
-	return layerstore.Class("own upper directory", errors.Join(upper.Chown(uid, gid), unix.Fchmod(int(upper.Fd()), mode)))
+	return layerstore.Class("own upper directory", dir.Chown(uid, gid))
 }
 
 // makeHidden makes targets in the upper directory that a skeleton cannot show,

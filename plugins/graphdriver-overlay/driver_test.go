@@ -190,6 +190,29 @@ was drwxr-xr-x`
 	}
 }
 
+// A directory on the way to such a target lies in the upper directory, which nobody
+// maps: its owner is who the image's is on the host.
+func TestDeletedTargetsOfAMappedContainer(t *testing.T) {
+	d := open(t, t.TempDir())
+	apply(t, d, layer(t, "l1", "", "srv/:2710", "srv/in/"), layer(t, "l2", "l1", "srv/.wh.in"))
+	ids := []driver.IDMapping{{Container: 0, Host: 100000, Size: 65536}}
+	_, err := d.PrepareRootfs(ctx, graphdriver.PrepareRootfs{
+		Container: "c1", Layer: "l2", Targets: []driver.Target{{Path: "/srv/in/new"}}, IDMap: driver.IDMap{UIDs: ids, GIDs: ids},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, mode := range map[string]uint32{"": 0o755, "srv": 0o2710, "srv/in": 0o755, "srv/in/new": 0o755} {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(d.store.RootfsDir("c1"), "upper", path), &st); err != nil {
+			t.Fatal(err)
+		}
+		if st.Uid != 100000 || st.Gid != 100000 || st.Mode&0o7777 != mode {
+			t.Errorf("/%s belongs to %d:%d and has mode %o", path, st.Uid, st.Gid, st.Mode&0o7777)
+		}
+	}
+}
+
 func names(t *testing.T, r io.Reader) string {
 	t.Helper()
 	var out []string

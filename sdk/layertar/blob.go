@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/sdk/driver"
 )
 
 // OpenBlob opens a layer's archive and tells its size. Only a regular file is
@@ -32,10 +34,11 @@ func OpenBlob(path string) (*os.File, int64, error) {
 	return f, fi.Size(), nil
 }
 
-// CopyAttributes gives the directory to owner, mode and extended attributes of
-// the directory from.
-func CopyAttributes(from, to *os.File) error {
-	if err := copyAttributes(int(from.Fd()), int(to.Fd())); err != nil {
+// CopyAttributes gives the directory to owner (mapped from the container's to the
+// host's by m), mode and extended attributes of the directory from.
+// InvalidArgument: the owner is not in m.
+func CopyAttributes(from, to *os.File, m driver.IDMap) error {
+	if err := copyAttributes(int(from.Fd()), int(to.Fd()), m); err != nil {
 		return fmt.Errorf("copy attributes of %s: %w", from.Name(), class(err))
 	}
 	return nil

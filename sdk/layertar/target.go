@@ -46,8 +46,7 @@ func MakeTarget(root *os.File, t driver.Target, m driver.IDMap, lowers ...*os.Fi
 		}
 		cur.push(name, fd)
 		if fresh {
-			u := unpacker{o: Options{Lowers: lowers}}
-			if _, err := u.inherit(fd, parts[:i+1]); err != nil {
+			if _, err := inheritFrom(lowers, parts[:i+1], fd, m); err != nil {
 				return made, targetError(t, err)
 			}
 		}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/sdk/driver"
 )
 
 // Names of the OCI image specification, "layer.md", inherited from aufs.
@@ -288,7 +290,7 @@ func (u *unpacker) makeImplicit(name string, inherit bool) (int, error) {
 	}
 	found := false
 	if inherit && !u.hidesBelow() {
-		found, err = u.inherit(fd, append(slices.Clone(u.cur.names), name))
+		found, err = inheritFrom(u.o.Lowers, append(slices.Clone(u.cur.names), name), fd, driver.IDMap{})
 	}
 	if err == nil && !found {
 		err = u.plainDir(fd)
@@ -318,23 +320,24 @@ func (u *unpacker) plainDir(fd int) error {
 // inheritRoot describes the root as the layers below do; an entry of the tar
 // may do it anew.
 func (u *unpacker) inheritRoot() error {
-	found, err := u.inherit(u.cur.root, nil)
+	found, err := inheritFrom(u.o.Lowers, nil, u.cur.root, driver.IDMap{})
 	if err == nil && !found {
 		err = u.plainDir(u.cur.root)
 	}
 	return err
 }
 
-// inherit copies the attributes that the directory path has in the layers
-// below to fd. It reports whether they show such a directory.
-func (u *unpacker) inherit(fd int, path []string) (bool, error) {
-	for _, lower := range u.o.Lowers {
+// inheritFrom copies the attributes that the directory path has in lowers, top
+// first, to fd, whose owner is mapped by m. It reports whether they show such a
+// directory.
+func inheritFrom(lowers []*os.File, path []string, fd int, m driver.IDMap) (bool, error) {
+	for _, lower := range lowers {
 		from, hidden, err := openLower(lower, path)
 		if err != nil {
 			return false, err
 		}
 		if from >= 0 {
-			err := copyAttributes(from, fd)
+			err := copyAttributes(from, fd, m)
 			unix.Close(from)
 			return err == nil, err
 		}
@@ -369,14 +372,18 @@ func openLower(layer *os.File, path []string) (fd int, hidden bool, err error) {
 	return fd, hidden, nil
 }
 
-// copyAttributes gives the directory to owner, mode and extended attributes of
-// the directory from.
-func copyAttributes(from, to int) error {
+// copyAttributes gives the directory to owner (mapped by m), mode and extended
+// attributes of the directory from.
+func copyAttributes(from, to int, m driver.IDMap) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(from, &st); err != nil {
 		return err
 	}
-	if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
+	uid, gid, err := MapOwner(m, int(st.Uid), int(st.Gid))
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchown(to, uid, gid); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
@@ -387,7 +394,11 @@ func copyAttributes(from, to int) error {
 		return err
 	}
 	for name, value := range xattrs {
-		if _, err := setXattr(to, ".", name, []byte(value)); err != nil {
+		mapped, reason := mapXattr(name, []byte(value), m)
+		if reason != "" {
+			continue
+		}
+		if _, err := setXattr(to, ".", name, mapped); err != nil {
 			return fmt.Errorf("attribute %s: %w", name, err)
 		}
 	}
