@@ -14,6 +14,9 @@ type ReportInventory struct {
 	Driver   string `json:"driver"`
 	Instance string `json:"instance"`
 	Items    []Item `json:"items"`
+	// Since is the sequence of the event by which the driver was asked while other steps
+	// ran: what was recorded later may not be among Items yet. 0: none ran.
+	Since uint64 `json:"since,omitempty"`
 }
 
 func (*ReportInventory) name() string { return "driver.report-inventory" }
@@ -37,7 +40,7 @@ func (c *ReportInventory) decide(s *State, r Request) ([]Event, error) {
 		}
 	case "image":
 		if c.Driver == s.Engine.Drivers.Image {
-			events = s.imageDrift(held)
+			events = s.imageDrift(held, c.Since)
 		}
 	}
 	return events, nil
@@ -162,13 +165,14 @@ func (c *Container) expects(i Item) bool {
 	return false
 }
 
-func (s *State) imageDrift(held map[string]Item) []Event {
+func (s *State) imageDrift(held map[string]Item, since uint64) []Event {
 	var events []Event
 	for _, n := range s.Nouns() {
 		if n.Kind != KindImage {
 			continue
 		}
-		if _, ok := held[Item{Kind: "image", Key: n.ID}.key()]; !ok && s.Images[ImageID(n.ID)].Store.State == Held {
+		store := s.Images[ImageID(n.ID)].Store
+		if _, ok := held[Item{Kind: "image", Key: n.ID}.key()]; !ok && store.State == Held && (since == 0 || store.Turn <= since) {
 			events = append(events, &ImageLost{Header: about(n)})
 		}
 	}

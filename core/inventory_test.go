@@ -119,3 +119,20 @@ func TestDisabledDriverDoesNotStart(t *testing.T) {
 		t.Fatalf("an instance of an enabled driver: %v", err)
 	}
 }
+
+// TestAnInventoryOfBeforeIsNotTheWholeTruth: a driver is asked what it holds, for a
+// load that was taken back, while another load ends. Its image is not lost although it
+// is not in the answer; one that was held before the question is.
+func TestAnInventoryOfBeforeIsNotTheWholeTruth(t *testing.T) {
+	s := newScript(t)
+	s.play("load old\n\nsettle\n\nload late\n\ncancel")
+	asked := s.owing("load/reconcile").ID()
+	s.play("load new\n\nstep load/read")
+	s.deliver(&ReportInventory{Kind: "image", Driver: "oci", Instance: "i", Since: asked.Turn()})
+	if i := s.s.Images[loaded("old").ID]; i.Store.State != Unsure {
+		t.Errorf("what was there before the question, and is not: %+v", i.Store)
+	}
+	if i := s.s.Images[loaded("new").ID]; i.Store.State != Held {
+		t.Errorf("what has come since the question: %+v", i.Store)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -344,5 +345,29 @@ func TestCgroupParent(t *testing.T) {
 		if _, err := newCage(parent, nil); err == nil || !strings.Contains(err.Error(), "below the root") {
 			t.Errorf("%q: %v", parent, err)
 		}
+	}
+}
+
+// What a driver holds may be asked for while other steps run: it is told since when.
+func TestReconcile(t *testing.T) {
+	r := newRig(t, "gantry-net-fake").begin()
+	s := r.step("net/fake", &core.Reconcile{})
+	s.Body = []byte(`{"id":"job/j/load/reconcile@7"}`)
+	r.good(s)
+	var since []uint64
+	r.bus.mu.Lock()
+	defer r.bus.mu.Unlock()
+	for _, b := range r.bus.reports {
+		var told core.ReportInventory
+		if b.Name != "driver.report-inventory" {
+			continue
+		}
+		if err := json.Unmarshal(b.Body, &told); err != nil || len(told.Items) != 1 {
+			t.Fatalf("%s: %v", b.Body, err)
+		}
+		since = append(since, told.Since)
+	}
+	if !slices.Equal(since, []uint64{0, 7}) {
+		t.Errorf("inventories since %v: want the first of the instance, and that of the step", since)
 	}
 }

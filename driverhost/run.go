@@ -178,14 +178,15 @@ func (d *hosted) run(ctx context.Context, s bus.Step) (core.Result, string, erro
 
 // dispatch calls the method that the step stands for.
 func (d *hosted) dispatch(ctx context.Context, p *process, st core.Step, progress driver.Progress) (core.Result, error) {
-	if _, ok := st.(*core.Reconcile); ok {
+	switch st := st.(type) {
+	case *core.Reconcile:
 		items, err := p.driver.List(ctx)
 		if err != nil {
 			return core.Result{}, err
 		}
-		return core.Result{}, d.report(d.host.ctx, p.instance, inventory(d.kind, d.name, p.instance, items))
-	}
-	switch st := st.(type) {
+		report := inventory(d.kind, d.name, p.instance, items)
+		report.Since = st.ID().Turn()
+		return core.Result{}, d.report(d.host.ctx, p.instance, report)
 	case *core.WatchHealth:
 		d.prober().watch(watchOf(st))
 		return core.Result{}, nil

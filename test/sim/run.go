@@ -281,7 +281,9 @@ func (r *run) reconcile() {
 		r.finish(core.Result{}, fmt.Errorf("the driver died: %w", errdefs.ErrUnavailable))
 		return
 	}
-	report := &core.ReportInventory{Kind: r.d.kind, Driver: r.d.name, Instance: r.d.instance, Items: r.s.machine.inventory(r.d.id)}
+	report := &core.ReportInventory{
+		Kind: r.d.kind, Driver: r.d.name, Instance: r.d.instance, Items: r.s.machine.inventory(r.d.id), Since: r.st.ID().Turn(),
+	}
 	r.d.report(r.d.instance, report, func(err error) {
 		if r.over {
 			return
