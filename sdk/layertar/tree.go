@@ -35,7 +35,7 @@ func split(name string) ([]string, error) {
 			continue
 		case part == "..":
 			return nil, fmt.Errorf("\"..\" in the name: %w", errdefs.ErrInvalidArgument)
-		case len(part) > maxComponentBytes:
+		case len(strings.TrimPrefix(part, whiteoutPrefix)) > maxComponentBytes: // a whiteout is longer than what it hides
 			return nil, fmt.Errorf("component of %d bytes: %w", len(part), errdefs.ErrInvalidArgument)
 		}
 		parts = append(parts, part)

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -235,5 +237,35 @@ func TestUnpackDiskFull(t *testing.T) {
 	_, err := unpackInto(t, dir, Options{}, fileEnt("a", strings.Repeat("x", 2<<20)))
 	if !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestWhiteoutOfALongName: a whiteout's name is longer than that of what it hides, which
+// may be as long as a name can be.
+func TestWhiteoutOfALongName(t *testing.T) {
+	longest := "d/" + strings.Repeat("n", maxComponentBytes)
+	hide := fileEnt("d/.wh."+longest[len("d/"):], "")
+	lower, upper, applied := t.TempDir(), t.TempDir(), t.TempDir()
+	for _, dir := range []string{lower, applied} {
+		if _, err := unpackInto(t, dir, Options{}, fileEnt(longest, "x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := unpackInto(t, applied, Options{Whiteouts: Apply}, hide); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(applied + "/" + longest); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("applied it is there: %v", err)
+	}
+	res, err := unpackInto(t, upper, Options{Lowers: []*os.File{openDir(t, lower)}}, hide)
+	if err != nil || !res.Hides {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	var diff bytes.Buffer
+	if err := WriteOverlayDiff(context.Background(), &diff, openDir(t, upper), DiffOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Unpack(context.Background(), openDir(t, t.TempDir()), &diff, Options{Lowers: []*os.File{openDir(t, lower)}}); err != nil {
+		t.Errorf("a diff cannot be unpacked: %v", err)
 	}
 }
