@@ -31,6 +31,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -102,16 +103,22 @@ func Open(root string) (*Store, error) {
 
 // sweep removes what was being written when a process ended.
 func sweep(root string) error {
-	left, err := filepath.Glob(filepath.Join(root, ".*.*")) // of writeFile
-	if err != nil {
-		return err
+	unfinished := func(name string) bool { // of writeFile
+		return strings.HasPrefix(name, "."+v1.ImageIndexFile+".") || strings.HasPrefix(name, "."+v1.ImageLayoutFile+".")
 	}
-	archives, err := filepath.Glob(filepath.Join(root, "ingest", "*"))
-	if err != nil {
-		return err
+	return errors.Join(removeIn(root, unfinished), removeIn(filepath.Join(root, "ingest"), func(string) bool { return true }))
+}
+
+// removeIn removes what bears such names in a directory, which may be missing.
+func removeIn(dir string, which func(name string) bool) error {
+	names, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	for _, path := range append(left, archives...) {
-		err = errors.Join(err, os.RemoveAll(path))
+	for _, n := range names {
+		if which(n.Name()) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, n.Name())))
+		}
 	}
 	return err
 }

@@ -243,7 +243,7 @@ func TestDockerArchiveForms(t *testing.T) {
 }
 
 func TestOpenRemovesWhatACrashLeft(t *testing.T) {
-	s := open(t, t.TempDir())
+	s := open(t, filepath.Join(t.TempDir(), "[a store")) // a path, no pattern
 	d, files := picture(t, "amd64", "one")
 	if _, err := load(t, s, layoutOf(t, files, d)); err != nil {
 		t.Fatal(err)
