@@ -117,9 +117,9 @@ func (d *hosted) directories(generation int) (driver.Config, string, error) {
 			return cfg, "", fmt.Errorf("make the directories of driver %s: %w", d.id, err)
 		}
 	}
-	old, err := filepath.Glob(filepath.Join(sockets, "*"))
+	old, err := os.ReadDir(sockets)
 	for _, s := range old { // of an instance that was killed; the lock says that nobody listens there
-		err = errors.Join(err, os.Remove(s))
+		err = errors.Join(err, os.Remove(filepath.Join(sockets, s.Name())))
 	}
 	return cfg, sockets, err
 }
