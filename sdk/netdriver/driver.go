@@ -80,7 +80,7 @@ type Attach struct {
 	Address  netip.Prefix // address with the subnet's length; zero where the network has none
 	Gateway  netip.Addr   // default route; zero for none
 	MAC      string       // hardware address; empty for the driver's choice
-	DNS      []string     // name servers; empty: those of the machine, without loopback ones
+	DNS      []string     // name servers; empty: those of the machine that can be reached from there
 	Join     Namespace    // an earlier endpoint's namespace of the same run; zero for a new one
 	UserNS   Namespace    // user namespace that must own the network namespace; zero for the host's
 }

@@ -37,9 +37,11 @@ func HostsLine(addr netip.Addr, hostname string, names []string) []byte {
 }
 
 // Resolv is the resolv.conf of a container in a network namespace of its own,
-// made from the machine's. Name servers on a loopback address are left out:
-// inside, that address is the container itself. If none is left, none is
-// written, and the second value is false.
+// made from the machine's. Its name servers that cannot be reached from there are
+// left out: those on a loopback address, which inside is the container itself, and
+// those of IPv6, which no network of a container speaks: of a list with several of
+// them a program would read nothing else (resolv.conf(5), MAXNS is 3). If none is
+// left, none is written, and the second value is false.
 func Resolv(machine []byte, dns []string) ([]byte, bool) {
 	var out bytes.Buffer
 	servers := 0
@@ -53,7 +55,7 @@ func Resolv(machine []byte, dns []string) ([]byte, bool) {
 			continue
 		}
 		if words[0] == "nameserver" {
-			if len(dns) > 0 || isLoopback(words[1]) {
+			if len(dns) > 0 || !isReachable(words[1]) {
 				continue
 			}
 			servers++
@@ -66,9 +68,10 @@ func Resolv(machine []byte, dns []string) ([]byte, bool) {
 	return out.Bytes(), servers > 0
 }
 
-func isLoopback(server string) bool {
+func isReachable(server string) bool {
 	a, err := netip.ParseAddr(server)
-	return err == nil && a.IsLoopback()
+	a = a.Unmap()
+	return err != nil || a.Is4() && !a.IsLoopback() && !a.IsUnspecified()
 }
 
 // ReadResolv reads the machine's resolv.conf below root ("/" but for tests).

@@ -23,6 +23,8 @@ func TestResolv(t *testing.T) {
 	}{
 		{"kept", "search a b\nnameserver 10.0.0.1\noptions ndots:2\n", nil, "search a b\nnameserver 10.0.0.1\noptions ndots:2\n", true},
 		{"loopback left out", "nameserver 127.0.0.53\nnameserver ::1\nnameserver 9.9.9.9\n", nil, "nameserver 9.9.9.9\n", true},
+		{"IPv6 left out", "nameserver 2001:db8::1\nnameserver fe80::1%eth0\nnameserver 0.0.0.0\nnameserver 9.9.9.9\n", nil, "nameserver 9.9.9.9\n", true},
+		{"IPv6 asked for", "nameserver 9.9.9.9\n", []string{"2001:db8::1"}, "nameserver 2001:db8::1\n", true},
 		{"none left", "nameserver 127.0.0.1\nsearch x\n", nil, "search x\n# the machine has no name server that can be reached from here\n", false},
 		{"given", "nameserver 10.0.0.1\nsearch x\n", []string{"1.1.1.1"}, "nameserver 1.1.1.1\nsearch x\n", true},
 		{"comments and junk", "# nameserver 1.2.3.4\n;x y\nnameserver\n\nnameserver 8.8.8.8", nil, "nameserver 8.8.8.8\n", true},
