@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func (a *app) eventsCmd() *cobra.Command {
 	c.Flags().StringVar(&since, "since", "", "begin there: a time, or how long ago (default: now)")
 	c.Flags().StringVar(&until, "until", "", "end there (default: never)")
 	c.Flags().StringVar(&format, "format", "", "json, or a Go template: '{{.Type}} {{.Action}}'")
-	listVarP(c.Flags(), &f.list, "filter", "f", "only some: type=, event=, container=, image=, network=")
+	listVarP(c.Flags(), &f.list, "filter", "f", "only some: type=, event=, container=, image=, label=, network=")
 	return c
 }
 
@@ -80,7 +81,8 @@ func actions() map[string]string {
 	}
 }
 
-// eventFilter says which events are wanted: of each key given one must fit.
+// eventFilter says which events are wanted: of each key given one must fit, of
+// labels all.
 type eventFilter struct {
 	list         []string
 	by           map[string][]string
@@ -91,8 +93,8 @@ func (f *eventFilter) read() error {
 	f.by = make(map[string][]string)
 	for _, e := range f.list {
 		key, value, ok := strings.Cut(e, "=")
-		if !ok || !slices.Contains([]string{"type", "event", "container", "image", "network"}, key) {
-			return badFilter(e, "want one of type=, event=, container=, image=, network=")
+		if !ok || !slices.Contains([]string{"type", "event", "container", "image", "label", "network"}, key) {
+			return badFilter(e, "want one of type=, event=, container=, image=, label=, network=")
 		}
 		f.by[key] = append(f.by[key], value)
 	}
@@ -101,7 +103,15 @@ func (f *eventFilter) read() error {
 
 func (f *eventFilter) fits(e *dockerEvent) bool {
 	for key, values := range f.by {
-		if !slices.ContainsFunc(values, func(v string) bool { return eventFits(e, key, v) }) {
+		fits := func(v string) bool { return eventFits(e, key, v) }
+		if key == "label" {
+			other := func(v string) bool { return !fits(v) }
+			if slices.ContainsFunc(values, other) {
+				return false
+			}
+			continue
+		}
+		if !slices.ContainsFunc(values, fits) {
 			return false
 		}
 	}
@@ -115,9 +125,13 @@ func eventFits(e *dockerEvent, key, v string) bool {
 	case "event":
 		return e.Action == v || strings.HasPrefix(e.Action, v+":")
 	case "image":
-		if e.Type == "container" {
-			return e.Actor.Attributes["image"] == v
+		if e.Type == core.KindContainer {
+			return withTag(e.Actor.Attributes["image"]) == withTag(v)
 		}
+	case "label":
+		name, want, exact := strings.Cut(v, "=")
+		is, has := e.Actor.Attributes[name]
+		return has && (!exact || is == want)
 	case "container":
 		if e.Type == "network" && strings.HasPrefix(e.Actor.Attributes["container"], v) {
 			return true
@@ -128,9 +142,9 @@ func eventFits(e *dockerEvent, key, v string) bool {
 
 // events prints events until --until, or for ever.
 func (a *app) events(ctx context.Context, f *eventFilter, format string) error {
-	names := make(map[string]string)
 	var in query.LogIn
-	if err := a.knownNames(ctx, names, &in); err != nil {
+	k, err := a.known(ctx, &in)
+	if err != nil {
 		return err
 	}
 	if !f.since.IsZero() {
@@ -151,7 +165,7 @@ func (a *app) events(ctx context.Context, f *eventFilter, format string) error {
 		if !f.until.IsZero() && e.Time.After(f.until) {
 			return errPast
 		}
-		d := dockerForm(&e, words, names)
+		d := k.dockerForm(&e, words)
 		if d == nil || !f.fits(d) {
 			return nil
 		}
@@ -168,8 +182,15 @@ func (a *app) events(ctx context.Context, f *eventFilter, format string) error {
 	return err
 }
 
-// knownNames are the names of what is there, by id; and from where on to read.
-func (a *app) knownNames(ctx context.Context, names map[string]string, in *query.LogIn) error {
+// known is what events do not repeat and Docker's tell.
+type known struct {
+	names map[string]string            // by id; an exec is called by its command line
+	made  map[string]map[string]string // of each container its image and its labels, as attributes
+}
+
+// known is about what is there; it says from where on to read.
+func (a *app) known(ctx context.Context, in *query.LogIn) (*known, error) {
+	k := &known{names: make(map[string]string), made: make(map[string]map[string]string)}
 	var containers query.Containers
 	var networks query.Networks
 	err := a.query(ctx, query.ContainerList, query.ListIn{All: true}, &containers)
@@ -177,47 +198,113 @@ func (a *app) knownNames(ctx context.Context, names map[string]string, in *query
 		err = a.query(ctx, query.NetworkList, nil, &networks)
 	}
 	for _, c := range containers.Containers {
-		names[string(c.ID)] = c.Name
+		k.names[string(c.ID)] = c.Name
+		made := map[string]string{"image": familiar(c.Image)}
+		maps.Copy(made, c.Labels)
+		k.made[string(c.ID)] = made
 	}
 	for _, n := range networks.Networks {
-		names[string(n.ID)] = n.Name
+		k.names[string(n.ID)] = n.Name
 	}
 	in.From = containers.Seq + 1
-	return err
+	return k, err
+}
+
+// learn takes in what an event tells once for all that follow.
+func (k *known) learn(e *logged) {
+	switch e.Name {
+	case "container.created":
+		made := make(map[string]string)
+		spec, _ := e.fields["spec"].(map[string]any)
+		labels, _ := spec["labels"].(map[string]any)
+		for name, v := range labels {
+			made[name], _ = v.(string)
+		}
+		ref, _ := e.fields["image_ref"].(string)
+		made["image"] = familiar(ref)
+		k.made[e.ID] = made
+		k.names[e.ID], _ = e.fields["name"].(string)
+	case "network.created":
+		k.names[e.ID], _ = e.fields["name"].(string)
+	case "container.renamed":
+		k.names[e.ID], _ = e.fields["new"].(string)
+	case "container.exec-wanted":
+		if exec, ok := e.fields["exec"].(string); ok {
+			k.names[exec] = e.execArgs()
+		}
+	}
+}
+
+// forget lets go what no later event is about.
+func (k *known) forget(e *logged) {
+	switch e.Name {
+	case "container.removed", "network.removed":
+		delete(k.names, e.ID)
+		delete(k.made, e.ID)
+	case "container.exec-exited":
+		exec, _ := e.fields["exec"].(string)
+		delete(k.names, exec)
+	}
 }
 
 // dockerForm is the event in Docker's form; nil if Docker has no word for it.
-func dockerForm(e *logged, words map[string]string, names map[string]string) *dockerEvent {
+func (k *known) dockerForm(e *logged, words map[string]string) *dockerEvent {
 	action := words[e.Name]
 	if action == "" {
 		return nil
 	}
+	k.learn(e)
+	defer k.forget(e)
 	switch e.Name {
-	case "container.created", "network.created":
-		names[e.ID], _ = e.fields["name"].(string)
-	case "container.renamed":
-		names[e.ID], _ = e.fields["new"].(string)
 	case "container.health-changed":
 		status, _ := e.fields["status"].(string)
 		action += ": " + status
 	case "container.exec-wanted", "container.exec-started":
 		exec, _ := e.fields["exec"].(string)
-		if args := e.execArgs(); args != "" {
-			names[exec] = args // an exec is called by its command line
-		}
-		if line := names[exec]; line != "" {
+		if line := k.names[exec]; line != "" {
 			action += ": " + line
 		}
 	}
 	d := &dockerEvent{
 		Type: e.Noun, Action: action, Scope: "local", Time: e.Time.Unix(), TimeNano: e.Time.UnixNano(), Seq: e.Seq, at: e.Time,
-		Actor: dockerActor{ID: e.ID, Attributes: e.attributes(names)},
+		Actor: dockerActor{ID: e.ID, Attributes: k.attributes(e)},
 	}
 	if network, ok := e.fields["network"].(string); ok && e.Noun == core.KindContainer {
 		d.Type, d.Actor.ID = core.KindNetwork, network
-		d.Actor.Attributes = map[string]string{"container": e.ID, "name": names[network]}
+		d.Actor.Attributes = map[string]string{"container": e.ID, "name": k.names[network]}
 	}
 	return d
+}
+
+// attributes are an event's fields as Docker's events show them.
+func (k *known) attributes(e *logged) map[string]string {
+	m := make(map[string]string)
+	maps.Copy(m, k.made[e.ID])
+	if name := k.names[e.ID]; name != "" {
+		m["name"] = name
+	}
+	for key, v := range e.fields {
+		switch v := v.(type) {
+		case string:
+			m[key] = v
+		case float64:
+			m[key] = strconv.FormatFloat(v, 'f', -1, 64)
+		}
+	}
+	if exec := m["exec"]; exec != "" {
+		m["execID"] = exec
+		delete(m, "exec")
+	}
+	if exit, ok := e.fields["exit"].(map[string]any); ok {
+		m["exitCode"] = fmt.Sprint(exit["code"])
+	}
+	if ref := m["image_ref"]; ref != "" {
+		m["image"] = familiar(ref)
+		delete(m, "image_ref")
+	}
+	delete(m, "manifest")
+	delete(m, "layer")
+	return m
 }
 
 func (a *app) showEvent(d *dockerEvent, format string) error {

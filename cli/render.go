@@ -34,7 +34,8 @@ func (r row) MarshalJSON() ([]byte, error) {
 			fields[k] = v
 		}
 	}
-	return json.Marshal(fields)
+	line, err := jsonLine(fields)
+	return []byte(line), err
 }
 
 // heading is the line above a table that a template makes: headers by field.
@@ -83,11 +84,11 @@ func (l *listing) write(w io.Writer, rows []row) error {
 		return l.table(w, rows)
 	case l.format == "json":
 		for _, r := range rows {
-			line, err := json.Marshal(r)
+			line, err := jsonLine(r)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(w, "%s\n", line)
+			fmt.Fprintln(w, line)
 		}
 		return nil
 	}
@@ -145,6 +146,7 @@ func (l *listing) template(w io.Writer, rows []row) error {
 	if err != nil {
 		return err
 	}
+	t.Option("missingkey=error") // a row is a map, and has all its fields
 	var lines []any
 	if asTable {
 		headers := heading{}
@@ -174,11 +176,8 @@ func (l *listing) template(w io.Writer, rows []row) error {
 // parseTemplate reads a template with the functions that Docker's have. \t and \n
 // may be written as such.
 func parseTemplate(text string) (*template.Template, error) {
-	t := template.New("format").Option("missingkey=error").Funcs(template.FuncMap{
-		"json": func(v any) (string, error) {
-			data, err := json.Marshal(v)
-			return string(data), err
-		},
+	t := template.New("format").Funcs(template.FuncMap{
+		"json":    jsonLine,
 		"join":    strings.Join,
 		"split":   strings.Split,
 		"lower":   strings.ToLower,
@@ -222,14 +221,24 @@ func writeJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// jsonLine is a value as JSON in one line. What browsers mistake for markup is left
+// as it is: nobody shows it to one.
+func jsonLine(v any) (string, error) {
+	var line strings.Builder
+	e := json.NewEncoder(&line)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return strings.TrimSuffix(line.String(), "\n"), err
+}
+
 // writeFormat shows one value as JSON, or as a template says.
 func writeFormat(w io.Writer, format string, v any) error {
 	if format == "json" {
-		line, err := json.Marshal(v)
+		line, err := jsonLine(v)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(w, "%s\n", line)
+		_, err = fmt.Fprintln(w, line)
 		return err
 	}
 	t, err := parseTemplate(format)

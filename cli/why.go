@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -312,34 +311,4 @@ func (e *logged) askedFor(job *core.Job) string {
 		s += ", job " + shortJob(job.ID)
 	}
 	return s
-}
-
-// attributes are an event's fields as Docker's events show them.
-func (e *logged) attributes(names map[string]string) map[string]string {
-	m := make(map[string]string)
-	if name := names[e.ID]; name != "" {
-		m["name"] = name
-	}
-	for _, k := range slices.Clone(e.order) {
-		switch v := e.fields[k].(type) {
-		case string:
-			m[k] = v
-		case float64:
-			m[k] = fmt.Sprint(v)
-		}
-	}
-	if exec := m["exec"]; exec != "" {
-		m["execID"] = exec
-		delete(m, "exec")
-	}
-	if exit, ok := e.fields["exit"].(map[string]any); ok {
-		m["exitCode"] = fmt.Sprint(exit["code"])
-	}
-	if ref := m["image_ref"]; ref != "" {
-		m["image"] = familiar(ref)
-		delete(m, "image_ref")
-	}
-	delete(m, "manifest")
-	delete(m, "layer")
-	return m
 }
