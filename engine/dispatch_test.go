@@ -248,6 +248,23 @@ func TestANetworkThatNobodyMakes(t *testing.T) {
 	}
 }
 
+// TestANetworkThatSomebodyBeginsAtLast: its driver is found at the moment when it was
+// given up. What it makes is to be given back.
+func TestANetworkThatSomebodyBeginsAtLast(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.say("network.create", core.NewNetwork{ID: core.NetworkID(hexOf(7)), Name: "web", Driver: "bogus"}).done = true
+	w.turn()
+	create := w.host.steps[0]
+	w.now = w.now.Add(nobodyFor)
+	w.e.Refused(create.ID, create.Try, false, errclass.Errorf(errdefs.ErrUnavailable, "nobody listens"))
+	w.e.Heard(create.ID)
+	w.settle()
+	if n := len(w.host.sentOf("network.remove")); n != 1 || w.e.durable.Networks[core.NetworkID(hexOf(7))] != nil {
+		t.Errorf("%d removals; networks: %+v", n, w.e.durable.Networks)
+	}
+}
+
 func TestWaitTakesNoLongerThanItsLength(t *testing.T) {
 	w := newWorld(t)
 	w.open()

@@ -244,6 +244,9 @@ func (e *Engine) decide(v *verdict, s *core.State, essentialOnly bool) {
 		v.receipt.Seq = s.Seq
 		return
 	}
+	if f, ok := v.command.(*core.FinishStep); ok && v.own != 0 {
+		f.Untaken = e.dispatch.untaken(f.Step) // now: somebody may have come for it since
+	}
 	known := s.Jobs[v.job]
 	if known == nil && !inUse(v.command, s) {
 		if err := e.vault.seal(v.command, s); err != nil {

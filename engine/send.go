@@ -38,7 +38,7 @@ func (e *Engine) send(p parcel) {
 		body, err = json.Marshal(st)
 	}
 	if err != nil {
-		e.giveUp(id, p.try, err, false)
+		e.giveUp(id, p.try, err)
 		return
 	}
 	e.log.Debug("send step", "step", id, "job", p.job, "driver", kind+"/"+name)
@@ -51,12 +51,11 @@ func (e *Engine) send(p parcel) {
 	}
 }
 
-// giveUp finishes a step that cannot be sent, or that nobody takes or, with untaken,
-// has ever taken.
-func (e *Engine) giveUp(id core.StepID, try int, err error, untaken bool) {
+// giveUp finishes a step that cannot be sent, or that nobody takes.
+func (e *Engine) giveUp(id core.StepID, try int, err error) {
 	fault := &core.Fault{Class: errclass.Name(err), Message: err.Error()}
 	r := request{
-		command: &core.FinishStep{Step: id, Fault: fault, Untaken: untaken}, own: try, actor: core.Actor{Engine: true}, essential: true,
+		command: &core.FinishStep{Step: id, Fault: fault}, own: try, actor: core.Actor{Engine: true}, essential: true,
 		reply: func(bus.Receipt, error) {},
 	}
 	if err := e.queue.putReport(r); err != nil {
@@ -80,7 +79,7 @@ func (e *Engine) Refused(step string, try int, cancelled bool, err error) {
 		err = errclass.Errorf(errdefs.ErrUnavailable, "driver %s/%s is not there: no program gantry-%s-%s is on the driver path, or it does not start",
 			kind, name, kind, name)
 	}
-	e.giveUp(id, try, err, e.dispatch.untaken(id))
+	e.giveUp(id, try, err)
 }
 
 // driverPath is the program that was put in the place of the step's driver: now, and not
