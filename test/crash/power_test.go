@@ -33,6 +33,9 @@ func TestPowerCut(t *testing.T) {
 	var sending sync.WaitGroup
 	sending.Go(func() { acked.keepStarting(w, stop) })
 	var cuts []cut
+	for end := time.Now().Add(limit); len(acked.now().ids) == 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
 	for n := range 3 {
 		time.Sleep(time.Duration(200+70*n) * time.Millisecond)
 		c := acked.now()
