@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gantryd/gantry/sdk/layerstore"
 )
@@ -16,12 +17,12 @@ const poolSize = 4
 // take longer than all the rest of PrepareRootfs. It begins to fill when the
 // first one is asked for, so that an idle driver makes nothing.
 type pool struct {
-	store *layerstore.Store
-	ready chan string   // staged directories, each with upper/ and work/
-	quit  chan struct{} // closed by close
-	start sync.Once
-	ended sync.Once
-	done  sync.WaitGroup
+	store   *layerstore.Store
+	ready   chan string   // staged directories, each with upper/ and work/
+	quit    chan struct{} // closed by close
+	filling atomic.Bool
+	ended   sync.Once
+	done    sync.WaitGroup
 }
 
 func newPool(store *layerstore.Store) *pool {
@@ -31,7 +32,11 @@ func newPool(store *layerstore.Store) *pool {
 
 // take returns a staged directory with empty upper/ and work/.
 func (p *pool) take() (string, error) {
-	defer p.start.Do(func() { p.done.Go(p.fill) })
+	defer func() {
+		if p.filling.CompareAndSwap(false, true) {
+			p.done.Go(p.fill)
+		}
+	}()
 	select {
 	case stage := <-p.ready:
 		return stage, nil
@@ -41,8 +46,9 @@ func (p *pool) take() (string, error) {
 }
 
 // fill makes directories until close. When one cannot be made, it ends: the
-// next PrepareRootfs will say why.
+// next PrepareRootfs will say why, and begin again.
 func (p *pool) fill() {
+	defer p.filling.Store(false)
 	for {
 		stage, err := p.make()
 		if err != nil {
