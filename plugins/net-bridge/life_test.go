@@ -140,7 +140,7 @@ func TestLingeringEndpointIsDeaf(t *testing.T) {
 			})
 		}
 		mustReach(t, other.Namespace, "10.74.1.2", "10.74.1.9")
-		if got, err := dialMachine("10.74.1.2:80", 2*time.Second); err != nil || got != "10.74.1.1" {
+		if got, err := dialMachine("10.74.1.2:80", patience); err != nil || got != "10.74.1.1" {
 			t.Errorf("from the machine: %q, %v", got, err)
 		}
 		e.detach(n, "c2", uint64(len(mac)+1))
@@ -162,8 +162,8 @@ func isNeighbour(t *testing.T, ns netdriver.Namespace, addr, mac string) (known 
 	return known
 }
 
-func dialMachine(addr string, patience time.Duration) (string, error) {
-	c, err := net.DialTimeout("tcp4", addr, patience)
+func dialMachine(addr string, wait time.Duration) (string, error) {
+	c, err := net.DialTimeout("tcp4", addr, wait)
 	if err != nil {
 		return "", err
 	}

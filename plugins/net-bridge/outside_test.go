@@ -85,14 +85,14 @@ func TestNeighboursDoNotComeIn(t *testing.T) {
 	mustReach(t, r.Namespace, "198.51.100.2", "10.84.2.2") // with its own address
 	mustNotReach(t, there, "10.84.1.2")
 	mustNotReach(t, there, "10.84.2.2")
-	if got, err := dialMachine("10.84.1.2:80", time.Second); err != nil || got != "10.84.1.1" { // the machine itself may
+	if got, err := dialMachine("10.84.1.2:80", patience); err != nil || got != "10.84.1.1" { // the machine itself may
 		t.Errorf("from the machine: %q, %v", got, err)
 	}
 }
 
 // hears sends one packet from a namespace to the outside and reports whether
-// it arrives.
-func hears(t *testing.T, there, from netdriver.Namespace) bool {
+// it arrives in time.
+func hears(t *testing.T, there, from netdriver.Namespace, wait time.Duration) bool {
 	t.Helper()
 	var ear net.PacketConn
 	hear := func() (err error) {
@@ -117,7 +117,7 @@ func hears(t *testing.T, there, from netdriver.Namespace) bool {
 		_, err = c.Write([]byte("x"))
 		return err
 	})
-	if err := ear.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+	if err := ear.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err = ear.ReadFrom(make([]byte, 8))
