@@ -49,6 +49,7 @@ type Host struct {
 
 	mu      sync.Mutex         // never held while the bus or a driver is asked
 	drivers map[string]*hosted // by "kind/name"; guarded by mu
+	missing map[string]string  // programs of those that are needed and not there; by "kind/name". Guarded by mu
 	closed  bool               // no further drivers; guarded by mu
 	epoch   uint64             // the highest seen; guarded by mu
 }
@@ -68,7 +69,7 @@ func start(o Options, p patience, mounts []linux.Hierarchy) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{o: o, patience: p, cage: c, drivers: make(map[string]*hosted), epoch: o.Epoch}
+	h := &Host{o: o, patience: p, cage: c, drivers: make(map[string]*hosted), missing: make(map[string]string), epoch: o.Epoch}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	if err := h.find(); err != nil {
 		h.Close(h.ctx)
@@ -189,15 +190,25 @@ func (h *Host) serve(kind, name string) error {
 	if closed {
 		serving.Close()
 	}
+	h.mu.Lock()
+	path, needed := h.missing[id]
+	delete(h.missing, id)
+	h.mu.Unlock()
+	if needed {
+		h.Need(kind, name, path)
+	}
 	return nil
 }
 
 // Need starts a driver before its first step: one that must watch what it holds,
 // as the exec driver does when containers run. path is its program if that was
-// replaced, else empty.
+// replaced, else empty. One that is not on the driver path is started as soon as it is.
 func (h *Host) Need(kind, name, path string) {
 	h.mu.Lock()
 	d := h.drivers[kind+"/"+name]
+	if d == nil {
+		h.missing[kind+"/"+name] = path
+	}
 	h.mu.Unlock()
 	if d == nil {
 		h.o.Log.Warn("a driver that holds something is not on the driver path", "driver", kind+"/"+name)

@@ -62,6 +62,14 @@ func TestFoundLater(t *testing.T) {
 }
 
 // A repeated step joins the running one; its result answers the newer try.
+// A driver that must watch what it holds is started as soon as its program is there.
+func TestNeededAndFoundLater(t *testing.T) {
+	r := newRig(t).begin()
+	r.host.Need("exec", "fake", "")
+	r.program("bin", "gantry-exec-fake")
+	r.until("its start", func() bool { return len(r.bus.drivers(false)) == 1 })
+}
+
 func TestJoin(t *testing.T) {
 	r := newRig(t, "gantry-net-fake").begin()
 	s := r.network("slow")
