@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,9 +45,12 @@ func (c *Client) Upload(ctx context.Context, r io.Reader) (Uploaded, *Stream, er
 	if file == nil {
 		err = sendChunks(s, r)
 	}
-	// A refusal (no space) comes while we still write: what the server has said is the reason.
-	if answer := readAnswer(s, &up); answer != nil || err == nil {
-		err = answer
+	// A refusal (no space) comes while we still write: what the server has said is the
+	// reason. When there is nothing more to send for want of it, nothing is said.
+	if !errors.As(err, &unreadable{}) {
+		if answer := readAnswer(s, &up); answer != nil || err == nil {
+			err = answer
+		}
 	}
 	if err != nil {
 		_ = s.Close() // the first error is the one that matters
@@ -74,6 +78,11 @@ func regular(r io.Reader) *os.File {
 	return f
 }
 
+// unreadable says that what is to be sent cannot be read.
+type unreadable struct{ error }
+
+func (e unreadable) Unwrap() error { return e.error }
+
 func sendChunks(w io.Writer, r io.Reader) error {
 	buf := make([]byte, 4+256<<10)
 	for {
@@ -89,7 +98,7 @@ func sendChunks(w io.Writer, r io.Reader) error {
 			return err
 		}
 		if err != nil {
-			return err
+			return unreadable{err}
 		}
 	}
 }

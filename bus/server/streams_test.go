@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -214,6 +215,15 @@ func TestUploadTooLargeOrBrokenOff(t *testing.T) {
 		t.Errorf("a device: %s", line)
 	}
 	st.Close()
+
+	// What breaks off while it is read here is the client's own failure, told at once.
+	broken := errors.New("the disk is broken")
+	for name, r := range map[string]io.Reader{"at once": iotest.ErrReader(broken), "later": io.MultiReader(bytes.NewReader(big[:1<<19]), iotest.ErrReader(broken))} {
+		if _, _, err := c.Upload(within(t), r); !errors.Is(err, broken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	eventually(t, "what broke off stays", func() bool { return spooled(t, dir) == 0 })
 
 	// A client that vanishes in the middle.
 	st, err = c.Stream(within(t), bus.StreamRequest{Op: bus.OpUpload}, nil)
