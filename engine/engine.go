@@ -225,8 +225,8 @@ func (e *Engine) start() error {
 func (e *Engine) ID() string { return e.durable.Engine.ID }
 
 // Holders are the drivers, by "kind/name", that hold something which may end by
-// itself: they must run for anybody to see that. The value is the program's path
-// if the driver was replaced, else empty.
+// itself: they must run for anybody to see that, unless they are disabled. The value is
+// the program's path if the driver was replaced, else empty.
 func (e *Engine) Holders() map[string]string {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -235,6 +235,9 @@ func (e *Engine) Holders() map[string]string {
 			id := "exec/" + e.durable.Engine.Drivers.Exec
 			path := ""
 			if d := e.durable.Drivers[id]; d != nil {
+				if d.Disabled {
+					return nil
+				}
 				path = d.Path
 			}
 			return map[string]string{id: path}

@@ -30,3 +30,20 @@ func TestAStepThatIsTriedAgainNamesTheDriverThatServesNow(t *testing.T) {
 		t.Errorf("%s is sent again for program %q", again.ID, again.Path)
 	}
 }
+
+// TestADisabledDriverIsNotNeeded: whatever it holds, it is not to run.
+func TestADisabledDriverIsNotNeeded(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.image()
+	w.say("container.create", create(1, "web", core.Running)).done = true
+	w.settle()
+	if got := w.e.Holders(); len(got) != 1 {
+		t.Fatalf("beside a container that runs: %v", got)
+	}
+	w.say("driver.disable", core.DisableDriver{Driver: "exec/native"}).done = true
+	w.settle()
+	if got := w.open().Holders(); len(got) != 0 {
+		t.Errorf("needed: %v", got)
+	}
+}
