@@ -46,10 +46,29 @@ func takesLayers(t *testing.T) bool {
 	return true
 }
 
-// TestOverlayWays mounts the same layers both ways and finds the same.
+// copiesAside is the way of layers that are mounts of their own, which MountOverlayMapped
+// takes before Linux 6.13.
+func copiesAside(lower []string, upper, work string, flags []string) (Detached, error) {
+	var copies []Detached
+	defer func() {
+		for _, c := range copies {
+			c.Close()
+		}
+	}()
+	for _, l := range lower {
+		c, err := CloneMount(l, false)
+		if err != nil {
+			return Detached{}, err
+		}
+		copies = append(copies, c)
+	}
+	return mountMappedAside(copies, upper, work, flags)
+}
+
+// TestOverlayWays mounts the same layers all ways and finds the same.
 func TestOverlayWays(t *testing.T) {
 	for name, mount := range map[string]func([]string, string, string, []string) (Detached, error){
-		"by layer": mountOverlayByLayer, "by string": mountOverlayByString,
+		"by layer": mountOverlayByLayer, "by string": mountOverlayByString, "copies aside": copiesAside,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "by layer" && !takesLayers(t) {

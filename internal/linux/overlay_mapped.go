@@ -113,11 +113,8 @@ func mountMappedAside(layers []Detached, upper, work string, flags []string) (De
 
 func mappedAside(layers []Detached, upper, work string, flags []string) (Detached, error) {
 	const scratch = "/proc" // any directory that surely is there: this is nobody's but ours
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return Detached{}, fmt.Errorf("make mount namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return Detached{}, fmt.Errorf("make mounts private: %w", err)
+	if err := leaveMounts(); err != nil {
+		return Detached{}, err
 	}
 	if err := unix.Mount("tmpfs", scratch, "tmpfs", 0, ""); err != nil {
 		return Detached{}, fmt.Errorf("mount scratch: %w", err)
@@ -145,12 +142,5 @@ func mappedAside(layers []Detached, upper, work string, flags []string) (Detache
 	if err := os.Mkdir(over, 0o700); err != nil {
 		return Detached{}, err
 	}
-	if err := unix.Mount("overlay", over, "overlay", 0, data); err != nil {
-		return Detached{}, fmt.Errorf("mount overlay with %s: %w", data, err)
-	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, over, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return Detached{}, fmt.Errorf("clone mount of overlay: %w", err)
-	}
-	return Detached{os.NewFile(uintptr(fd), "overlay")}, nil
+	return mountAside(over, data)
 }
