@@ -45,4 +45,33 @@ func listing(root string) (string, error) {
 	return strings.Join(out, "\n"), err
 }
 
+// TestDefaultsAreTurnedOff that let an upper directory refer to elsewhere, also where
+// they are not known yet. The kernel takes the options.
+func TestDefaultsAreTurnedOff(t *testing.T) {
+	say := func(answers map[string]string) func(string) ([]byte, error) {
+		return func(path string) ([]byte, error) {
+			if a, ok := answers[filepath.Base(path)]; ok {
+				return []byte(a), nil
+			}
+			return nil, os.ErrNotExist
+		}
+	}
+	loaded := map[string]string{"index": "N\n", "redirect_dir": "N\n", "metacopy": "N\n"}
+	if got := furtherOptions(say(loaded)); len(got) != 0 {
+		t.Errorf("nothing is on, yet %v", got)
+	}
+	loaded["metacopy"] = "Y\n"
+	if got := fmt.Sprint(furtherOptions(say(loaded))); got != "[metacopy=off]" {
+		t.Errorf("metacopy is on, yet %v", got)
+	}
+	all := furtherOptions(say(nil))
+	if got := fmt.Sprint(all); got != "[index=off redirect_dir=off metacopy=off]" {
+		t.Errorf("overlayfs is not loaded, yet %v", got)
+	}
+	d := open(t, t.TempDir())
+	d.further = all
+	apply(t, d, layer(t, "l1", "", "a=1"))
+	wantListing(t, prepare(t, d, "c1", "l1"), "a -rw-r--r-- 1")
+}
+
 var ctx = context.Background()

@@ -10,12 +10,13 @@ import (
 )
 
 // furtherOptions turns off what this kernel does by default although the
-// upper directory would then no longer tell all by itself.
+// upper directory would then no longer tell all by itself. While overlayfs is not
+// loaded nothing tells what its default will be.
 func furtherOptions(read func(string) ([]byte, error)) []string {
 	var out []string
 	for _, name := range []string{"index", "redirect_dir", "metacopy"} {
 		value, err := read("/sys/module/overlay/parameters/" + name)
-		if err == nil && bytes.HasPrefix(value, []byte("Y")) {
+		if err != nil || bytes.HasPrefix(value, []byte("Y")) {
 			out = append(out, name+"=off")
 		}
 	}
