@@ -124,13 +124,15 @@ func (s *State) execDrift(r Request, held map[string]Item) []Event {
 			continue
 		}
 		c := s.Containers[ContainerID(n.ID)]
-		if _, ok := held[Item{Kind: "process", Key: n.ID, Run: c.Process.Run}.key()]; !ok && c.Running() {
+		runs := c.Running()
+		if _, ok := held[Item{Kind: "process", Key: n.ID, Run: c.Process.Run}.key()]; !ok && runs {
+			runs = false
 			events = append(events, c.exited(Exit{
 				Run: c.Process.Run, Code: 137, Lost: true, Reason: "process lost", Time: r.Time,
 			}, r.Time.Sub(c.Started))...)
 		}
 		events = append(events, c.execsLost(Exit{Code: 137, Lost: true, Reason: "process lost", Time: r.Time}, held)...)
-		if _, ok := held[Item{Kind: "userns", Key: n.ID}.key()]; !ok && c.UserNS.State == Held && !c.Running() {
+		if _, ok := held[Item{Kind: "userns", Key: n.ID}.key()]; !ok && c.UserNS.State == Held && !runs {
 			events = append(events, &UserNSLost{Header: about(n)})
 		}
 	}

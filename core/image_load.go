@@ -48,7 +48,18 @@ func (*ImageLoadWanted) name() string { return "image.load-wanted" }
 
 func (e *ImageLoadWanted) apply(s *State) []Noun {
 	s.Jobs[JobID(e.ID)].Load = &Load{Archive: e.Archive, Platform: e.Platform, Slot: Slot{Turn: e.Seq}}
-	return []Noun{e.Of()}
+	return append(s.unsettled(), e.Of())
+}
+
+// unsettled are the loads after which is to be looked: not while another one reads.
+func (s *State) unsettled() []Noun {
+	var nouns []Noun
+	for id, j := range s.Jobs {
+		if j.Load != nil && j.Load.Slot.State == Unsure {
+			nouns = append(nouns, Noun{KindJob, string(id)})
+		}
+	}
+	return nouns
 }
 
 // owing reports whether the job has work for a driver: an archive to read, or
@@ -63,7 +74,9 @@ func (j *Job) next(s *State) []Step {
 	}
 	verb := "read"
 	if j.Load.Slot.State == Unsure {
-		verb = "reconcile"
+		if verb = "reconcile"; s.reading() {
+			return nil // what the driver holds for nobody may be what is being read
+		}
 	}
 	id := owed(stepID(Noun{KindJob, string(j.ID)}, "load", verb, j.Load.Slot.Turn), "image", s.Engine.Drivers.Image)
 	if verb == "reconcile" {
@@ -127,7 +140,7 @@ func (e *ArchiveLoaded) apply(s *State) []Noun {
 	j := s.Jobs[JobID(e.ID)]
 	j.Load.Slot = Slot{Held, e.Seq}
 	j.Loaded, j.Awaits = e.Images, e.Awaits
-	return []Noun{e.Of()}
+	return append(s.unsettled(), e.Of())
 }
 
 // ImageLoaded says that an image's content is in the store. Its names are taken

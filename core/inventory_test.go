@@ -136,3 +136,44 @@ func TestAnInventoryOfBeforeIsNotTheWholeTruth(t *testing.T) {
 		t.Errorf("what has come since the question: %+v", i.Store)
 	}
 }
+
+// TestALoadThatWasTakenBackIsLookedAfterWhenNobodyReads: what the driver holds beside
+// another reading may be that one's, and what the first has left would stay for ever.
+func TestALoadThatWasTakenBackIsLookedAfterWhenNobodyReads(t *testing.T) {
+	s := newScript(t)
+	s.play("load late\n\nlose load/read\n\ncancel\n\nload new")
+	look := func() {
+		for _, st := range s.s.Owed() {
+			if st, ok := st.(Reconcile); ok {
+				s.inventory("image/oci")
+				s.finish(st)
+			}
+		}
+	}
+	look()
+	s.play("step load/read")
+	look()
+	s.settle()
+	s.atRest()
+}
+
+// TestALostRunAndItsUserNamespace: with a run its user namespace may be gone, too; what
+// follows by the container's policy is not made in what is not there.
+func TestALostRunAndItsUserNamespace(t *testing.T) {
+	s := newScript(t)
+	s.play("load a\n\nsettle")
+	id := s.container("c1")
+	s.wish(&CreateContainer{
+		ID: id, Name: "c1", Image: "docker.io/library/a:latest", Want: Running,
+		Spec: Spec{Process: Process{Cmd: []string{"true"}}, Security: Security{UserNS: "private"}, Restart: Restart{Policy: restartAlways}},
+	})
+	s.settle()
+	delete(s.held, fmt.Sprintf("process %s 1", id))
+	delete(s.held, "userns "+string(id))
+	s.inventory("exec/native")
+	s.settle()
+	if c := s.s.Containers[id]; !c.Running() || c.Process.Run == 1 || c.Fault != nil {
+		t.Errorf("the container is %s: run %d, %+v", c.Status(), c.Process.Run, c.Fault)
+	}
+	s.atRest()
+}

@@ -104,6 +104,9 @@ func (e *JobEnded) apply(s *State) []Noun {
 	}
 	s.leave(j.Noun, id)
 	s.Ended = append(s.Ended, id)
+	if j.Load != nil {
+		return append(s.unsettled(), Noun{KindJob, e.ID})
+	}
 	return s.touch(Noun{KindJob, e.ID})
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/containerd/errdefs"
 )
 
 var (
@@ -259,7 +261,12 @@ func (e *engine) live(r *rand.Rand, id ContainerID, generation *int) {
 	case 9, 10:
 		e.deliver(&ReportHealth{Container: id, Run: c.Process.Run, Status: pick(r, Healthy, Unhealthy), Probes: []HealthProbe{{Code: 1, Output: "x"}}})
 	default:
-		e.deliver(&ReportOOM{Container: id, Run: c.Process.Run, Count: uint64(1 + r.Intn(3))})
+		report := &ReportOOM{Container: id, Run: c.Process.Run, Count: uint64(1 + r.Intn(3))}
+		if c.processVerb() != "start" {
+			e.deliver(report)
+		} else if _, err := e.send(report); !errdefs.IsUnavailable(err) {
+			e.t.Fatalf("%s before the start was told: %v", report.name(), err)
+		}
 	}
 }
 
