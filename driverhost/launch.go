@@ -118,10 +118,16 @@ func (l *launch) how() string {
 	return l.status
 }
 
-// Kill ends the instance: all of it.
+// Kill ends the instance: all of it. Of one that is gone nothing is left to be ended: the
+// name of its cgroup may be another one's by now.
 func (l *launch) Kill(context.Context) error {
 	if l.cmd.Process == nil {
 		return nil
+	}
+	select {
+	case <-l.gone:
+		return nil
+	default:
 	}
 	l.cage.kill(l.name)
 	_ = l.cmd.Process.Kill() // it may be gone, which is what is wanted
