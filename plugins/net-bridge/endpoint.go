@@ -39,6 +39,9 @@ func (d *Driver) Attach(_ context.Context, r netdriver.Attach) (netdriver.Endpoi
 	if !r.Address.IsValid() || !r.Address.Addr().Is4() {
 		return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrInvalidArgument, "address %s: the bridge driver needs one of IPv4", r.Address)
 	}
+	if r.Gateway.IsValid() && !r.Gateway.Is4() {
+		return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrInvalidArgument, "gateway %s: the bridge driver needs one of IPv4", r.Gateway)
+	}
 	var k kept
 	there := d.store.HasEndpoint(r.EndpointKey) // written before the key is put, removed after it is dropped
 	if there {

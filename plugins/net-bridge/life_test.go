@@ -343,6 +343,11 @@ func TestForeignThingsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.network("aa11", "10.79.1.0/24", nil)
+	six := request4(n, "c1", 2)
+	six.Gateway = netip.MustParseAddr("fd00::1")
+	if _, err := e.Attach(t.Context(), six); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("a gateway of IPv6: %v", err)
+	}
 	e.attach(n, "c1", 2, nil)
 	if err := e.RemoveNetwork(t.Context(), n.ID); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 		t.Errorf("removed with a container attached: %v", err)
