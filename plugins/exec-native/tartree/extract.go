@@ -266,7 +266,7 @@ func describe(p place, h *tar.Header, uid, gid int) error {
 }
 
 func setTime(dir int, name string, t time.Time) error {
-	ts := unix.NsecToTimespec(t.UnixNano())
+	ts := unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())} // UnixNano ends in 2262
 	return classify(unix.UtimesNanoAt(dir, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW))
 }
 
