@@ -169,6 +169,7 @@ func takesLabel(kind string) bool {
 // as mounts made in its cgroup namespace, for a fraction of the time; the file
 // system is the host's either way.
 func cgroupMounts(p *plan.Plan, m specs.Mount, o options, h Handles) error {
+	o.top = o.top.then(o.all) // each of the mounts is given all
 	fs := filesystemOf(m, o, "")
 	if h.CgroupV2 {
 		fs.Type = "cgroup2"

@@ -181,6 +181,13 @@ func mountFields(t *testing.T) map[string]fieldCase {
 			bind("bind")(b)
 			b.addMount(specs.Mount{Destination: "/new/place", Options: []string{"remount", "bind", "ro"}})
 		}, "touch /new/place/z || echo refused", "refused"},
+		"cgroups, recursively read-only": {func(b *box) {
+			for i, m := range b.spec.Mounts {
+				if m.Type == "cgroup" {
+					b.spec.Mounts[i].Options = []string{"rro"}
+				}
+			}
+		}, "made=no; for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $d/x 2>/dev/null && made=yes; done; echo made=$made", "made=no"},
 		"relative destination": {func(b *box) { b.addMount(specs.Mount{Destination: "rel", Type: "tmpfs", Source: "t"}) }, "grep /rel /proc/self/mounts", "t /rel tmpfs"},
 		"unbindable root":      {func(b *box) { b.spec.Linux.RootfsPropagation = "unbindable" }, "grep ' / / ' /proc/self/mountinfo; cat /proc/self/mountinfo", "unbindable"},
 		"shared root":          {func(b *box) { b.spec.Linux.RootfsPropagation = "rshared" }, "cat /proc/self/mountinfo", "shared:"},
