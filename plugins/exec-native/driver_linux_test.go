@@ -371,6 +371,21 @@ func TestCancelledAtGate(t *testing.T) {
 	}
 }
 
+// TestLateStart: who has no time left is told that, wherever the start was when it
+// found out.
+func TestLateStart(t *testing.T) {
+	b := newBench(t)
+	r := b.request("echo never")
+	for range 10 {
+		ctx, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
+		_, err := b.d.Start(ctx, r)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%v, want the deadline", err)
+		}
+	}
+}
+
 // TestJoinedStartIsTakenOver: who asks for a start that is under way is not told that
 // whoever asked first has left, but takes its place.
 func TestJoinedStartIsTakenOver(t *testing.T) {

@@ -93,6 +93,9 @@ func (d *native) begin(caller context.Context, one *run, launch launcher) {
 		d.watchLater(one, shim)
 		return
 	}
+	if late := caller.Err(); late != nil && !errors.Is(err, late) { // what broke off for want of time says anything
+		err = fmt.Errorf("start given up: %w: %v", late, err)
+	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
 	if d.discard(cleanup, one) == nil {
