@@ -28,7 +28,7 @@ func TestProfileStopsTheInit(t *testing.T) {
 	} {
 		r := b.request("true")
 		r.Security = execdriver.Security{Seccomp: `{"defaultAction":"` + c.action + `"}`, NoNewPrivileges: c.nnp}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		_, err := b.d.Start(ctx, r)
 		cancel()
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), c.says) {
