@@ -21,7 +21,6 @@ type (
 		LogPath         string
 		Name            string
 		RestartCount    int
-		Driver          string `json:",omitempty"`
 		Platform        string
 		ExecIDs         []string
 		HostConfig      dockerHostConfig
