@@ -3,6 +3,7 @@ package tartree
 import (
 	"archive/tar"
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -51,4 +52,36 @@ func TestFarTimes(t *testing.T) {
 			t.Errorf("written: %+v %v", h, err)
 		}
 	}
+}
+
+// TestLinksThatGo: what goes while a tree is read is left out, a link too.
+func TestLinksThatGo(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for link := filepath.Join(dir, "l"); ; {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_ = os.Symlink("to", link)
+			_ = os.Remove(link)
+		}
+	}()
+	same := func(uid, gid int) (int, int, error) { return uid, gid, nil }
+	for range 3000 {
+		if err := Write(t.Context(), io.Discard, root, ".", "", same); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	<-stopped
 }

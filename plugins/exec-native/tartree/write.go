@@ -77,6 +77,9 @@ func (t *writer) entry(dir int, name, as string, depth int) error {
 	if h.Typeflag == tar.TypeSymlink {
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(dir, name, buf)
+		if depth > 0 && errors.Is(err, unix.ENOENT) {
+			return nil
+		}
 		if err != nil {
 			return &os.PathError{Op: "read link", Path: as, Err: err}
 		}
