@@ -13,7 +13,7 @@ import (
 type (
 	dockerContainer struct {
 		Id              string
-		Created         time.Time
+		Created         stamp
 		Path            string
 		Args            []string
 		State           dockerState
@@ -40,8 +40,8 @@ type (
 		Pid        int
 		ExitCode   int
 		Error      string
-		StartedAt  time.Time
-		FinishedAt time.Time
+		StartedAt  stamp
+		FinishedAt stamp
 		Health     *dockerHealth `json:",omitempty"`
 	}
 
@@ -115,11 +115,16 @@ type (
 	}
 )
 
+// stamp is a moment as Docker's inspect tells it, by a template as in JSON.
+type stamp struct{ time.Time }
+
+func (s stamp) String() string { return s.Format(time.RFC3339Nano) }
+
 // containerView is a container in Docker's form.
 func containerView(d *query.ContainerDetail) dockerContainer {
 	sp := d.State.Spec
 	v := dockerContainer{
-		Id: string(d.ID), Created: d.Created.UTC(), Image: string(d.ImageID), LogPath: d.LogPath, Name: "/" + d.Name, Platform: "linux",
+		Id: string(d.ID), Created: stamp{d.Created.UTC()}, Image: string(d.ImageID), LogPath: d.LogPath, Name: "/" + d.Name, Platform: "linux",
 		State: stateView(d), Config: configView(d), HostConfig: hostConfigView(d),
 		NetworkSettings: networksView(d.Networks), RestartCount: d.Restarts, Mounts: mountsView(sp.Mounts),
 		Gantry: gantryState{Want: d.Want, Run: d.Run, Holds: d.Holds, Steps: d.Steps, OOMKills: d.OOMKills},
@@ -147,11 +152,11 @@ func containerView(d *query.ContainerDetail) dockerContainer {
 func stateView(d *query.ContainerDetail) dockerState {
 	s := dockerState{
 		Status: d.Status, Running: d.Running || d.Status == "restarting", Paused: d.Status == "paused",
-		Restarting: d.Status == "restarting", Dead: d.Status == "dead", Pid: d.PID, StartedAt: d.Started.UTC(),
+		Restarting: d.Status == "restarting", Dead: d.Status == "dead", Pid: d.PID, StartedAt: stamp{d.Started.UTC()},
 		OOMKilled: d.OOMKills > 0, Health: healthView(d.State.Health),
 	}
 	if d.Exit != nil {
-		s.FinishedAt = d.Exit.Time.UTC()
+		s.FinishedAt = stamp{d.Exit.Time.UTC()}
 		s.OOMKilled = s.OOMKilled || d.Exit.OOMKilled
 	}
 	if !d.Running {

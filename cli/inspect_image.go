@@ -2,7 +2,6 @@ package cli
 
 import (
 	"strings"
-	"time"
 
 	"github.com/gantryd/gantry/internal/query"
 )
@@ -12,7 +11,7 @@ type (
 		Id           string
 		RepoTags     []string
 		RepoDigests  []string
-		Created      time.Time
+		Created      stamp
 		Architecture string
 		Os           string
 		Size         int64
@@ -72,7 +71,7 @@ type (
 // imageView is an image in Docker's form.
 func imageView(d *query.ImageDetail) dockerImage {
 	v := dockerImage{
-		Id: string(d.ID), RepoTags: []string{}, RepoDigests: []string{}, Created: d.Created.UTC(),
+		Id: string(d.ID), RepoTags: []string{}, RepoDigests: []string{}, Created: stamp{d.Created.UTC()},
 		Architecture: d.Architecture, Os: d.OS, Size: d.Unpacked, RootFS: dockerRootFS{Type: "layers"},
 		Descriptor: dockerDescriptor{Digest: d.Manifest},
 	}
