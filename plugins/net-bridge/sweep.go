@@ -29,7 +29,10 @@ type sweeper struct {
 }
 
 // litter is a port that is to go as long as it bears this mark.
-type litter struct{ Name, Alias string }
+type litter struct {
+	Name, Alias string
+	Index       int // of that link alone, not of one made anew by its name; 0: of any
+}
 
 func newSweeper(host *netlink.Handle, links *rtnl, engineID string) *sweeper {
 	return &sweeper{host: host, links: links, engine: engineID, after: sweepAfter}
@@ -37,7 +40,7 @@ func newSweeper(host *netlink.Handle, links *rtnl, engineID string) *sweeper {
 
 // detached asks for a sweep of a port that was given back.
 func (s *sweeper) detached(port string) {
-	s.soon(litter{port, detachedAlias(s.engine)})
+	s.soon(litter{Name: port, Alias: detachedAlias(s.engine)})
 }
 
 // soon asks for a sweep after a while: of these ports, and of those of the
@@ -76,7 +79,8 @@ func (s *sweeper) now() {
 		return
 	}
 	for _, g := range given {
-		if l, err := s.links.run(askLink{Name: g.Name}); err == nil && l.Alias == g.Alias {
+		l, err := s.links.run(askLink{Name: g.Name})
+		if err == nil && l.Alias == g.Alias && (g.Index == 0 || g.Index == l.Index) {
 			_ = deleteLink(s.host, l.Name)
 		}
 	}
@@ -92,7 +96,7 @@ func (s *sweeper) found() error {
 	var ports []litter
 	for _, l := range all {
 		if a := l.Attrs(); a.Alias == detachedAlias(s.engine) || a.Alias == spareAlias(s.engine) {
-			ports = append(ports, litter{a.Name, a.Alias})
+			ports = append(ports, litter{a.Name, a.Alias, a.Index})
 		}
 	}
 	if len(ports) > 0 {
