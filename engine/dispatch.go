@@ -35,11 +35,11 @@ type slot struct {
 	flight *flight     // what was handed out and has not ended
 	taken  core.StepID // the last step that a host has taken
 
-	failures int       // in a row, of the same verb
-	failing  time.Time // when the first of them was
-	verb     string    // of those failures
-	last     string    // what the last failure said
-	after    time.Time // not handed out before
+	failures int         // in a row, of the same step, or of releases that are owed anew
+	failing  time.Time   // when the first of them was
+	step     core.StepID // the last one that was owed
+	last     string      // what the last failure said
+	after    time.Time   // not handed out before
 }
 
 // flight is a step that was handed out and whose end is not known.
@@ -152,8 +152,11 @@ func (d *dispatch) ask(s *core.State, n core.Noun, now time.Time) {
 			d.nouns[n] = append(d.nouns[n], sl)
 		}
 		sl.owed, sl.job = st, jobOf(s, n)
-		if sl.verb != st.ID().Verb() {
-			sl.verb, sl.failures, sl.last, sl.after = st.ID().Verb(), 0, "", time.Time{}
+		if id := st.ID(); sl.step != id {
+			if !isRelease(st) || sl.step.Verb() != id.Verb() {
+				sl.failures, sl.last, sl.after = 0, "", time.Time{}
+			}
+			sl.step = id
 		}
 	}
 	for _, sl := range d.nouns[n] {

@@ -108,3 +108,37 @@ func (w *world) takenBack() {
 	}
 	w.host.cancelled = nil
 }
+
+// TestAnotherWishIsTriedWithNewPatience: that a signal could not be delivered for long
+// keeps no further one waiting; its driver may be there again.
+func TestAnotherWishIsTriedWithNewPatience(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	w.image()
+	w.say("container.create", create(1, "web", core.Running)).done = true
+	w.settle()
+	w.host.fail = func(s bus.Step) *bus.Error {
+		if s.Verb != "container.signal-process" {
+			return nil
+		}
+		return bus.NewError(errclass.Errorf(errdefs.ErrUnavailable, "it is away"))
+	}
+	first := w.job()
+	w.sayJob(first, "container.kill", core.KillContainer{ID: core.ContainerID(hexOf(1)), Signal: 1}).done = true
+	second := w.job()
+	w.sayJob(second, "container.kill", core.KillContainer{ID: core.ContainerID(hexOf(1)), Signal: 2}).done = true
+	w.settle()
+	for range 60 {
+		if w.e.durable.Jobs[core.JobID(first)].Open() {
+			w.pass(time.Second)
+		}
+	}
+	w.host.fail = nil
+	w.pass(time.Second)
+	if j := w.e.durable.Jobs[core.JobID(first)]; j.State != core.JobFailed {
+		t.Errorf("the first: %+v", j)
+	}
+	if j := w.e.durable.Jobs[core.JobID(second)]; j.State != core.JobDone {
+		t.Errorf("the second, with the driver there again: %s", j.State)
+	}
+}
