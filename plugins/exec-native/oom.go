@@ -85,7 +85,7 @@ func (d *native) watchMemory(r *run) {
 func (d *native) awaitMemory(r *run, w *cgroup.OOMWatch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r.state != running || r.memory != nil || d.poll.once(w.FD(), func() { d.memoryEvent(r) }) != nil {
+	if r.state != running || r.memory != nil || d.poll.when(w.FD(), w.Events(), func() { d.memoryEvent(r) }) != nil {
 		d.letGoMemory(w)
 		return
 	}

@@ -66,10 +66,13 @@ func (p *poller) loop() {
 
 // once runs f in a goroutine of its own when something can be read from fd, or
 // its other end is closed. Whoever closes fd before forgets it first.
-func (p *poller) once(fd int, f func()) error {
+func (p *poller) once(fd int, f func()) error { return p.when(fd, unix.POLLIN, f) }
+
+// when is once for other events of poll(2).
+func (p *poller) when(fd int, events int16, f func()) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
+	e := unix.EpollEvent{Events: uint32(events) | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
 	err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &e)
 	if err == unix.EEXIST {
 		err = unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &e)

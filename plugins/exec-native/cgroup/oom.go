@@ -110,15 +110,25 @@ func oomBelow(d dir, name, file string, depth int) (uint64, error) {
 // OOMWatch tells when the kernel runs short of the group's memory.
 type OOMWatch struct {
 	g    *Group
-	file *os.File // an eventfd of version 1, an inotify of version 2
-	fd   int      // of file, which stays non-blocking that way
+	file *os.File // an eventfd of version 1, memory.events of version 2
+	fd   int      // of file
 	d    dir
 	seen uint64
 	late int // looks since the last event after which the count had not risen yet
 }
 
-// FD can be read from when there may be something to Check. It is closed by Close.
+// FD can be waited for by poll(2): there may be something to Check when it has one of
+// Events. It is closed by Close.
 func (w *OOMWatch) FD() int { return w.fd }
+
+// Events are those of poll(2) to wait for: POLLIN in version 1, POLLPRI in version 2,
+// where the file can always be read (kernfs_fop_poll, fs/kernfs/file.c).
+func (w *OOMWatch) Events() int16 {
+	if w.d.Unified {
+		return unix.POLLPRI
+	}
+	return unix.POLLIN
+}
 
 // WatchOOM begins to watch the group. NotImplemented: no controller for memory.
 func (g *Group) WatchOOM() (*OOMWatch, error) {
@@ -164,24 +174,21 @@ func (g *Group) eventV1(d dir, file string) (int, error) {
 	return event, nil
 }
 
-// eventV2 makes an inotify that tells of each change of the file (cgroup-v2.rst,
-// "memory.events"), and of groups removed beside it: the file itself goes
-// without a word. The path is that of the descriptor: no name is resolved.
+// eventV2 opens the file, whose changes poll(2) tells (cgroup-v2.rst, "memory.events").
+// An inotify would do as well, and its instances are few: 128 for all of root's programs.
 func (g *Group) eventV2(d dir, file string) (int, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	fd, err := openAt(int(d.f.Fd()), filepath.Join(g.name, file), unix.O_RDONLY)
 	if err != nil {
-		return -1, os.NewSyscallError("inotify_init1", err)
+		return -1, err
 	}
-	parent := fmt.Sprintf("/proc/self/fd/%d/", d.f.Fd())
-	_, err = unix.InotifyAddWatch(fd, parent+g.name+"/"+file, unix.IN_MODIFY)
-	if err == nil {
-		_, err = unix.InotifyAddWatch(fd, parent, unix.IN_DELETE|unix.IN_ONLYDIR)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, os.NewSyscallError("inotify_add_watch", err)
-	}
+	_, _ = takeV2(fd) // what has happened is counted
 	return fd, nil
+}
+
+// takeV2 reads a bit of the file, from its beginning: the next change is told then.
+func takeV2(fd int) (int, error) {
+	var word [8]byte
+	return unix.Pread(fd, word[:], 0)
 }
 
 // Version 1 tells that memory has run out before it kills (mem_cgroup_oom_notify,
@@ -192,27 +199,29 @@ const (
 	lateLooks = 50
 )
 
-// wordRoom is enough for any event: an inotify's with the longest name.
-const wordRoom = unix.SizeofInotifyEvent + unix.NAME_MAX + 1
+// awhile is how long Wait may take to see that its time is over, or that a group of
+// version 2 has gone, of which the kernel tells nothing.
+const awhile = 100 * time.Millisecond
 
 // Wait waits until processes were killed, and returns the count since the group
 // was made. Gone says that the group was removed; the count is the last one
 // read then. With the killer switched off it returns when memory has run out,
 // with the count unchanged.
 func (w *OOMWatch) Wait(ctx context.Context) (kills uint64, gone bool, err error) {
-	stop := context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	for {
-		var buf [wordRoom]byte
-		_, err := w.file.Read(buf[:]) // what it was is seen below
-		if ctx.Err() != nil {
+		fds := []unix.PollFd{{Fd: int32(w.fd), Events: w.Events()}}
+		n, err := unix.Poll(fds, int(awhile.Milliseconds()))
+		switch {
+		case ctx.Err() != nil:
 			return w.seen, false, ctx.Err()
-		}
-		if err != nil {
+		case err != nil && err != unix.EINTR:
 			return w.seen, false, fmt.Errorf("wait for memory of cgroup %s: %w", w.g.full(), err)
-		}
-		if news, gone, err := w.look(); news || gone || err != nil {
-			return w.seen, gone, err
+		case n > 0:
+			if news, gone, err := w.check(); news || gone || err != nil {
+				return w.seen, gone, err
+			}
+		case !isThere(int(w.d.f.Fd()), w.g.name):
+			return w.seen, true, nil
 		}
 	}
 }
@@ -220,18 +229,26 @@ func (w *OOMWatch) Wait(ctx context.Context) (kills uint64, gone bool, err error
 // Check is Wait for whoever waits for FD: it does not wait, but for the count to
 // follow the event.
 func (w *OOMWatch) Check() (kills uint64, gone bool, err error) {
-	var buf [wordRoom]byte
-	for {
-		n, err := unix.Read(w.fd, buf[:])
-		if n <= 0 || !w.d.Unified { // an eventfd is read once
-			if err != nil && err != unix.EAGAIN && err != unix.EINTR {
-				return w.seen, false, fmt.Errorf("look at memory of cgroup %s: %w", w.g.full(), err)
-			}
-			break
-		}
-	}
-	_, gone, err = w.look()
+	_, gone, err = w.check()
 	return w.seen, gone, err
+}
+
+func (w *OOMWatch) check() (news, gone bool, err error) {
+	if err := w.take(); err != nil && err != unix.EAGAIN && err != unix.EINTR && err != unix.ENODEV {
+		return false, false, fmt.Errorf("look at memory of cgroup %s: %w", w.g.full(), err)
+	}
+	return w.look()
+}
+
+// take takes the event, so that the next one is told. What it was is seen elsewhere.
+func (w *OOMWatch) take() error {
+	if w.d.Unified {
+		_, err := takeV2(w.fd)
+		return err
+	}
+	var word [8]byte
+	_, err := unix.Read(w.fd, word[:])
+	return err
 }
 
 // look sees what an event was: news that the count has risen, or that memory has
@@ -278,5 +295,5 @@ func (w *OOMWatch) disabled() bool {
 	return strings.TrimSpace(line) == "1"
 }
 
-// Close ends the watch, and any Wait.
+// Close ends the watch. Nobody waits any more.
 func (w *OOMWatch) Close() error { return w.file.Close() }
