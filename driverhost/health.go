@@ -65,6 +65,7 @@ type watch struct {
 
 	status string
 	told   string // the status that the engine has
+	tells  bool   // it is being told another one
 	streak int    // failures in a row
 	probes []core.HealthProbe
 
@@ -229,7 +230,7 @@ func (p *prober) once(ctx context.Context, w *watch) *core.ReportHealth {
 		next = min(next, probeAgain)
 	default:
 		w.count(probeOf(probed, err, begun, p.now(), w.timeout()))
-		report = w.change()
+		report = w.news()
 	}
 	if !w.paused && !w.over {
 		p.schedule(w, p.now().Add(next))
@@ -239,14 +240,21 @@ func (p *prober) once(ctx context.Context, w *watch) *core.ReportHealth {
 	return report
 }
 
-// report tells a change. What is not taken is told after the next probe.
+// report tells a change, and then what has changed meanwhile: one after the other, so
+// that none overtakes a newer one. What is not taken is told after the next probe.
 func (p *prober) report(ctx context.Context, w *watch, r *core.ReportHealth) {
-	if p.tell(ctx, r) != nil {
-		return
+	for r != nil {
+		err := p.tell(ctx, r)
+		p.mu.Lock()
+		w.tells = false
+		if err == nil {
+			w.told = r.Status
+			r = w.news()
+		} else {
+			r = nil
+		}
+		p.mu.Unlock()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	w.told = r.Status
 }
 
 // counts reports whether an error is the container's: its probe could not be run

@@ -45,11 +45,13 @@ func (w *watch) count(h core.HealthProbe) {
 	}
 }
 
-// change is what the engine has to be told; nil for nothing.
-func (w *watch) change() *core.ReportHealth {
-	if w.status == w.told {
+// news is what the engine has to be told, by the caller; nil for nothing, or for what
+// is told after that which it is being told.
+func (w *watch) news() *core.ReportHealth {
+	if w.status == w.told || w.tells || w.over {
 		return nil
 	}
+	w.tells = true
 	return &core.ReportHealth{
 		Container: core.ContainerID(w.key.Container), Run: w.key.Run, Status: w.status, Streak: w.streak,
 		Probes: slices.Clone(w.probes),

@@ -261,6 +261,36 @@ func TestAChangeThatIsNotTakenIsToldAgain(t *testing.T) {
 	}
 }
 
+// TestAChangeDoesNotOvertake: while the engine is slow to take a change there comes
+// another one. It is told when the first was taken, and not beside it.
+func TestAChangeDoesNotOvertake(t *testing.T) {
+	c := newClinic(t, code(0))
+	take := c.tell
+	slow, telling := make(chan struct{}), make(chan struct{}, 100)
+	c.tell = func(ctx context.Context, r *core.ReportHealth) error {
+		telling <- struct{}{}
+		<-slow
+		return take(ctx, r)
+	}
+	c.watch(watchOf(patient(1, core.Health{Interval: 2 * time.Millisecond, Retries: 1})))
+	<-telling
+	c.say(code(1))
+	before, _ := c.counts()
+	c.wait("more probes", func() bool { return len(c.probes) > before+2 })
+	if n := len(telling); n > 0 {
+		t.Errorf("%d more are told beside the first", n)
+	}
+	close(slow)
+	if r := c.until(2); r.Status != core.Unhealthy {
+		t.Errorf("the last: %+v", r)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reports[0].Status != core.Healthy || len(c.reports) != 2 {
+		t.Errorf("told: %+v", c.reports)
+	}
+}
+
 func TestALaterRunTakesTheWatchOver(t *testing.T) {
 	c := newClinic(t, code(0))
 	st := patient(1, core.Health{Interval: time.Hour})
