@@ -34,6 +34,10 @@ func (c *ReportExit) decide(s *State, r Request) ([]Event, error) {
 	switch {
 	case k.Process.State == Held:
 		events := k.exited(exit, exit.Time.Sub(k.Started))
+		if exit.OOMKilled && k.OOMKills == 0 {
+			events = append([]Event{k.oomAtEnd(exit)}, events...)
+			events[1].Head().Cause = k.Process.Turn
+		}
 		events[0].Head().Cause = k.Process.Turn // its start, or the signal that it was sent last
 		return events, nil
 	case k.processVerb() != "start":
@@ -43,6 +47,9 @@ func (c *ReportExit) decide(s *State, r Request) ([]Event, error) {
 	started := &ProcessStarted{Header: about(k.ID.noun()), Run: c.Run, Early: true}
 	started.Cause = k.Process.Turn
 	events := append([]Event{started}, endJobs(k.Jobs, JobDone, "", nil)...)
+	if exit.OOMKilled {
+		events = append(events, k.oomAtEnd(exit))
+	}
 	return append(events, k.exited(exit, 0)...), nil
 }
 

@@ -36,6 +36,14 @@ func (c *ReportOOM) decide(s *State, r Request) ([]Event, error) {
 	return []Event{e}, nil
 }
 
+// oomAtEnd is the kill of which the run's end is the first word: it came before its
+// memory was watched, or the watch was slower.
+func (c *Container) oomAtEnd(exit Exit) *OOMKilled {
+	return &OOMKilled{
+		Header: about(c.ID.noun()), Run: exit.Run, Kills: 1, New: 1, MemoryBytes: c.Spec.Resources.MemoryBytes, At: exit.Time,
+	}
+}
+
 // OOMKilled says that the kernel has killed processes of a run: they wanted more
 // memory than the limit allows or, without a limit, than the machine had.
 type OOMKilled struct {

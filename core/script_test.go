@@ -249,7 +249,7 @@ func (s *script) other(f []string) {
 		s.stubborn[s.container(f[1])] = true
 	case "exit":
 		n, _ := strconv.Atoi(f[2])
-		s.deliver(&ReportExit{Container: s.container(f[1]), Run: s.s.Containers[s.container(f[1])].Process.Run, Code: n, Time: s.clock})
+		s.deliver(&ReportExit{Container: s.container(f[1]), Run: s.s.Containers[s.container(f[1])].Process.Run, Code: n, OOMKilled: len(f) > 3, Time: s.clock})
 	case "step":
 		s.finish(s.owing(f[1]))
 	case "fail":
