@@ -107,6 +107,9 @@ func (k kept) result() (*result, error) {
 	}
 	res.err, res.took = k.Err, k.Took
 	res.settleRest()
+	for i := range res.outcomes {
+		res.outcomes[i].picked = res.facts["tests"] != ""
+	}
 	return res, nil
 }
 
@@ -114,17 +117,21 @@ func (k kept) result() (*result, error) {
 // not: tests that did not come to an end here, with all below them, and why.
 // It returns whether that was anything.
 func (r *result) addOlder(old *result) bool {
-	newer := map[string]string{}
+	newer, whole := map[string]string{}, map[string]string{}
 	for _, o := range r.outcomes {
-		newer[o.name()] = o.action
+		if newer[o.name()] = o.action; !o.picked {
+			whole[o.name()] = o.action
+		}
 	}
 	of := map[string]int{} // packages, with how many tests each adds
 	for _, o := range old.outcomes {
 		action, have := newer[o.name()]
-		whole := newer[o.top()]
+		top := whole[o.top()]
 		switch {
-		case have && (action != "cut" || o.action == "cut"), whole != "" && whole != "cut":
+		case have && (action != "cut" || o.action == "cut"), top != "" && top != "cut":
 			continue // a part that an ended test has no more is gone
+		case o.test == ofProgram && r.ran(o.pkg):
+			continue
 		case have:
 			r.outcomes = slices.DeleteFunc(r.outcomes, func(n outcome) bool { return n.name() == o.name() })
 		}
@@ -135,7 +142,7 @@ func (r *result) addOlder(old *result) bool {
 		return false
 	}
 	for _, p := range old.programs {
-		if of[p.path] > 0 && !slices.ContainsFunc(r.programs, func(n *program) bool { return n.path == p.path }) {
+		if of[p.path] > 0 && !r.ran(p.path) {
 			r.programs = append(r.programs, p)
 		}
 	}
@@ -149,4 +156,9 @@ func (r *result) addOlder(old *result) bool {
 	r.facts["tree"] += fmt.Sprintf(", and of an older run, tree %s: %s", old.facts["tree"], strings.Join(words, ", "))
 	r.took += old.took
 	return true
+}
+
+// ran reports whether a package's program was begun.
+func (r *result) ran(pkg string) bool {
+	return slices.ContainsFunc(r.programs, func(p *program) bool { return p.path == pkg })
 }

@@ -44,7 +44,11 @@ type program struct {
 type outcome struct {
 	pkg, test, action string // action: pass, fail, skip; cut: time was over; second: passed when tried again
 	said              []string
+	picked            bool // its run left tests out
 }
+
+// ofProgram stands for the test where a program ended badly whose tests did not.
+const ofProgram = "(program)"
 
 func (o outcome) name() string { return o.pkg + " " + o.test }
 
@@ -203,7 +207,7 @@ func outcomes(p *program, events []event) []outcome {
 		all = append(all, outcome{pkg: p.path, test: test, action: p.unended(), said: append(said[test], "did not end: "+p.end()+"\n")})
 	}
 	if !failed && (p.code != 0 || !p.ended) {
-		all = append(all, outcome{pkg: p.path, test: "(program)", action: p.unended(),
+		all = append(all, outcome{pkg: p.path, test: ofProgram, action: p.unended(),
 			said: append(said[""], fmt.Sprintf("exit code %d %s\n", p.code, p.problem))})
 	}
 	slices.SortStableFunc(all, func(a, b outcome) int { return strings.Compare(a.test, b.test) })

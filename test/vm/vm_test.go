@@ -147,6 +147,30 @@ func TestRunsOfOneMachine(t *testing.T) {
 	}
 }
 
+// TestPartOfAnOlderRun: what a run left out is of an older one still, but not what a
+// whole run has no more, nor how the program ended that has run again.
+func TestPartOfAnOlderRun(t *testing.T) {
+	older := func() *result {
+		return &result{facts: map[string]string{"tree": "a"}, programs: []*program{{path: "p"}}, outcomes: []outcome{
+			{pkg: "p", test: "TestA", action: "pass"}, {pkg: "p", test: "TestA/x", action: "fail"}, {pkg: "p", test: "TestA/y", action: "pass"},
+			{pkg: "p", test: ofProgram, action: "cut"},
+		}}
+	}
+	for picked, want := range map[bool]string{false: "TestA pass, TestA/x pass", true: "TestA pass, TestA/x pass, TestA/y pass"} {
+		newer := &result{facts: map[string]string{"tree": "b"}, programs: []*program{{path: "p"}}, outcomes: []outcome{
+			{pkg: "p", test: "TestA", action: "pass", picked: picked}, {pkg: "p", test: "TestA/x", action: "pass", picked: picked},
+		}}
+		newer.addOlder(older())
+		var got []string
+		for _, o := range newer.outcomes {
+			got = append(got, o.test+" "+o.action)
+		}
+		if s := strings.Join(got, ", "); s != want {
+			t.Errorf("picked %t: %s, want %s", picked, s, want)
+		}
+	}
+}
+
 func TestMachines(t *testing.T) {
 	ks := []kernel{{version: "6.1"}, {version: "6.12"}, {version: "7.2"}}
 	names := func(o options, fast bool) string {
