@@ -37,7 +37,7 @@ func (c *ReportOOM) decide(s *State, r Request) ([]Event, error) {
 }
 
 // oomAtEnd is the kill of which the run's end is the first word: it came before its
-// memory was watched, or the watch was slower.
+// memory was watched, or the watch was slower. There was one at least.
 func (c *Container) oomAtEnd(exit Exit) *OOMKilled {
 	return &OOMKilled{
 		Header: about(c.ID.noun()), Run: exit.Run, Kills: 1, New: 1, MemoryBytes: c.Spec.Resources.MemoryBytes, At: exit.Time,

@@ -361,18 +361,25 @@ func TestForeignThingsAreRefused(t *testing.T) {
 	}
 }
 
-// An endpoint whose link somebody has deleted, and that could not be made again,
-// stays unmade: half of it would be taken for the whole the next time.
-func TestAttachAgainThatFails(t *testing.T) {
-	e := newEngine(t, "again")
-	n := e.network("aa11", "10.90.1.0/24", nil)
-	other := e.attach(n, "c0", 9, nil)
-	listen(t, other.Namespace)
+// cutOff is an engine whose container c1 (address 2 of the subnet) has lost its link,
+// and the request that attached it. Its neighbour, address 9, listens.
+func cutOff(t *testing.T, name, subnet string) (*engine, netdriver.Attach) {
+	t.Helper()
+	e := newEngine(t, name)
+	n := e.network("aa11", subnet, nil)
+	listen(t, e.attach(n, "c0", 9, nil).Namespace)
 	e.attach(n, "c1", 2, nil)
 	r := request4(n, "c1", 2)
 	if err := deleteLink(e.host, portName(e.cfg.EngineID, r.EndpointKey)); err != nil {
 		t.Fatal(err)
 	}
+	return e, r
+}
+
+// An endpoint whose link somebody has deleted, and that could not be made again,
+// stays unmade: half of it would be taken for the whole the next time.
+func TestAttachAgainThatFails(t *testing.T) {
+	e, r := cutOff(t, "again", "10.90.1.0/24")
 	wrong := r
 	wrong.Gateway = netip.MustParseAddr("192.0.2.1") // cannot be reached from there
 	for range 2 {
@@ -390,16 +397,8 @@ func TestAttachAgainThatFails(t *testing.T) {
 // TestAttachAgainKilledHalfWay: a driver was killed when it had put the new link of an
 // endpoint on the bridge and had not yet set up the container's end.
 func TestAttachAgainKilledHalfWay(t *testing.T) {
-	e := newEngine(t, "half")
-	n := e.network("aa11", "10.91.1.0/24", nil)
-	other := e.attach(n, "c0", 9, nil)
-	listen(t, other.Namespace)
-	e.attach(n, "c1", 2, nil)
-	r := request4(n, "c1", 2)
-	if err := deleteLink(e.host, portName(e.cfg.EngineID, r.EndpointKey)); err != nil {
-		t.Fatal(err)
-	}
-	b, err := e.findBridge(n.ID)
+	e, r := cutOff(t, "half", "10.91.1.0/24")
+	b, err := e.findBridge(r.Network)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,7 +418,10 @@ func TestAttachAgainKilledHalfWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.open(e.cfg)
-	ep := e.attach(n, "c1", 2, nil)
+	ep, err := e.Attach(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
 	mustReach(t, ep.Namespace, "10.91.1.9", "10.91.1.2")
 }
 
