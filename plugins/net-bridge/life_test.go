@@ -233,10 +233,13 @@ func TestJoinASecondNetwork(t *testing.T) {
 		}
 		return nil
 	})
-	gone := one.Namespace
-	gone.Inode++
+	var own unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &own); err != nil {
+		t.Fatal(err)
+	}
 	r := request4(n2, "c1", 2)
-	r.Join = gone
+	r.Join = one.Namespace
+	r.Join.Inode = own.Ino
 	if _, err := e.Attach(t.Context(), r); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 		t.Errorf("join of a namespace that is not held: %v", err)
 	}

@@ -26,7 +26,8 @@ type summary struct {
 	skipped        []string
 	output         map[string][]string // of each test, until it ends
 	slow           []string
-	broken         []string // packages that failed outside of a test
+	broken         []string // packages with a failure, or that failed outside of a test
+	failures       []string // what each failed test said
 }
 
 func main() {
@@ -103,9 +104,14 @@ func (s *summary) fail(e event, output []string) {
 	} else {
 		s.broken = append(s.broken, short(e.Package))
 	}
-	fmt.Printf("FAIL %s %s (%.1fs)\n", short(e.Package), e.Test, e.Elapsed)
+	var text strings.Builder
+	fmt.Fprintf(&text, "FAIL %s %s (%.1fs)\n", short(e.Package), e.Test, e.Elapsed)
 	for _, line := range output {
-		fmt.Print("     ", line)
+		text.WriteString("     " + line)
+	}
+	fmt.Print(text.String())
+	if e.Test != "" {
+		s.failures = append(s.failures, text.String())
 	}
 }
 
@@ -129,6 +135,9 @@ func (s *summary) print(took time.Duration) {
 	}
 	for _, t := range s.skipped {
 		fmt.Println("skipped:", t)
+	}
+	for _, t := range s.failures { // once more: a reader of the end alone shall know
+		fmt.Print(t)
 	}
 	if len(s.broken) > 0 {
 		fmt.Println("failed packages:", strings.Join(s.broken, " "))
