@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +33,9 @@ type summary struct {
 
 func main() {
 	begun := time.Now()
+	if signal.Ignored(os.Interrupt) { // a shell's "make test &": the tests interrupt programs that inherit it
+		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	}
 	args := append([]string{"test", "-json", "-timeout", "20m", "-count=1"}, os.Args[1:]...)
 	if len(os.Args) == 1 {
 		args = append(args, "./...")
