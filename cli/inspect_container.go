@@ -2,6 +2,7 @@ package cli
 
 import (
 	"path"
+	"strings"
 	"time"
 
 	"github.com/gantryd/gantry/core"
@@ -193,7 +194,8 @@ func configView(d *query.ContainerDetail) dockerConfig {
 		Image: familiar(d.Image), WorkingDir: p.Cwd, Entrypoint: p.Entrypoint, Labels: d.Labels,
 		StopTimeout: int(p.StopTimeout / time.Second), Env: environmentView(p.Env),
 	}
-	if c.Hostname == "" {
+	shares := func(mode string) bool { return mode == "host" || strings.HasPrefix(mode, "container:") }
+	if c.Hostname == "" && !shares(d.State.Spec.Security.UTS) && !shares(d.State.Spec.Network.Network) {
 		c.Hostname = short(string(d.ID))
 	}
 	if h := d.State.Spec.Health; h != nil {

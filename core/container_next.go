@@ -217,7 +217,7 @@ func (c *Container) nextProcess(q ask) Step {
 			return nil // another one comes first; its folds name us
 		}
 		return StartProcess{
-			owedStep: id, Container: c.ID, Run: p.Run, Name: c.Name, Rootfs: c.Rootfs.Mounts,
+			owedStep: id, Container: c.ID, Run: p.Run, Name: c.Name, Hostname: c.lentHostname(q.State), Rootfs: c.Rootfs.Mounts,
 			Endpoint: endpoint, Spec: c.Spec, Attach: c.Attach,
 			IDMap: c.idMap(), UserNS: c.UserNS.Namespace, Shares: shares, LogEnd: c.logEnd(),
 		}
@@ -252,8 +252,8 @@ func (c *Container) endpoint() Endpoint {
 	return e
 }
 
-// Hostname is what the container calls itself.
-func (c *Container) Hostname() string {
+// hostname is what the container calls itself.
+func (c *Container) hostname() string {
 	if c.Spec.Network.Hostname != "" {
 		return c.Spec.Network.Hostname
 	}
@@ -263,7 +263,7 @@ func (c *Container) Hostname() string {
 // hostNames are what the hosts file calls the container. As Docker writes it the name
 // with its domain comes first: that one is found by hostname -f.
 func (c *Container) hostNames() (host string, others []string) {
-	host = c.Hostname()
+	host = c.hostname()
 	if domain := c.Spec.Network.Domain; domain != "" {
 		host += "." + domain
 	}

@@ -123,6 +123,18 @@ func (c *Container) shares(s *State) (Shares, Endpoint, bool) {
 	return sh, endpoint, true
 }
 
+// lentHostname is the name of the container whose names or network are shared: as
+// with Docker the hosts file, which is its own too, knows it by that. Else the
+// container's own.
+func (c *Container) lentHostname(s *State) string {
+	for _, mode := range []string{c.Spec.Security.UTS, c.Spec.Network.Network} {
+		if id, ok := sharedWith(mode); ok && s.Containers[id] != nil {
+			return s.Containers[id].hostname()
+		}
+	}
+	return c.hostname()
+}
+
 // noteSharer keeps the index of who shares with whom.
 func (s *State) noteSharer(c *Container) {
 	for _, id := range c.Spec.sharesWith() {

@@ -20,3 +20,20 @@ func TestHostNames(t *testing.T) {
 		}
 	}
 }
+
+// TestLentHostname: who shares the names or the network of another one has its name.
+func TestLentHostname(t *testing.T) {
+	lender, borrower := ContainerID(strings.Repeat("a", 64)), ContainerID(strings.Repeat("b", 64))
+	for modes, want := range map[string]string{
+		" ": "bbbbbbbbbbbb", "host host": "bbbbbbbbbbbb", " web": "bbbbbbbbbbbb",
+		"container:A ": "box", " container:A": "box", "host container:A": "box", " container:C": "bbbbbbbbbbbb",
+	} {
+		c, s := Container{ID: borrower, Spec: &Spec{}}, NewState()
+		uts, network, _ := strings.Cut(strings.ReplaceAll(modes, "A", string(lender)), " ")
+		c.Spec.Security.UTS, c.Spec.Network.Network = uts, network
+		s.Containers[lender] = &Container{ID: lender, Spec: &Spec{Network: NetworkSpec{Hostname: "box"}}}
+		if got := c.lentHostname(s); got != want {
+			t.Errorf("%q: %s, want %s", modes, got, want)
+		}
+	}
+}

@@ -174,6 +174,7 @@ type (
 		Container ContainerID `json:"container"`
 		Run       uint64      `json:"run"`
 		Name      string      `json:"name"`
+		Hostname  string      `json:"hostname"` // where the machine's is not shared
 		Rootfs    []Mount     `json:"rootfs"`
 		Endpoint  Endpoint    `json:"endpoint"`
 		Spec      *Spec       `json:"spec"`

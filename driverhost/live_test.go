@@ -105,7 +105,7 @@ func TestExecSteps(t *testing.T) {
 // Every field of a Spec reaches the driver.
 func TestTheWholeSpecIsStarted(t *testing.T) {
 	swap := int64(7)
-	st := &core.StartProcess{Container: someID, Run: 3, Name: "web", Attach: true, LogEnd: 77, Spec: &core.Spec{
+	st := &core.StartProcess{Container: someID, Run: 3, Name: "web", Hostname: "lender", Attach: true, LogEnd: 77, Spec: &core.Spec{
 		Process: core.Process{
 			Entrypoint: []string{"a"}, Cmd: []string{"b"}, Groups: []string{"g"}, OpenStdin: true, StdinOnce: true, TTY: true,
 			Rows: 2, Columns: 3, Init: true, Cwd: "/w", User: "u",
@@ -139,7 +139,7 @@ func TestTheWholeSpecIsStarted(t *testing.T) {
 	got := fmt.Sprint(targets, s.Hostname, s.Domain, s.ReadOnly, s.ShmBytes, s.Init, s.Process, s.Namespaces, s.Stdio, s.IDMap, s.UserNS,
 		s.Security, *s.Resources.MemorySwappiness, s.Resources.CgroupParent)
 	for _, part := range []string{
-		"[/d:/a:rbind /n/r:/etc/resolv.conf: /h:/etc/hosts:rbind :/a/b:noexec,nosuid,nodev,size=1m]", "0123456789ab", "nis",
+		"[/d:/a:rbind /n/r:/etc/resolv.conf: /h:/etc/hosts:rbind :/a/b:noexec,nosuid,nodev,size=1m]", "lender", "nis",
 		"[a b]", "/w u [g] true 2 3 -5 [{nofile 1 2}]", "{{host {  0 } false}", "{container {other 4 } false}", "true}",
 		"{true true true {local 1 2 3ns true 4 77}}", "{[{0 5 6}] []}", "{path /u 0}", "{} p [type:t] true [{/dev/null /dev/n }] [c 1:3 rwm] map[a:b]", " 7/p",
 	} {

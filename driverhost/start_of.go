@@ -140,18 +140,17 @@ func environ(env []core.Env) []string {
 	return out
 }
 
-// hostname is what the container is called inside: with the host's UTS namespace
-// that is the host's name, as the files in it are to say.
+// hostname is what the container is called inside: with the machine's UTS or network
+// namespace that is the machine's name, as the files in it are to say, and as
+// Docker's --network host has it.
 func hostname(st *core.StartProcess) string {
-	if h := st.Spec.Network.Hostname; h != "" {
-		return h
-	}
-	if st.Spec.Security.UTS == "host" {
+	machines := st.Spec.Security.UTS == "host" || st.Endpoint.Namespace.Mode == netdriver.NamespaceHost
+	if machines && st.Spec.Network.Hostname == "" {
 		if h, err := os.Hostname(); err == nil {
 			return h
 		}
 	}
-	return string(st.Container)[:12]
+	return st.Hostname
 }
 
 // mountsOf are the network's files and what was asked for. What was asked for
