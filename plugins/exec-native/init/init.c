@@ -126,16 +126,17 @@ static void child(char *const *args, char *const *env, const uint64_t *mask)
 	sys_exit(r == -ENOENT || r == -ENOTDIR ? 127 : 126);
 }
 
-/* Takes in all that have ended; the program's exit code, or -1 while it runs. */
-static int take_in(int program)
+/* Takes in all that have ended, without WNOHANG all that will; as soon as the program
+ * has, its exit code, before that -1. */
+static int take_in(int program, int options)
 {
-	int status, code = -1;
+	int status;
 	long pid;
 
-	while ((pid = SYS4(__NR_wait4, -1, &status, WNOHANG, 0)) > 0)
+	while ((pid = SYS4(__NR_wait4, -1, &status, options, 0)) > 0)
 		if (pid == program)
-			code = status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff;
-	return code;
+			return status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff;
+	return -1;
 }
 
 static int run(char *const *args, char *const *env)
@@ -164,7 +165,8 @@ static int run(char *const *args, char *const *env)
 		/* The terminal's word to who is in its background is ours alone. */
 		if (sig > 0 && sig != SIG_CHLD && sig != SIG_TTIN && sig != SIG_TTOU)
 			SYS2(__NR_kill, pid, sig);
-		code = take_in((int)pid);
+		/* Under a filter that lets it wait for no signal, it passes on none. */
+		code = take_in((int)pid, sig > 0 || sig == -EINTR ? WNOHANG : 0);
 		if (code >= 0)
 			return code;
 	}
