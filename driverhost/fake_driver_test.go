@@ -111,6 +111,10 @@ func (d fakeNet) CreateNetwork(ctx context.Context, n netdriver.Network) error {
 	switch n.Name {
 	case "slow":
 		time.Sleep(300 * time.Millisecond)
+	case "held": // until it is let go
+		return d.until(ctx, func() bool { _, err := os.Stat(filepath.Join(d.c.Root, "let-go")); return err == nil })
+	case "meets": // another one
+		return d.until(ctx, func() bool { return noted(d.c.Root, "did-meets") > 1 })
 	case "patient": // ends when told, after a while
 		<-ctx.Done()
 		time.Sleep(200 * time.Millisecond)
@@ -131,6 +135,17 @@ func (d fakeNet) CreateNetwork(ctx context.Context, n netdriver.Network) error {
 	}
 	return nil
 }
+
+// until waits for what a test or another call does.
+func (fakeNet) until(ctx context.Context, f func() bool) error {
+	for ; !f(); time.Sleep(time.Millisecond) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (fakeNet) RemoveNetwork(context.Context, string) error { return nil }
 func (fakeNet) Attach(context.Context, netdriver.Attach) (netdriver.Endpoint, error) {
 	return netdriver.Endpoint{}, nil
@@ -190,11 +205,11 @@ type fakeGraph struct {
 func (d fakeGraph) Info(context.Context) (driver.Info, error)   { return info(d.c, "fake") }
 func (d fakeGraph) List(context.Context) ([]driver.Item, error) { return nil, nil }
 
-// ApplyLayer takes two seconds, and tells so unless it is to be silent.
+// ApplyLayer takes two and a half seconds, and tells so; or is silent, and does not end.
 func (d fakeGraph) ApplyLayer(ctx context.Context, r graphdriver.ApplyLayer, p driver.Progress) (graphdriver.Layer, error) {
-	for i := range int64(40) {
+	for i := int64(0); i < 50 || r.Archive == "silent"; i++ {
 		if r.Archive != "silent" {
-			p(i, 40, "unpacking")
+			p(i, 50, "unpacking")
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):

@@ -86,7 +86,7 @@ func (d *hosted) probe(ctx context.Context, r execdriver.Probe) (execdriver.Prob
 	}
 	probed, err := drv.Probe(ctx, r)
 	if errdefs.IsUnavailable(err) {
-		p.died(again) // then the next probe finds another one
+		p.died(ctx) // then the next probe finds another one
 	}
 	return probed, err
 }

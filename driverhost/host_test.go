@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,10 +52,10 @@ func TestFoundLater(t *testing.T) {
 	path := r.program("bin", "gantry-net-fake")
 	r.until("the new driver", func() bool { return r.bus.handlers["net/fake"].Step != nil })
 	r.good(r.network("ok"))
-	if err := unix.Kill(r.pid(), unix.SIGKILL); err != nil {
+	if err := os.Remove(path); err != nil { // before its end: it is started again at once
 		t.Fatal(err)
 	}
-	if err := os.Remove(path); err != nil {
+	if err := unix.Kill(r.pid(), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	r.until("its end", func() bool { return len(r.bus.drivers(true)) == 1 })
@@ -72,35 +73,33 @@ func TestNeededAndFoundLater(t *testing.T) {
 
 func TestJoin(t *testing.T) {
 	r := newRig(t, "gantry-net-fake").begin()
-	s := r.network("slow")
-	r.send(s)
+	s, letGo := r.held()
 	s.Try = 7
 	r.send(s)
+	r.until("heartbeats", func() bool { return len(r.bus.beats) >= 2 && r.bus.beats[0].Step == s.ID })
+	letGo()
 	if f := r.finish(s); f.Try != 7 || f.Error != nil {
 		t.Errorf("%+v", f)
 	}
-	if n := r.noted("net/fake", "did-slow"); n != 1 {
+	if n := r.noted("net/fake", "did-held"); n != 1 {
 		t.Errorf("it ran %d times", n)
 	}
-	r.until("heartbeats", func() bool { return len(r.bus.beats) >= 2 && r.bus.beats[0].Step == s.ID })
 }
 
 // Steps of one slot run one after the other, those of others side by side.
 func TestSlots(t *testing.T) {
 	r := newRig(t, "gantry-net-fake").begin()
-	r.good(r.network("ok"))
-	a, b := r.network("slow"), r.network("slow")
-	began := time.Now()
+	a, b := r.network("meets"), r.network("meets")
 	r.send(a)
 	r.send(b)
-	r.finish(a)
-	r.finish(b)
-	if took := time.Since(began); took > 550*time.Millisecond {
-		t.Errorf("two slots took %v: one waited for the other", took)
+	for _, s := range []bus.Step{a, b} {
+		if f := r.finish(s); f.Error != nil {
+			t.Errorf("of two slots one waited for the other: %+v", f.Error)
+		}
 	}
 	a, b = r.network("slow"), r.network("slow")
 	b.ID = strings.Split(a.ID, "@")[0] + "@9999"
-	began = time.Now()
+	began := time.Now()
 	r.send(a)
 	r.send(b)
 	r.finish(b)
@@ -147,11 +146,12 @@ func TestCancel(t *testing.T) {
 // One that waits for its slot never begins.
 func TestCancelBeforeBegin(t *testing.T) {
 	r := newRig(t, "gantry-net-fake").begin()
-	a, b := r.network("slow"), r.network("ok")
+	a, letGo := r.held()
+	b := r.network("ok")
 	b.ID = strings.Split(a.ID, "@")[0] + "@9999"
-	r.send(a)
 	r.send(b)
 	r.cancel(b)
+	letGo()
 	r.fails(r.finish(b), "canceled", "before it began")
 	if r.noted("net/fake", "did-ok") != 0 {
 		t.Error("it ran")
@@ -176,12 +176,10 @@ func TestHung(t *testing.T) {
 	r.begin()
 	deaf, other := r.network("deaf"), r.network("deaf")
 	deaf.Deadline = bus.Seconds(100 * time.Millisecond)
-	r.send(deaf)
 	r.send(other)
-	for r.noted("net/fake", "did-deaf") < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	r.until("its begin", func() bool { return r.noted("net/fake", "did-deaf") == 1 })
 	pid := r.pid()
+	r.send(deaf)
 	r.fails(r.finish(deaf), "aborted", "no end within 100ms", "the driver was ended")
 	if alive(pid) {
 		t.Error("the step was said to have ended while the driver's process was there")
@@ -207,14 +205,26 @@ func TestStoppedDriver(t *testing.T) {
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	for !strings.HasPrefix(status(t, pid, "State"), "T") {
-		time.Sleep(time.Millisecond) // its threads stop one by one
-	}
-	time.Sleep(20 * time.Millisecond)
+	r.until("the stop of all its threads", func() bool { return stopped(t, pid) })
 	s := r.network("ok")
 	s.Deadline = bus.Seconds(100 * time.Millisecond)
 	r.bad(s, "aborted")
 	r.good(r.network("ok"))
+}
+
+// stopped reports whether all threads of a process are stopped.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range threads {
+		if tid, err := strconv.Atoi(x.Name()); err != nil || !strings.HasPrefix(status(t, tid, "State"), "T") {
+			return false
+		}
+	}
+	return len(threads) > 0
 }
 
 // For a long step the deadline is silence, not duration.
@@ -222,7 +232,7 @@ func TestSilence(t *testing.T) {
 	r := newRig(t, "gantry-graphdriver-fake").begin()
 	apply := func(archive string) bus.Step {
 		s := r.step("graphdriver/fake", &core.ApplyLayer{Layer: "l", Archive: archive})
-		s.Deadline = bus.Seconds(1500 * time.Millisecond) // less than it takes
+		s.Deadline = bus.Seconds(2 * time.Second) // less than it takes
 		return s
 	}
 	f := r.good(apply("talks"))
@@ -231,7 +241,7 @@ func TestSilence(t *testing.T) {
 		t.Errorf("%s, %v", f.Result, err)
 	}
 	r.until("progress", func() bool { return r.bus.progress > 5 })
-	r.bad(apply("silent"), "aborted", "no end within 1.5s")
+	r.bad(apply("silent"), "aborted", "no end within 2s")
 }
 
 func TestDeath(t *testing.T) {
@@ -326,7 +336,7 @@ func TestExits(t *testing.T) {
 		t.Fatal(err)
 	}
 	exit("two")
-	r.until("both, from the next instance", func() bool { return told("one") == 2 && told("two") == 1 })
+	r.until("both, from the next instance", func() bool { return told("one") >= 2 && told("two") >= 1 })
 	r.good(r.step("exec/fake", &core.ReleaseProcess{Container: "one", Run: 1}))
 }
 

@@ -184,7 +184,7 @@ func (l *launch) refusal(err error) error {
 		select {
 		case <-l.ended:
 			return fmt.Errorf("it ended before it was ready: %s", l.how())
-		case <-time.After(drip):
+		case <-time.After(dying):
 			first = "it closed its output before it was ready"
 		}
 	case strings.HasPrefix(first, "timeout"):

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/hashicorp/go-plugin"
 	"golang.org/x/sys/unix"
 
@@ -176,7 +177,7 @@ func (p *process) connect(ctx context.Context, kind string, length time.Duration
 	ask, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	if p.info, err = p.driver.Info(ask); err != nil {
-		return p.ailing("ask who it is", err)
+		return p.ailing(ctx, "ask who it is", err)
 	}
 	return nil
 }
@@ -187,19 +188,17 @@ func (d *hosted) list(ctx context.Context, p *process) ([]driver.Item, error) {
 	defer cancel()
 	items, err := p.driver.List(ask)
 	if err != nil {
-		return nil, fmt.Errorf("start driver %s (%s): %w", d.id, p.path, p.ailing("ask for what it holds", err))
+		return nil, fmt.Errorf("start driver %s (%s): %w", d.id, p.path, p.ailing(ctx, "ask for what it holds", err))
 	}
 	return items, nil
 }
 
 // ailing adds to the error of a call how the process ended, if it did.
-func (p *process) ailing(act string, err error) error {
-	select {
-	case <-p.launch.ended:
+func (p *process) ailing(ctx context.Context, act string, err error) error {
+	if errdefs.IsUnavailable(err) && p.died(ctx) {
 		return fmt.Errorf("%s: it ended: %s", act, p.launch.how())
-	case <-time.After(drip):
-		return fmt.Errorf("%s: %w", act, err)
 	}
+	return fmt.Errorf("%s: %w", act, err)
 }
 
 // dead reports whether the main process is gone.
@@ -212,13 +211,26 @@ func (p *process) dead() bool {
 	}
 }
 
-// died reports whether the main process is gone, or goes within so long: the end of
-// a connection is seen before that of its process.
-func (p *process) died(within time.Duration) bool {
+// dying is how long the end of a process may be seen after that of its files: the kernel
+// closes them before it tells the parent, and the machine may be busy.
+const dying = 10 * time.Second
+
+// died reports, of an instance that was unavailable to a call, whether it has died.
+func (p *process) died(ctx context.Context) bool {
 	select {
 	case <-p.launch.ended:
 		return true
-	case <-time.After(within):
+	case <-time.After(again):
+	}
+	ask, done := context.WithTimeout(ctx, time.Second)
+	defer done()
+	if err := p.remote.Cancel(ask, ""); !errdefs.IsUnavailable(err) {
+		return false // it was the driver's own word
+	}
+	select {
+	case <-p.launch.ended:
+		return true
+	case <-time.After(dying):
 		return false
 	}
 }

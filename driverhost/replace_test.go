@@ -24,14 +24,14 @@ func TestReplace(t *testing.T) {
 	path := r.program("new", "gantry-net-fake")
 	r.good(r.network("ok"))
 	old := r.pid()
-	slow, swap, after := r.network("slow"), r.replacement(path), r.network("ok")
+	swap, after := r.replacement(path), r.network("ok")
 	after.Path = path
-	r.send(slow)
-	r.until("the slow step's begin", func() bool { return r.noted("net/fake", "did-slow") == 1 })
+	runs, letGo := r.held()
 	r.send(swap)
 	r.until("the replacement's begin", func() bool { return len(r.hosted("net/fake").held) == 1 })
 	r.send(after)
-	first, second, third := r.finish(slow), r.finish(swap), r.finish(after)
+	letGo()
+	first, second, third := r.finish(runs), r.finish(swap), r.finish(after)
 	if first.Error != nil || second.Error != nil || third.Error != nil {
 		t.Fatalf("%+v, %+v, %+v", first.Error, second.Error, third.Error)
 	}
@@ -70,17 +70,17 @@ func TestReplaceRefused(t *testing.T) {
 		if mode != "none" {
 			path = r.program("be-"+mode, "gantry-net-fake")
 		}
-		r.host.patience.start = quick().start
-		if mode == "hung-list" {
-			r.host.patience.start = 3 * time.Second
-		}
-		swap, meanwhile := r.replacement(path), r.network("ok")
-		r.send(swap)
-		r.send(meanwhile)
-		r.fails(r.finish(swap), "failed-precondition", word, path, "the one before serves on")
-		if f := r.finish(meanwhile); f.Error != nil {
-			t.Errorf("%s: a step meanwhile: %+v", mode, f.Error)
-		}
+		f := patiently(mode, []string{word}, func(start time.Duration) bus.Finish {
+			r.host.patience.start = start
+			swap, meanwhile := r.replacement(path), r.network("ok")
+			r.send(swap)
+			r.send(meanwhile)
+			if f := r.finish(meanwhile); f.Error != nil {
+				t.Errorf("%s: a step meanwhile: %+v", mode, f.Error)
+			}
+			return r.finish(swap)
+		})
+		r.fails(f, "failed-precondition", word, path, "the one before serves on")
 		if left := r.host.cage.pids("net-fake.1"); len(left) != 0 {
 			t.Errorf("%s: processes are left: %v", mode, left)
 		}

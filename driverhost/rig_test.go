@@ -218,8 +218,10 @@ func put(path string, data []byte) error {
 }
 
 // noted is how often something has happened in a driver.
-func (r *rig) noted(id, what string) int {
-	data, _ := os.ReadFile(filepath.Join(r.dir(id), what))
+func (r *rig) noted(id, what string) int { return noted(r.dir(id), what) }
+
+func noted(dir, what string) int {
+	data, _ := os.ReadFile(filepath.Join(dir, what)) // nothing yet
 	return bytes.Count(data, []byte("\n"))
 }
 
@@ -279,6 +281,20 @@ func (r *rig) run(s bus.Step) bus.Finish {
 	r.t.Helper()
 	r.send(s)
 	return r.finish(s)
+}
+
+// held runs a step that does not end before it is let go.
+func (r *rig) held() (s bus.Step, letGo func()) {
+	r.t.Helper()
+	s = r.network("held")
+	r.send(s)
+	r.until("the begin of "+s.ID, func() bool { return r.noted("net/fake", "did-held") > 0 })
+	return s, func() {
+		r.t.Helper()
+		if err := put(filepath.Join(r.dir("net/fake"), "let-go"), nil); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 }
 
 // good runs a step that must succeed.

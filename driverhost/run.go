@@ -170,7 +170,7 @@ func (d *hosted) run(ctx context.Context, s bus.Step) (core.Result, string, erro
 	defer cut()
 	go w.guard(ctx, d, p, s.ID, cut)
 	result, err := d.dispatch(driver.WithCall(call, s.ID), p, st, d.progress(s, w))
-	if err = w.explain(p, err); err != nil && p.dead() {
+	if err = w.explain(d.host.ctx, p, err); err != nil && p.dead() {
 		return result, "", err // the engine no longer knows the instance
 	}
 	return result, p.instance, err

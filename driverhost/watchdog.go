@@ -113,20 +113,15 @@ func (w *watchdog) calm() {
 
 // explain ends the watch and says why the step was cut. When the instance has
 // died it returns only after the last of its processes.
-func (w *watchdog) explain(p *process, err error) error {
+func (w *watchdog) explain(ctx context.Context, p *process, err error) error {
 	close(w.over)
 	<-w.ended
 	if err == nil {
 		return nil
 	}
-	died := false
-	if errdefs.IsUnavailable(err) || errdefs.IsCanceled(err) {
-		select {
-		case <-p.launch.ended:
-			<-p.launch.gone
-			died = true
-		case <-time.After(again): // the driver's own word
-		}
+	died := (errdefs.IsUnavailable(err) || errdefs.IsCanceled(err)) && p.died(ctx)
+	if died {
+		<-p.launch.gone
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
