@@ -204,13 +204,17 @@ type pulse struct {
 	t      *testing.T
 	cancel context.CancelFunc
 	done   chan struct{}
-	took   []time.Duration
-	late   []time.Duration // by how much each pause was longer than asked for
+	took   []time.Duration // of the last one as long as it was waited for
 	err    error
 }
 
-// pulsePause is the time between an answer and the next question.
-const pulsePause = 10 * time.Millisecond
+// pulsePause is the time between an answer and the next question, and hangs what no
+// answer takes on any machine: it comes from memory. How quick answers are is the
+// benchmarks' matter: here a few of them are given while the machine is busy.
+const (
+	pulsePause = 10 * time.Millisecond
+	hangs      = 5 * time.Second
+)
 
 func watch(t *testing.T, e *rig.Engine) *pulse {
 	t.Helper()
@@ -224,16 +228,15 @@ func watch(t *testing.T, e *rig.Engine) *pulse {
 		defer close(p.done)
 		for ctx.Err() == nil {
 			begun := time.Now()
-			if _, err := c.Containers(ctx); err != nil {
+			_, err := c.Containers(ctx)
+			p.took = append(p.took, time.Since(begun))
+			if err != nil {
 				if ctx.Err() == nil {
 					p.err = err
 				}
 				break
 			}
-			p.took = append(p.took, time.Since(begun))
-			rest := time.Now()
 			time.Sleep(pulsePause)
-			p.late = append(p.late, time.Since(rest)-pulsePause)
 		}
 		_ = c.Close() // it was only read
 	}()
@@ -246,16 +249,7 @@ func (p *pulse) stop() {
 	<-p.done
 }
 
-// usual bounds the half of all answers, and slowest the 95th of 100, on a machine that
-// wakes everybody at once. One that others use as well does not: an answer takes
-// wakes of them, each as late as one that has slept. A hanging engine is slower.
-const (
-	usual   = 5 * time.Millisecond
-	slowest = 50 * time.Millisecond
-	wakes   = 4 // the connection's reader and who answers, and the same on the way back
-)
-
-// end tells how quickly the engine answered, and holds it to that.
+// end sees that the engine always answered.
 func (p *pulse) end() {
 	p.t.Helper()
 	p.stop()
@@ -263,23 +257,19 @@ func (p *pulse) end() {
 		p.t.Errorf("the list of containers: %v", p.err)
 	}
 	if len(p.took) == 0 {
-		p.t.Error("the list of containers never came")
-		return
+		p.t.Fatal("nobody has asked for the list of containers")
 	}
 	slices.Sort(p.took)
-	slices.Sort(p.late)
 	n := len(p.took)
-	median, most := p.took[n/2], p.took[n*95/100]
-	lateMedian, lateMost := p.late[len(p.late)/2], p.late[len(p.late)*95/100]
-	p.t.Logf("%d lists of containers: median %v, p95 %v, most %v; woken late by %v, p95 %v", n, median, most, p.took[n-1], lateMedian, lateMost)
-	slower := time.Duration(1)
-	if testing.Short() {
-		slower = 20 // a machine that qemu translates
-	}
-	if median > slower*usual+wakes*lateMedian || most > slower*slowest+wakes*lateMost {
-		p.t.Errorf("lists of containers took %v, and 5 of 100 more than %v", median, most)
+	p.t.Logf("%d lists of containers: median %v, most %v", n, p.took[n/2], p.took[n-1])
+	if most := p.took[n-1]; most > hangs {
+		p.t.Errorf("a list of containers took %v", most)
 	}
 }
+
+// patient is a flag of run: who stops such a container otherwise than at once, though
+// told to, does not come back within the limit.
+const patient = "--stop-timeout=1000"
 
 // helper binds the ill program into a container.
 func helper() string { return "--volume=" + os.Getenv(helperEnv) + ":/helper:ro" }
