@@ -54,18 +54,25 @@ func (e *Engine) VerifyLive(ctx context.Context) error {
 	}
 }
 
-// AtRest takes stock once ports that were given back are deleted, which is a while
-// later.
+// AtRest takes stock of an engine without containers, once what the last ones had is
+// gone: a port is deleted, and a shim ends, a while after it was given back.
 func (e *Engine) AtRest(ctx context.Context) (Inventory, error) {
 	for {
 		v, err := e.Inventory()
-		if err != nil || !slices.ContainsFunc(v, func(s string) bool { return strings.HasPrefix(s, "link gv") }) {
+		if err != nil || !slices.ContainsFunc(v, passes) {
 			return v, err
 		}
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
-			return v, fmt.Errorf("ports are left: %w\n%s", err, strings.Join(v, "\n"))
+			return v, fmt.Errorf("something of a container is left: %w\n%s", err, strings.Join(v, "\n"))
 		}
 	}
+}
+
+// passes reports whether a line of an inventory is of something that comes and goes
+// with a container.
+func passes(line string) bool {
+	kind, _, _ := strings.Cut(line, " ")
+	return slices.Contains([]string{"process", "namespace", "run", "key", "spool"}, kind) || len(perContainer(Inventory{line})) > 0
 }
 
 // Becomes waits until the machine has what is wanted, no more and no less. What the

@@ -62,6 +62,9 @@ func TestStrayThingsAreSeen(t *testing.T) {
 		if err := c.compare(ctx, e); s.held && err == nil {
 			t.Errorf("the log agrees with a machine that has %q", s.want)
 		}
+		if passes(s.want) != (s.held || strings.HasPrefix(s.want, "process ")) {
+			t.Errorf("whether %q goes with its container is not known", s.want)
+		}
 	}
 	closed = true
 	if err := e.Close(); err != nil {
