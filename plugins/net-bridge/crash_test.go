@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -27,7 +28,7 @@ type victim struct {
 	Config  driver.Config
 	Network netdriver.Network
 	First   uint64 // run
-	Stay    bool   // attach once, then wait
+	Stay    bool   // attach once, then wait to be killed
 	Confine bool   // give up the capabilities that the driver host takes away
 	UserNS  netdriver.Namespace
 }
@@ -62,7 +63,8 @@ func runVictim(text string) error {
 			fmt.Println("attached", ep.Namespace.Path)
 		}
 		if v.Stay {
-			time.Sleep(time.Minute)
+			_, err := io.Copy(io.Discard, os.Stdin) // the test's end
+			return err
 		}
 		if err := d.Detach(ctx, r.EndpointKey); err != nil {
 			return err
@@ -232,8 +234,7 @@ func TestHolderLeavesTheCgroup(t *testing.T) {
 func TestConfinedDriver(t *testing.T) {
 	e := newEngine(t, "confined")
 	n := e.network("aa11", "10.82.1.0/24", nil)
-	child, user := userNamespace(t)
-	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
+	_, user := userNamespace(t)
 	for i, owner := range []netdriver.Namespace{{}, user} {
 		if err := e.holder.quit(); err != nil { // the confined one starts it
 			t.Fatal(err)

@@ -226,7 +226,7 @@ func (d *Driver) namespace(r netdriver.Attach, there bool) (int, error) {
 	case "":
 	case netdriver.NamespacePath:
 		if r.Join.Inode != 0 {
-			return d.holder.open(r.Join.Inode)
+			return d.holder.open(r.EndpointKey, r.Join.Inode)
 		}
 		return openNamespace(r.Join, unix.CLONE_NEWNET)
 	default:
@@ -289,7 +289,7 @@ func (d *Driver) interfaceOf(r netdriver.Attach, k kept) (string, error) {
 	if r.Join.Mode == "" {
 		return "eth0", nil
 	}
-	fd, err := d.holder.open(k.Inode)
+	fd, err := d.holder.open(r.EndpointKey, k.Inode)
 	if err != nil {
 		return "", err
 	}

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantryd/gantry/sdk/driver"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/sdk/driver"
+	"github.com/gantryd/gantry/sdk/netdriver"
 )
 
 // Operations and sizes of the holder's protocol (holder/holder.c).
@@ -104,18 +106,20 @@ func (h *holder) get(key string) (kept, bool, error) {
 	return kept{Key: key, PID: pid, N: r.n, Inode: r.ino}, true, nil
 }
 
-// open returns a descriptor of the kept namespace with this inode.
-func (h *holder) open(inode uint64) (int, error) {
+// open returns a descriptor of the namespace with this inode that is kept for a run.
+// Whose it is matters: a free inode is the first that the kernel hands out again.
+func (h *holder) open(run netdriver.EndpointKey, inode uint64) (int, error) {
 	all, err := h.list()
 	if err != nil {
 		return -1, err
 	}
 	for _, k := range all {
-		if k.Inode == inode {
+		key, ok := parseHolderKey(k.Key)
+		if ok && k.Inode == inode && key.Container == run.Container && key.Run == run.Run {
 			return h.openKey(k.Key)
 		}
 	}
-	return -1, driver.Errorf(errdefs.ErrFailedPrecondition, "network namespace %d is not held", inode)
+	return -1, driver.Errorf(errdefs.ErrFailedPrecondition, "network namespace %d is not held for this run", inode)
 }
 
 // openKey returns a descriptor of the namespace kept under a key.

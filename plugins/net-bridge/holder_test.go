@@ -86,7 +86,7 @@ func TestHolderDropsWhoTalksNonsense(t *testing.T) {
 		if _, err := c.Write([]byte(packet)); err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(patience))
 		if n, err := c.Read(make([]byte, 64)); err == nil && n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%q was answered with %d bytes, %v", packet, n, err)
 		}
@@ -213,7 +213,7 @@ func TestHolderThatNobodyCanFindLeaves(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		_ = cmd.Process.Kill()
 		t.Error("it stays although its lock file is gone")
 	}

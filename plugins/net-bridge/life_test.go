@@ -98,8 +98,7 @@ func spread(d []time.Duration) string {
 // another container gets its address: it must be the one that answers.
 func TestLingeringEndpointIsDeaf(t *testing.T) {
 	e := newEngine(t, "linger")
-	time.Sleep(2 * sweepAfter) // the one of the start is over
-	e.sweep.after = 4 * time.Second
+	e.sweep.after = time.Hour // by hand, below
 	n := e.network("aa11", "10.74.1.0/24", nil)
 	other := e.attach(n, "c0", 9, nil)
 	old := e.attach(n, "c1", 2, nil)
@@ -145,7 +144,8 @@ func TestLingeringEndpointIsDeaf(t *testing.T) {
 		}
 		e.detach(n, "c2", uint64(len(mac)+1))
 	}
-	waitFor(t, "the sweep of the lingering port", func() bool { return len(ownLinks(t)) == 2 })
+	e.sweep.now()
+	waitFor(t, "the lingering port to go", func() bool { return len(ownLinks(t)) == 2 })
 	_ = unix.Close(fd)
 }
 
@@ -239,9 +239,11 @@ func TestJoinASecondNetwork(t *testing.T) {
 	}
 	r := request4(n2, "c1", 2)
 	r.Join = one.Namespace
-	r.Join.Inode = own.Ino
-	if _, err := e.Attach(t.Context(), r); !errors.Is(err, errdefs.ErrFailedPrecondition) {
-		t.Errorf("join of a namespace that is not held: %v", err)
+	for what, inode := range map[string]uint64{"nobody": own.Ino, "another container": peer.Namespace.Inode} {
+		r.Join.Inode = inode
+		if _, err := e.Attach(t.Context(), r); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+			t.Errorf("join of a namespace that is held for %s: %v", what, err)
+		}
 	}
 }
 
@@ -265,10 +267,13 @@ func TestHolderKilled(t *testing.T) {
 	mustReach(t, other.Namespace, "10.77.1.2", "10.77.1.3")
 }
 
-// userNamespace starts a process in a user namespace of its own.
+// userNamespace starts a process in a user namespace of its own, which ends with the test.
 func userNamespace(t *testing.T) (*exec.Cmd, netdriver.Namespace) {
 	t.Helper()
-	child := exec.Command("sleep", "60")
+	child := exec.Command("cat")
+	if _, err := child.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	child.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 65536}},
@@ -277,6 +282,7 @@ func userNamespace(t *testing.T) (*exec.Cmd, netdriver.Namespace) {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
 	var st unix.Stat_t
 	path := fmt.Sprintf("/proc/%d/ns/user", child.Process.Pid)
 	if err := unix.Stat(path, &st); err != nil {
@@ -289,7 +295,6 @@ func TestUserNamespaceOwnsTheNetwork(t *testing.T) {
 	e := newEngine(t, "owned")
 	n := e.network("aa11", "10.78.1.0/24", nil)
 	child, owned := userNamespace(t)
-	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
 	ep := e.attach(n, "c1", 2, func(r *netdriver.Attach) { r.UserNS = owned })
 	fd, err := openNamespace(ep.Namespace, unix.CLONE_NEWNET)
 	if err != nil {
@@ -359,6 +364,7 @@ func TestForeignThingsAreRefused(t *testing.T) {
 	missing := driver.Config{EngineID: "x", EngineName: "x", Libexec: "/nonexistent", Run: t.TempDir()}
 	e2 := &engine{t: t}
 	e2.open(missing)
+	defer func() { _ = e2.Close() }()
 	if _, err := e2.holder.makeNamespace(-1); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("holder missing: %v", err)
 	}
@@ -434,7 +440,7 @@ func TestKilledWithAHalfMadeLink(t *testing.T) {
 	e := newEngine(t, "nameless")
 	n := e.network("aa11", "10.95.1.0/24", nil)
 	first := e.attach(n, "c1", 2, nil)
-	ns, err := e.holder.open(first.Namespace.Inode)
+	ns, err := e.holder.open(request4(n, "c1", 2).EndpointKey, first.Namespace.Inode)
 	if err != nil {
 		t.Fatal(err)
 	}

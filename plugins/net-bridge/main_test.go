@@ -209,7 +209,8 @@ func request4(n netdriver.Network, container string, host byte) netdriver.Attach
 	}
 }
 
-// in calls f on a thread inside an endpoint's namespace.
+// in calls f on a thread inside an endpoint's namespace. What fails there is to be
+// returned: f runs in a goroutine of its own, which must not end the test.
 func in(t *testing.T, ns netdriver.Namespace, f func() error) {
 	t.Helper()
 	fd, err := openNamespace(ns, unix.CLONE_NEWNET)

@@ -45,6 +45,11 @@ func outside(t *testing.T, e *engine) (learn func(subnet netip.Prefix), there ne
 	if err != nil {
 		t.Fatal(err)
 	}
+	waitFor(t, "the way out to pass packets", func() bool {
+		a, errA := e.links.run(askLink{Index: near.Index})
+		b, errB := inside.run(askLink{Index: near.Peer})
+		return errA == nil && errB == nil && a.Runs && b.Runs
+	})
 	var l net.Listener
 	if err := inNamespace(fd, func() (err error) {
 		l, err = net.Listen("tcp4", ":80")

@@ -60,6 +60,14 @@ func description(t *testing.T, e *engine, r netdriver.Attach, ep netdriver.Endpo
 	}
 	told("port", port)
 	d["port's names"] = port.Attrs().AltNames
+	waitFor(t, "the container's link to be up", func() (up bool) { // older kernels tell it late
+		in(t, ep.Namespace, func() error {
+			l, err := netlink.LinkByName(ep.Interface)
+			up = err == nil && l.Attrs().OperState == netlink.OperUp
+			return err
+		})
+		return up
+	})
 	in(t, ep.Namespace, func() error {
 		all, err := netlink.LinkList()
 		if err != nil {
