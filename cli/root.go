@@ -149,8 +149,8 @@ func (a *app) root() *cobra.Command {
 // refuseHelp lets help fail on a command that there is not; cobra's ends well.
 func (a *app) refuseHelp(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
-	help := slices.IndexFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == "help" })
-	root.Commands()[help].Args = func(_ *cobra.Command, args []string) error {
+	help, _, _ := root.Find([]string{"help"}) // now it is there
+	help.Args = func(_ *cobra.Command, args []string) error {
 		if _, unknown, err := root.Find(args); err != nil || len(unknown) > 0 {
 			return a.unknownVerb(root, strings.Join(args, " "))
 		}
