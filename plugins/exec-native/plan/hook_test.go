@@ -32,7 +32,7 @@ func TestHooks(t *testing.T) {
 	s.contain(box(t), allNamespaces)
 	saved := filepath.Join(t.TempDir(), "state")
 	s.Add(StageMounts, Hook{Path: "/bin/sh", Args: []string{"sh", "-c", "cat > " + saved + "; hostname inside; echo hook $X; echo $(ls /proc/self/fd | wc -l)"},
-		Env: []string{"X=1", "PATH=/bin:/usr/bin"}, State: text, PIDAt: at, TimeoutMilli: 5000}, Pivot{})
+		Env: []string{"X=1", "PATH=/bin:/usr/bin"}, State: text, PIDAt: at, TimeoutMilli: never}, Pivot{})
 	s.Add(StageGate, Hook{Path: "/bin/busybox", Args: []string{"sh", "-c", "busybox wc -c; echo $0 second"}, State: text, PIDAt: at})
 	s.sh("hostname").leave().until(ReportRunning)
 	got, _ := io.ReadAll(out)

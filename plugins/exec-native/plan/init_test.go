@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,7 +78,6 @@ func TestInitForwardsSignals(t *testing.T) {
 	}
 	s = inBox(t, "exec sleep 100")
 	eventually(t, "the program", func() bool { return len(children(s.init)) == 1 })
-	time.Sleep(20 * time.Millisecond)
 	syscall.Kill(s.init, syscall.SIGTERM)
 	if r := s.until(ReportExited); r.Code != 143 {
 		t.Errorf("%+v", r)

@@ -24,8 +24,12 @@ func nonBlocking(t *testing.T, ring uint32) *shim {
 
 func TestNonBlockingLog(t *testing.T) {
 	const size = 5 << 20
-	s := nonBlocking(t, 16<<20).host("/bin/sh", "-c", fmt.Sprintf("seq -w 1 99999999 | head -c %d; echo end >&2; exit 3", size))
-	if r := s.start().until(ReportExited); r.Code != 3 || r.LogEnd != 0 {
+	s := nonBlocking(t, 16<<20)
+	written := s.fifo("written")
+	s.host("/bin/sh", "-c", fmt.Sprintf("seq -w 1 99999999 | head -c %d; echo end >&2; read x < %s; exit 3", size, written.Name())).start()
+	eventually(t, "the log to have it", func() bool { _, errs := s.readLog(); return errs == "end\n" })
+	fmt.Fprintln(written)
+	if r := s.until(ReportExited); r.Code != 3 || r.LogEnd != 0 {
 		t.Errorf("%+v", r)
 	}
 	out, errs := s.readLog()
@@ -44,22 +48,44 @@ func TestNonBlockingLog(t *testing.T) {
 func TestSmallestRing(t *testing.T) {
 	const times = 8
 	s := nonBlocking(t, minRing)
-	gate := filepath.Join(s.dir, "gate")
-	if err := unix.Mkfifo(gate, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.host("/bin/sh", "-c", fmt.Sprintf("while read go; do head -c %d /dev/zero; done < %s", minRing, gate)).start()
-	f, err := os.OpenFile(gate, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	words := s.fifo("words")
+	s.host("/bin/sh", "-c", fmt.Sprintf("exec < %s; while read x && [ $x = more ]; do head -c %d /dev/zero; done", words.Name(), minRing)).start()
 	for i := range times {
-		fmt.Fprintln(f, "go")
+		fmt.Fprintln(words, "more")
 		eventually(t, "the log to have it", func() bool { out, _ := s.readLog(); return len(out) == (i+1)*minRing })
 	}
-	f.Close()
+	fmt.Fprintln(words, "end")
 	s.until(ReportExited)
+}
+
+// TestRoomOfWhatIsWritten: what the disk is about to take has left its room in the
+// ring to what comes next.
+func TestRoomOfWhatIsWritten(t *testing.T) {
+	const part = minRing / 4 // as the ring takes it
+	s := nonBlocking(t, minRing)
+	disk := stalled(t, s)
+	onePage(t, disk)
+	words := s.fifo("words")
+	s.host("/bin/sh", "-c", fmt.Sprintf("exec < %s; while read n && [ $n -gt 0 ]; do head -c $n /dev/zero; done", words.Name())).start().until(ReportRunning)
+	fmt.Fprintln(words, part)
+	eventually(t, "a part to be on its way to the disk", func() (full bool) {
+		onFD(t, disk, func(fd int) error {
+			n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+			full = n == os.Getpagesize()
+			return err
+		})
+		return full
+	})
+	fmt.Fprintln(words, minRing)
+	eventually(t, "the shim to read all of it", func() bool { return s.offset() == part+minRing })
+	log := copied(t, disk)
+	fmt.Fprintln(words, 0)
+	if r := s.until(ReportExited); r.LogEnd != 0 {
+		t.Errorf("%+v", r)
+	}
+	if end, lost := extent(t, log()); end != part+minRing || lost != 0 {
+		t.Errorf("the log ends at %d, %d lost", end, lost)
+	}
 }
 
 // stalled puts a FIFO that nobody reads in the log's place: a disk that stands
@@ -78,44 +104,41 @@ func stalled(t *testing.T, s *shim) *os.File {
 	return f
 }
 
-// TestStalledDisk: a program whose log is delivered without blocking runs on
-// while the disk stands still, what the ring did not take is counted; the same
-// program under a blocking log waits.
-func TestStalledDisk(t *testing.T) {
-	const size = 3 << 20
-	script := fmt.Sprintf("head -c %d /dev/zero; kill -9 $$", size)
-	ended := func(s *shim) func() bool {
-		return func() bool { return !alive(s.init) || strings.HasPrefix(field(t, s.init, "status", "State:"), "Z") }
-	}
-	s := newShim(t, Monitor{}, 64<<20)
-	disk := stalled(t, s)
-	// The disk may stand still before the exec was told.
-	s.host("/bin/sh", "-c", script).start().until(ReportInit)
-	time.Sleep(500 * time.Millisecond)
-	if ended(s)() {
-		t.Error("a blocking log did not hold its program up")
-	}
-	go io.Copy(io.Discard, disk)
-	s.until(ReportExited)
+// onePage leaves a FIFO that stands for a disk room for no more.
+func onePage(t *testing.T, disk *os.File) {
+	t.Helper()
+	onFD(t, disk, func(fd int) error {
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, os.Getpagesize())
+		return err
+	})
+}
 
-	s = nonBlocking(t, 256<<10)
-	disk = stalled(t, s)
-	s.host("/bin/sh", "-c", script).start().until(ReportRunning)
-	eventually(t, "the program to end", ended(s))
-	log := copied(t, disk)
-	if r := s.until(ReportExited); r.Signal != 9 || r.LogEnd != 0 {
-		t.Errorf("%+v", r)
+// onFD does something with a file's descriptor, which Fd would make a blocking one.
+func onFD(t *testing.T, f *os.File, do func(fd int) error) {
+	t.Helper()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
 	}
-	r, err := stdio.OpenLog(log())
+	var done error
+	err = raw.Control(func(fd uintptr) { done = do(int(fd)) })
+	if err := errors.Join(err, done); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// extent reads a log: where it ends, and how much is missing before.
+func extent(t *testing.T, path string) (at, lost uint64) {
+	t.Helper()
+	r, err := stdio.OpenLog(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	var at, lost uint64
 	for {
 		rec, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return at, lost
 		}
 		if err != nil || rec.Offset != at {
 			t.Fatalf("record at %d, not %d: %v", rec.Offset, at, err)
@@ -123,8 +146,41 @@ func TestStalledDisk(t *testing.T) {
 		at = rec.End()
 		lost += rec.Lost
 	}
-	if at != size || lost < size/2 || lost == size {
-		t.Errorf("the log ends at %d, %d lost", at, lost)
+}
+
+// TestStalledDisk: a program whose log is delivered without blocking runs on
+// while the disk stands still, what the ring did not take is counted; the same
+// program under a blocking log waits.
+func TestStalledDisk(t *testing.T) {
+	const size = 3 << 20
+	written := func(s *shim) string { return filepath.Join(s.dir, "written") }
+	script := func(s *shim, then string) *shim {
+		return s.host("/bin/sh", "-c", fmt.Sprintf("head -c %d /dev/zero; : > %s; %s", size, written(s), then))
+	}
+	through := func(s *shim) bool { _, err := os.Stat(written(s)); return err == nil }
+	s := newShim(t, Monitor{}, 64<<20)
+	disk := stalled(t, s)
+	// The disk may stand still before the exec was told.
+	script(s, "").start().until(ReportInit)
+	time.Sleep(500 * time.Millisecond)
+	if through(s) {
+		t.Error("a blocking log did not hold its program up")
+	}
+	go io.Copy(io.Discard, disk)
+	s.until(ReportExited)
+
+	s = nonBlocking(t, 256<<10)
+	disk = stalled(t, s)
+	runs := s.fifo("runs")
+	script(s, fmt.Sprintf("read x < '%s'; kill -9 $$", runs.Name())).start().until(ReportRunning)
+	eventually(t, "the program to have written all", func() bool { return through(s) })
+	log := copied(t, disk)
+	fmt.Fprintln(runs)
+	if r := s.until(ReportExited); r.Signal != 9 || r.LogEnd != 0 {
+		t.Errorf("%+v", r)
+	}
+	if end, lost := extent(t, log()); end != size || lost < size/2 || lost == size {
+		t.Errorf("the log ends at %d, %d lost", end, lost)
 	}
 }
 
@@ -167,9 +223,7 @@ func TestStandingDiskDoesNotKeepTheEnd(t *testing.T) {
 	disk := stalled(t, s)
 	// Less than the ring holds: a writer that comes after all has been dropped could
 	// otherwise put the rest into the FIFO, and behind it the word about what is missing.
-	if _, err := unix.FcntlInt(disk.Fd(), unix.F_SETPIPE_SZ, os.Getpagesize()); err != nil {
-		t.Fatal(err)
-	}
+	onePage(t, disk)
 	s.host("/bin/sh", "-c", "head -c 1000000 /dev/zero; exit 4").start()
 	if r := s.until(ReportExited); r.Code != 4 || r.LogEnd != 1000000 {
 		t.Errorf("%+v", r)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -14,24 +13,12 @@ import (
 // TestSealWays runs a shim from a memfd and from a mount, and changes neither,
 // though root may try by the link that a container sees too.
 func TestSealWays(t *testing.T) {
-	path, err := buildShim()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, way := range map[string]struct {
 		seal func(string) (*os.File, error)
 		want error
 	}{"memfd": {sealCopy, unix.EPERM}, "mount": {sealMount, unix.EROFS}} {
 		t.Run(name, func(t *testing.T) {
-			own := filepath.Join(t.TempDir(), "shim") // that no other test executes
-			if err := os.WriteFile(own, program, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			f, err := way.seal(own)
+			f, err := way.seal(ownShim(t))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -96,23 +96,25 @@ void ring_put(const void *p, uint32_t n, uint32_t stream, uint64_t offset)
 	}
 }
 
-/* One entry out of the ring and into the log. */
+/* One entry out of the ring and into the log. Its room is free before the disk has
+ * it: who finds it in the log finds room for as much. */
 static void take_one(struct ring *r)
 {
 	uint8_t *piece = M.out[0].piece; /* this process has no other use for it */
 	struct entry e;
 
 	copy_out(r, r->taken, &e, sizeof e);
+	if (e.length)
+		copy_out(r, r->taken + sizeof e, piece, e.length);
+	store(&r->taken, r->taken + sizeof e + e.length);
 	if (e.stream == LOG_GAP) {
 		log_drop(e.offset, e.time);
 		r->handled += e.time;
 	} else {
-		copy_out(r, r->taken + sizeof e, piece, e.length);
 		log_record(piece, e.length, e.stream, e.offset, e.time);
 		r->handled += e.length;
 	}
 	store(&r->told, r->handled - M.log.dropped);
-	store(&r->taken, r->taken + sizeof e + e.length);
 }
 
 /* The writer's life: until the ring is empty and the monitor has ended it. */
