@@ -21,9 +21,11 @@ import (
 const (
 	// factsWithin is how long a failed attachment waits for the event that says why.
 	factsWithin = 2 * time.Second
-	// recordWithin is how long one waits for the log to have the end that the
-	// output has told already: what is asked next should know it.
+	// recordWithin is how long one waits for the log to have the start, or the end,
+	// that the output has told already: what is asked next should know it.
 	recordWithin = 2 * time.Second
+	// recordPause is the time between two questions for the start.
+	recordPause = 5 * time.Millisecond
 	// engineWithin is how long a lost engine may take to come back.
 	engineWithin = time.Minute
 	// patience is how many SIGINT or SIGTERM one sends until run leaves.
@@ -227,6 +229,11 @@ func (s *session) stay(ctx context.Context, verdict func() (bool, error)) error 
 		}
 		select {
 		case sig := <-s.signals:
+			select {
+			case <-s.moves: // it has come before the signal
+				s.running = true
+			default:
+			}
 			if err := s.signal(ctx, sig.(unix.Signal)); err != nil {
 				return err
 			}
@@ -451,9 +458,18 @@ func (s *session) takeBack(ctx context.Context, sig unix.Signal) {
 	}
 }
 
-// forward gives a signal to the program. One that has ended needs none.
+// forward gives a signal to the program. One that has ended needs none; that it runs
+// its output may tell earlier than the log.
 func (s *session) forward(ctx context.Context, sig unix.Signal) {
 	_, err := s.a.send(ctx, &core.KillContainer{ID: s.id, Signal: int(sig)})
+	for end := time.Now().Add(recordWithin); errdefs.IsFailedPrecondition(err) && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(recordPause):
+		}
+		_, err = s.a.send(ctx, &core.KillContainer{ID: s.id, Signal: int(sig)})
+	}
 	if err != nil && ctx.Err() == nil && !errdefs.IsFailedPrecondition(err) && !errdefs.IsNotFound(err) {
 		s.a.complain(fmt.Sprintf("hand on %s: %v", signalName(int(sig)), err), "")
 	}

@@ -121,6 +121,9 @@ func (h *fakeHost) start(l launch) (core.Result, error) {
 		r.frame(stdio.State{State: stdio.StateRunning, PID: 42}.Frame())
 	}
 	h.wg.Go(func() { h.live(r, listener) })
+	if l.args[0] == "hasty" { // the engine hears of it later than its client
+		time.Sleep(300 * time.Millisecond)
+	}
 	started := &core.Started{PID: 42}
 	if l.exec == "" {
 		started.Log = h.logPath(l.container)
@@ -305,8 +308,8 @@ func (r *fakeShim) play() (code, sig int) {
 		r.write(stdio.Stdout, "sleeping\n")
 		s := <-r.signals
 		return 128 + s, s
-	case "trap", "unheard": // of which the client is not told that it runs
-		if r.args[0] == "trap" {
+	case "trap", "hasty", "unheard": // of the last the client is not told that it runs
+		if r.args[0] != "unheard" {
 			r.write(stdio.Stdout, "ready\n")
 		}
 		for s := range r.signals {
