@@ -30,7 +30,7 @@ func startEvents(t *testing.T) (*Server, *Publisher, *memJournal, string) {
 func stock(t *testing.T, s *Server, opts ...nats.Option) (*nats.Conn, chan error) {
 	t.Helper()
 	errs := make(chan error, 16)
-	opts = append(opts, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err }))
+	opts = append(opts, nats.Timeout(20*time.Second), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err }))
 	nc, err := nats.Connect("nats://"+s.EventsAddr().String(), opts...)
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func stock(t *testing.T, s *Server, opts ...nats.Option) (*nats.Conn, chan error
 
 func open(t *testing.T, nc *nats.Conn, request string) openAnswer {
 	t.Helper()
-	m, err := nc.Request(bus.OpenEvents, []byte(request), 5*time.Second)
+	m, err := nc.Request(bus.OpenEvents, []byte(request), 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,14 +146,18 @@ func TestStockClientReadsOneContainer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		batch, err := c.Fetch(10, jetstream.FetchMaxWait(300*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
 		var got []string
-		for m := range batch.Messages() {
-			got = append(got, m.Headers().Get(bus.HeaderSeq))
+		fetch := func(n int, wait time.Duration) {
+			batch, err := c.Fetch(n, jetstream.FetchMaxWait(wait))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for m := range batch.Messages() {
+				got = append(got, m.Headers().Get(bus.HeaderSeq))
+			}
 		}
+		fetch(len(want), 20*time.Second)
+		fetch(1, 100*time.Millisecond) // nothing more
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, want %v", request, got, want)
 		}

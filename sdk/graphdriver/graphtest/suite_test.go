@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -233,16 +234,21 @@ func (a *altered) hasty(ctx context.Context, r graphdriver.ApplyLayer) (graphdri
 	return l, err
 }
 
-// busy refuses a call while another one is in it.
+// busy refuses a call while another one is in it. The first waits for another one.
 func (a *altered) busy() func(context.Context, graphdriver.ApplyLayer) (graphdriver.Layer, error) {
-	turn := make(chan struct{}, 1)
+	turn, refused := make(chan struct{}, 1), make(chan struct{})
+	var once sync.Once
 	return func(ctx context.Context, r graphdriver.ApplyLayer) (graphdriver.Layer, error) {
 		select {
 		case turn <- struct{}{}:
 			defer func() { <-turn }()
-			unix.Nanosleep(&unix.Timespec{Nsec: 20e6}, nil)
+			select {
+			case <-refused:
+			case <-ctx.Done(): // nobody comes: the check does not ask side by side
+			}
 			return a.reference.ApplyLayer(ctx, r, nothing)
 		default:
+			once.Do(func() { close(refused) })
 			return graphdriver.Layer{}, driver.Errorf(errdefs.ErrUnavailable, "another layer is being applied")
 		}
 	}

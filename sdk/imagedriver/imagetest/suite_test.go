@@ -5,8 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -229,16 +229,21 @@ func keepFlaws() []conform.Flaw[imagedriver.Driver] {
 	}
 }
 
-// busy refuses a call while another one is in it.
+// busy refuses a call while another one is in it. The first waits for another one.
 func (a *altered) busy() func(context.Context, imagedriver.Load) ([]imagedriver.Image, error) {
-	turn := make(chan struct{}, 1)
+	turn, refused := make(chan struct{}, 1), make(chan struct{})
+	var once sync.Once
 	return func(ctx context.Context, r imagedriver.Load) ([]imagedriver.Image, error) {
 		select {
 		case turn <- struct{}{}:
 			defer func() { <-turn }()
-			time.Sleep(20 * time.Millisecond)
+			select {
+			case <-refused:
+			case <-ctx.Done(): // nobody comes: the check does not ask side by side
+			}
 			return a.reference.Load(ctx, r, nothing)
 		default:
+			once.Do(func() { close(refused) })
 			return nil, driver.Errorf(errdefs.ErrUnavailable, "another archive is being loaded")
 		}
 	}

@@ -3,8 +3,8 @@ package nettest
 import (
 	"context"
 	"os"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -239,31 +239,36 @@ func (a *altered) together() func(context.Context, netdriver.Attach) (netdriver.
 	}
 }
 
-// late lets an address be used again only a moment after Detach.
+// late does not let an address be used again after Detach.
 func (a *altered) late() {
-	var free time.Time
+	used := false
 	a.attach = func(ctx context.Context, r netdriver.Attach) (netdriver.Endpoint, error) {
-		if time.Now().Before(free) {
+		if used {
 			return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrAlreadyExists, "the address %v is in use", r.Address)
 		}
 		return a.reference.Attach(ctx, r)
 	}
 	a.detach = func(ctx context.Context, k netdriver.EndpointKey) error {
-		free = time.Now().Add(time.Second)
+		used = true
 		return a.reference.Detach(ctx, k)
 	}
 }
 
-// busy refuses a call while another one is in it.
+// busy refuses a call while another one is in it. The first waits for another one.
 func (a *altered) busy() func(context.Context, netdriver.Attach) (netdriver.Endpoint, error) {
-	turn := make(chan struct{}, 1)
+	turn, refused := make(chan struct{}, 1), make(chan struct{})
+	var once sync.Once
 	return func(ctx context.Context, r netdriver.Attach) (netdriver.Endpoint, error) {
 		select {
 		case turn <- struct{}{}:
 			defer func() { <-turn }()
-			time.Sleep(20 * time.Millisecond)
+			select {
+			case <-refused:
+			case <-ctx.Done(): // nobody comes: the check does not ask side by side
+			}
 			return a.reference.Attach(ctx, r)
 		default:
+			once.Do(func() { close(refused) })
 			return netdriver.Endpoint{}, driver.Errorf(errdefs.ErrUnavailable, "another endpoint is being made")
 		}
 	}
