@@ -86,6 +86,31 @@ func TestStdinOfVanishedReader(t *testing.T) {
 	}
 }
 
+// TestStdinOfReaderGoneMeanwhile: the same where the shim sees its end in the moment
+// in which there is output for it.
+func TestStdinOfReaderGoneMeanwhile(t *testing.T) {
+	s := newShim(t, Monitor{Flags: OpenStdin}, 1<<20)
+	words, written := s.fifo("words"), filepath.Join(s.dir, "written")
+	script := fmt.Sprintf("read x < %[1]s; echo output; : > %[2]s; read x < %[1]s; n=$(wc -c); [ $n = 150000 ]", words.Name(), written)
+	s.host("/bin/sh", "-c", script).start().until(ReportRunning)
+	c := s.attach(stdio.Hello{Stdout: true, Stdin: true, StdinOnce: true})
+	c.Write(make([]byte, 150000))
+	for range 5 { // a frame in each round of the shim's loop, until the program's input is full
+		s.heard()
+	}
+	unix.Kill(s.pid, unix.SIGSTOP)
+	eventually(t, "the shim to stand still", func() bool { return strings.HasPrefix(field(t, s.pid, "status", "State:"), "T") })
+	c.Close()
+	fmt.Fprintln(words)
+	eventually(t, "the output", func() bool { _, err := os.Stat(written); return err == nil })
+	unix.Kill(s.pid, unix.SIGCONT)
+	s.heard()
+	fmt.Fprintln(words)
+	if r := s.until(ReportExited); r.Code != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
 // TestInputBeforeTerminal: what a client says before there is a terminal is for it.
 func TestInputBeforeTerminal(t *testing.T) {
 	s := newShim(t, Monitor{Flags: OpenStdin | Terminal}, 1<<20)

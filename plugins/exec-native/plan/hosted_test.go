@@ -207,7 +207,7 @@ func TestUnderSanitizers(t *testing.T) {
 		{"sync", TestContinueAtSync}, {"abort", TestAbortAtSync}, {"no driver", TestLivesOnWithoutDriver},
 		{"no wait", TestExitDoesNotWaitForClient}, {"vanished", TestVanishedClient},
 		{"follower", TestFollowerFillsFromLog}, {"gone before", TestStdinOfVanishedClientBeforeStart},
-		{"gone reader", TestStdinOfVanishedReader}, {"early input", TestInputBeforeTerminal}, {"full terminal", TestEndOfFullTerminal},
+		{"gone reader", TestStdinOfVanishedReader}, {"gone meanwhile", TestStdinOfReaderGoneMeanwhile}, {"early input", TestInputBeforeTerminal}, {"full terminal", TestEndOfFullTerminal},
 		{"places", TestPlaceForDriver}, {"debugger", TestDeadProgramUnderDebugger}, {"stdin", TestStdin}, {"bad clients", TestBadClients}, {"random clients", TestRandomClients},
 		{"rotation", TestLogRotates}, {"full", TestLogOnFullDisk},
 		{"isolation", TestIsolation}, {"user namespace", TestUserNamespace}, {"join", TestJoin},

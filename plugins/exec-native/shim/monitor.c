@@ -291,6 +291,8 @@ static int64_t patience(void)
 	return sooner(sooner(close_silent(), M.deadline), M.later);
 }
 
+/* A client whose end is seen may have input left, unless that was asked for and there
+ * is none: output that failed in this very round may have told its end, too. */
 static void serve_client(struct client *c, short events, short revents)
 {
 	if (revents & POLLOUT)
@@ -298,7 +300,7 @@ static void serve_client(struct client *c, short events, short revents)
 	if (revents & events & POLLIN)
 		client_input(c);
 	else if (revents & (POLLHUP | POLLERR | POLLNVAL)) {
-		if (c->hung)
+		if (c->hung && events & POLLIN)
 			client_close(c);
 		else
 			client_hung(c);
