@@ -46,7 +46,7 @@ func (w *world) hurtRestarts(s strike, point string) bool {
 	w.t.Helper()
 	last := "0.03"
 	if s.shim && point == "container.started" {
-		last = "0.5" // see slowScript
+		last = "1.5" // see slowScript
 	}
 	c := w.container("echo run; sleep " + last + "; exit 3")
 	c.Spec.Restart = core.Restart{Policy: "on-failure", Max: 2}

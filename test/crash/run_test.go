@@ -80,7 +80,7 @@ const script = "echo begun; sleep 0.05; echo done; exit 7"
 
 // slowScript is one that has not ended before a strike at its start, which comes
 // later than the event by as long as the machine is busy.
-const slowScript = "echo begun; sleep 0.5; echo done; exit 7"
+const slowScript = "echo begun; sleep 1.5; echo done; exit 7"
 
 // hurtRun runs a container from its creation to its removal and strikes once,
 // at a point. It says whether there was something to hit.

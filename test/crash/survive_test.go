@@ -1,8 +1,11 @@
 package crash
 
 import (
+	"fmt"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,11 +24,13 @@ func TestSurvive(t *testing.T) {
 	w := newWorld(t, rig.Options{})
 	w.load()
 	w.takeStock()
-	stays, ends := w.container(talker), w.container("echo begun; sleep 1.5; echo done; exit 33")
+	stays, ends := w.container(talker), w.container("echo begun; until [ -e /end ]; do sleep 0.02; done; echo done; exit 33")
 	for _, c := range []*core.CreateContainer{stays, ends} {
 		w.must(w.client.Do(w.within(), c))
 	}
 	before, err := w.client.Container(w.within(), string(stays.ID))
+	w.must(err)
+	unseen, err := w.client.Container(w.within(), string(ends.ID))
 	w.must(err)
 	w.lines(stays.ID, 5)
 	running := w.inventory()
@@ -48,7 +53,12 @@ func TestSurvive(t *testing.T) {
 			w.must(err)
 		}
 	}
-	time.Sleep(2 * time.Second) // in which one of them ends
+	w.must(os.WriteFile(fmt.Sprintf("/proc/%d/root/end", unseen.PID), nil, 0o600))
+	for end := time.Now().Add(limit); syscall.Kill(unseen.PID, 0) == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the container does not end without an engine")
+		}
+	}
 	w.restart()
 
 	d := w.ended(ends.ID, nil)
