@@ -164,7 +164,7 @@ func TestOneEngineForEachRootAndName(t *testing.T) {
 	first := p.start(t)
 	other := newPlace(t)
 	for what, q := range map[string]place{
-		"data directory": {p.root, other.run, "gdtest-other"},
+		"data directory": {p.root, other.run, p.name + "-other"},
 		"engine name":    {other.root, other.run, p.name},
 	} {
 		out, err := q.command(t).CombinedOutput()
@@ -188,7 +188,7 @@ func TestAnotherNameOnTheSameRootIsRefused(t *testing.T) {
 	}
 	_ = cmd.Wait() // it was killed
 	q := p
-	q.name = "gdtest-renamed"
+	q.name += "-renamed"
 	out, err := q.command(t).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), p.name) || !strings.Contains(string(out), "--name") {
 		t.Errorf("another name on the same root: %v, %s", err, out)
