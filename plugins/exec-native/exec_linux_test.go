@@ -47,7 +47,7 @@ func (b *bench) exec(r execdriver.Exec, input string) (string, execdriver.Exit) 
 
 func (b *bench) tryExec(r execdriver.Exec, input string) (string, error) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	started := make(chan error, 1)
 	go func() {

@@ -21,6 +21,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// patience is how long a test waits for what must happen, on whatever machine.
+const patience = time.Minute
+
 // bench is a private engine for one test: directories, a cgroup parent and a
 // root filesystem with busybox.
 type bench struct {
@@ -239,7 +242,7 @@ func (b *bench) request(script string) execdriver.Start {
 // wait returns the end of a run.
 func (b *bench) wait(k execdriver.Key) execdriver.Exit {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var end execdriver.Exit
 	err := b.d.Exits(ctx, func(e execdriver.Exit) error {

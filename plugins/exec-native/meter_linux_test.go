@@ -16,10 +16,15 @@ import (
 func TestStats(t *testing.T) {
 	b := newBench(t)
 	r, _ := b.idle(func(r *execdriver.Start) {
-		r.Process.Args[2] = "dd if=/dev/zero of=/dev/shm/f bs=1M count=20 2>/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo up; sleep 1000; true"
+		r.Process.Args[2] = "dd if=/dev/zero of=/dev/shm/f bs=1M count=20 2>/dev/null; echo up; while ! test -e /tmp/enough; do :; done; sleep 1000; true"
 		r.Resources = execdriver.Resources{MemoryBytes: 200 << 20, PidsLimit: 30}
 	})
-	b.eventually("it has worked", func() bool { return b.output(b.d.runs[r.Key].log) == "up\n" })
+	// The kernel looks every few milliseconds whose time it is.
+	b.eventually("it has worked", func() bool { return b.output(b.d.runs[r.Key].log) == "up\n" && b.measured(r.Key).CPUUser > 0 })
+	if err := b.copyIn(copyOf(r, "/tmp", true), file("enough", "")); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("the shell and its sleep", func() bool { return b.measured(r.Key).Pids == 2 })
 	gone := execdriver.Key{Container: "gone", Run: 1}
 	for range 2 { // opened, then kept open
 		began := time.Now()
@@ -38,6 +43,16 @@ func TestStats(t *testing.T) {
 	if n := len(b.d.meters.open); n != 0 {
 		t.Errorf("%d meters are open", n)
 	}
+}
+
+// measured is what a run uses now.
+func (b *bench) measured(k execdriver.Key) execdriver.Stats {
+	b.t.Helper()
+	all, err := b.d.Stats(context.Background(), []execdriver.Key{k})
+	if err != nil || len(all) != 1 {
+		b.t.Fatalf("%+v %v", all, err)
+	}
+	return all[0]
 }
 
 // TestStatsLetGoOfEnded: whoever asks all the time keeps no files of runs that have
@@ -136,7 +151,7 @@ func TestOOMs(t *testing.T) {
 	if _, err := b.d.Start(context.Background(), r); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	enough := errors.New("enough")
 	var last uint64

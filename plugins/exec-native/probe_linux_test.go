@@ -16,7 +16,7 @@ import (
 
 func probeRequest(k execdriver.Key, script string) execdriver.Probe {
 	return execdriver.Probe{
-		Key: k, Process: execdriver.Process{Args: []string{"/bin/sh", "-c", script}}, Timeout: 5 * time.Second, Keep: 4096,
+		Key: k, Process: execdriver.Process{Args: []string{"/bin/sh", "-c", script}}, Timeout: patience, Keep: 4096,
 	}
 }
 
@@ -35,10 +35,14 @@ func TestProbe(t *testing.T) {
 	}
 	// At the timeout its children are killed too.
 	p = probeRequest(r.Key, "echo so far; sleep 1234 & sleep 1234")
-	p.Timeout = 2 * time.Second // within which a slow machine has started a shell
-	got, err = b.d.Probe(context.Background(), p)
-	if err != nil || !got.TimedOut || string(got.Output) != "so far\n" {
-		t.Errorf("timeout: %+v %q %v", got, got.Output, err)
+	for p.Timeout = 300 * time.Millisecond; ; p.Timeout *= 2 { // within which the machine starts a shell
+		got, err = b.d.Probe(context.Background(), p)
+		if err != nil || !got.TimedOut || p.Timeout > patience {
+			t.Fatalf("timeout: %+v %q %v", got, got.Output, err)
+		}
+		if string(got.Output) == "so far\n" {
+			break
+		}
 	}
 	b.eventually("its processes are gone", func() bool {
 		pids, _ := b.d.containers.Group(groupName(r.Key)).Pids()

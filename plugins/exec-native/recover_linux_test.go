@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/plugins/exec-native/plan"
@@ -33,17 +32,17 @@ func TestRunsOutliveTheDriver(t *testing.T) {
 	})
 	b.open()
 
-	items, err := b.d.List(context.Background())
-	if err != nil || len(items) != 2 {
-		t.Fatalf("list: %+v %v", items, err)
-	}
-	states := map[string]string{}
-	for _, i := range items {
-		states[i.Key] = i.State
-	}
-	if states[long.Container] != "running" || states[short.Container] != "exited" {
-		t.Errorf("states: %v", states)
-	}
+	b.eventually("one has exited, the other one's shim has answered", func() bool {
+		items, err := b.d.List(context.Background())
+		if err != nil || len(items) != 2 {
+			t.Fatalf("list: %+v %v", items, err)
+		}
+		states := map[string]string{}
+		for _, i := range items {
+			states[i.Key] = i.State
+		}
+		return states[long.Container] == "running" && states[short.Container] == "exited"
+	})
 	if e := b.wait(short.Key); e.Code != 9 || e.Lost {
 		t.Errorf("the one that ended meanwhile: %+v", e)
 	}
@@ -113,6 +112,7 @@ func TestConnectionLost(t *testing.T) {
 	b.d.mu.Lock()
 	one := b.d.runs[r.Key]
 	b.d.mu.Unlock()
+	b.eventually("it has its trap, and sleeps", func() bool { return b.measured(r.Key).Pids == 2 })
 	b.d.connectionLost(one) // until it is connected again
 	if err := b.d.Signal(t.Context(), r.Key, int(unix.SIGTERM)); err != nil {
 		t.Fatal(err)
@@ -222,7 +222,7 @@ func TestReleaseOfStoppedShim(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.open()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := b.d.Release(ctx, r.Key); err != nil {
 		t.Error(err)

@@ -50,7 +50,7 @@ func TestAttachBeforeTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	for {
 		f, err := stdio.ReadFrame(c, nil)
 		if err != nil {

@@ -104,6 +104,7 @@ func (b *bench) checkTurns(r execdriver.Start) {
 	third := b.beginCopyIn(copyOf(r, "/etc", false), "early")
 	started := make(chan error, 1)
 	go func() { _, err := b.d.Start(context.Background(), r); started <- err }()
+	b.eventually("the start is under way", func() bool { return b.d.begun(r.Container) })
 	select {
 	case err := <-started:
 		t.Errorf("the start did not wait: %v", err)
