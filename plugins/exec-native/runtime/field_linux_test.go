@@ -199,7 +199,7 @@ func TestHooks(t *testing.T) {
 	b := newBox(t, "cat /hooks; readlink /proc/self/ns/mnt")
 	log := t.TempDir() + "/log"
 	script := func(kind string) specs.Hook {
-		return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", fmt.Sprintf(`read s; echo "%s $A $(echo "$s" | tr -d ' ' | grep -oE '"status":"[a-z]+"') $(readlink /proc/self/ns/mnt)" >> %s`, kind, log)}, Env: []string{"A=1", "PATH=/bin:/usr/bin"}, Timeout: ptr(10)}
+		return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", fmt.Sprintf(`read s; echo "%s $A $(echo "$s" | tr -d ' ' | grep -oE '"status":"[a-z]+"') $(readlink /proc/self/ns/mnt)" >> %s`, kind, log)}, Env: []string{"A=1", "PATH=/bin:/usr/bin"}, Timeout: ptr(60)}
 	}
 	if err := os.WriteFile(b.bundle+"/rootfs/hooks", nil, 0o666); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -16,7 +17,7 @@ import (
 // TestLife takes a container through its states, and looks at them from outside.
 func TestLife(t *testing.T) {
 	subreaper(t)
-	b := newBox(t, `echo up; trap "exit 5" TERM; while :; do sleep 0.02; done`)
+	b := newBox(t, `trap "exit 5" TERM; while :; do sleep 0.02; done`)
 	b.write()
 	pidFile := t.TempDir() + "/pid"
 	b.must("create", "--bundle", b.bundle, "--pid-file", pidFile, b.id)
@@ -56,6 +57,7 @@ func TestLife(t *testing.T) {
 	if out := b.must("list", "-q"); strings.TrimSpace(out) != b.id {
 		t.Errorf("list: %q", out)
 	}
+	awaitCaught(t, s.PID, unix.SIGTERM)
 	b.must("kill", b.id, "TERM")
 	var status unix.WaitStatus
 	if _, err := unix.Wait4(s.PID, &status, unix.WNOWAIT, nil); err == nil && b.state().Status != specs.StateStopped {
@@ -73,6 +75,20 @@ func TestLife(t *testing.T) {
 		t.Errorf("state after delete: %+v", o)
 	}
 	b.must("delete", "--force", b.id)
+}
+
+// awaitCaught waits until a process has a handler for a signal: without one the first
+// of a container does not hear it.
+func awaitCaught(t *testing.T, pid int, signal unix.Signal) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		_, rest, _ := strings.Cut(proc("status")(t, pid), "SigCgt:")
+		word, _, _ := strings.Cut(rest, "\n")
+		if caught, _ := strconv.ParseUint(strings.TrimSpace(word), 16, 64); caught&(1<<(signal-1)) != 0 {
+			return
+		}
+	}
+	t.Fatalf("process %d does not catch signal %d", pid, signal)
 }
 
 // TestExec joins a running container.
@@ -173,18 +189,17 @@ func TestUpdateAndEvents(t *testing.T) {
 // TestEnvironment: of several values of a variable the last is the program's, and it
 // has a home.
 func TestEnvironment(t *testing.T) {
-	b := newBox(t, "env; sleep 100")
+	b := newBox(t, "env; echo end; sleep 100")
 	if err := os.WriteFile(b.bundle+"/rootfs/etc/passwd", []byte("root:x:0:0:root:/root:/bin/sh\nuser:x:7:7::/home/user:/bin/sh\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	b.spec.Process.Env = []string{"PATH=/nosuch", "A=1", "B=2", "A=3", "PATH=/bin"}
 	inside := b.start()
-	awaitText(t, inside, "PATH=")
-	awaitText(t, inside, "HOME=")
+	awaitText(t, inside, "end\n")
 	text, _ := os.ReadFile(inside)
 	exec := b.must("exec", "--user", "7", "--env", "B=4", "--env", "C=5", "--env", "C=6", b.id, "env")
 	for where, c := range map[string]struct{ got, want string }{
-		"first": {string(text), "A=3 B=2 HOME=/root PATH=/bin"}, "exec": {exec, "A=3 B=4 C=6 HOME=/home/user PATH=/bin"},
+		"first": {strings.TrimSuffix(string(text), "end\n"), "A=3 B=2 HOME=/root PATH=/bin"}, "exec": {exec, "A=3 B=4 C=6 HOME=/home/user PATH=/bin"},
 	} {
 		var lines []string
 		for _, line := range strings.Fields(c.got) {
