@@ -36,6 +36,7 @@ type Publisher struct {
 	cancel        context.CancelFunc
 	running       sync.WaitGroup
 	close         sync.Once
+	closeWithin   time.Duration // closeWithin, but for tests
 }
 
 // startPublisher begins with the events after the journal's head for those who
@@ -47,8 +48,9 @@ func (s *Server) startPublisher(ctx context.Context, js jetStream, journal Journ
 	}
 	head, _ := journal.Head()
 	p := &Publisher{
-		live:    newTailer("listeners", journal, s.log, head+1),
-		replica: newTailer("stream", journal, s.log, report.Last+1),
+		closeWithin: closeWithin,
+		live:        newTailer("listeners", journal, s.log, head+1),
+		replica:     newTailer("stream", journal, s.log, report.Last+1),
 	}
 	listeners := s.registry.accounts[accountEngine]
 	heard := func(subject string) bool { return listeners.Interest(subject) > 0 }
@@ -117,7 +119,7 @@ func (p *Publisher) Close() {
 	p.close.Do(func() {
 		if p.replica.late > 0 {
 			head, _ := p.replica.journal.Head()
-			ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+			ctx, cancel := context.WithTimeout(context.Background(), p.closeWithin)
 			_ = p.WaitCopied(ctx, head) // there is a next start
 			cancel()
 		}

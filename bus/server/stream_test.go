@@ -295,6 +295,7 @@ func TestACopyMayBeLate(t *testing.T) {
 	}
 	p.Publish(j.add(2, "c1", "container.exited"))
 	head, _ := j.Head()
+	p.closeWithin = 20 * time.Second
 	s.Close()
 	s, _, report := openStream(t, cfg, j)
 	if report.Last != head {

@@ -3,6 +3,7 @@ package null
 import (
 	"context"
 	"errors"
+	"math"
 	"net/netip"
 	"os"
 	"runtime"
@@ -73,6 +74,18 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// heap is what is in use of the heap: the least of several looks, since others may be at work.
+func heap() uint64 {
+	least := uint64(math.MaxUint64)
+	for range 5 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		least = min(least, m.HeapAlloc)
+	}
+	return least
+}
+
 // What is held for an endpoint lies in its files, not in the driver's memory.
 func TestMemoryDoesNotGrowWithEndpoints(t *testing.T) {
 	d, err := New(driver.Config{Run: t.TempDir()})
@@ -89,10 +102,7 @@ func TestMemoryDoesNotGrowWithEndpoints(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
+		return heap()
 	}
 	before := attach(1, 10)
 	if after := attach(10, 510); after > before+32<<10 {

@@ -127,7 +127,7 @@ func (s Suite[D]) sweep(b *Bench[D]) {
 	d := b.Driver()
 	err := s.Sweep(ctx, d)
 	if errdefs.IsUnavailable(err) { // it has just died: what it held is another process's now
-		time.Sleep(200 * time.Millisecond)
+		b.now.awaitExit()
 		d = b.Driver()
 		err = s.Sweep(ctx, d)
 	}
@@ -159,6 +159,14 @@ func (b *Bench[D]) Driver() D {
 		b.now, b.opened = &o, true
 	}
 	return b.now.Driver
+}
+
+// awaitExit waits for the end of a process whose connection has ended: the first may be
+// seen long after the second on a busy machine.
+func (o *Opened[D]) awaitExit() {
+	for end := time.Now().Add(10 * time.Second); o.Exited != nil && !o.Exited() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Reopen ends the driver and starts it again on the same configuration, as the

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
@@ -104,9 +103,7 @@ func Program[D any](kind, path string, p plugin.Plugin) Open[D] {
 			},
 			Kill: func() {
 				syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-				for deadline := time.Now().Add(10 * time.Second); !client.Exited() && time.Now().Before(deadline); {
-					time.Sleep(time.Millisecond)
-				}
+				(&Opened[D]{Exited: client.Exited}).awaitExit()
 				client.Kill()
 			},
 		}, nil

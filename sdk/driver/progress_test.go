@@ -22,12 +22,8 @@ func TestProgressNeverBlocks(t *testing.T) {
 		sent = append(sent, p.GetDone())
 		return nil
 	})
-	began := time.Now()
-	for i := range int64(10_000) {
+	for i := range int64(10_000) { // for ever, if it waited
 		p(i, 10_000, "work")
-	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("telling took %v while the peer was stuck", took)
 	}
 	close(gate)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
