@@ -1,8 +1,11 @@
 package exectest
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -140,7 +143,7 @@ func (f fixture) checkRelease(ctx context.Context, b *bench) {
 	for range 2 {
 		release(ctx, b, r.Key)
 		wantItems(ctx, b)
-		if err := syscall.Kill(s.PID, 0); err == nil {
+		if alive(s.PID) {
 			b.Errorf("the process %d is alive after Release", s.PID)
 		}
 		if _, err := os.Stat(execdriver.RunDir(b.Config.Run, r.Key)); !os.IsNotExist(err) {
@@ -153,17 +156,30 @@ func (f fixture) checkRelease(ctx context.Context, b *bench) {
 	}
 }
 
+// alive reports whether a process runs: one that has ended may wait to be reaped.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(stat[max(bytes.LastIndexByte(stat, ')'), 0):]), ") ")
+	return err == nil && !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+}
+
 func (f fixture) checkReleaseAll(ctx context.Context, b *bench) {
-	// Children that left their session and ignore every signal they can.
-	r := f.script(b, `for i in 1 2 3; do (trap '' HUP TERM INT; while :; do echo $i > /out/tick; sleep 0.02; done) & done; `+forever)
+	// Children that ignore every signal they can. All of the run hold a FIFO open.
+	r := f.script(b, `exec 9> /out/held; for i in 1 2 3; do (trap '' HUP TERM INT; while :; do sleep 0.02; done) & done; `+forever)
+	path := r.Mounts[0].Source + "/held"
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		b.Fatalf("make a FIFO: %v", err)
+	}
+	held, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		b.Fatalf("open a FIFO: %v", err)
+	}
+	defer syscall.Close(held)
 	start(ctx, b, r)
 	awaitFile(ctx, b, r, "up")
 	release(ctx, b, r.Key)
-	tick := r.Mounts[0].Source + "/tick"
-	os.Remove(tick)
-	time.Sleep(200 * time.Millisecond)
-	if _, err := os.Stat(tick); err == nil {
-		b.Errorf("after Release a process of the run still writes")
+	if n, err := syscall.Read(held, make([]byte, 1)); n != 0 || err != nil { // the end, when nobody can write any more
+		b.Errorf("after Release a process of the run still holds its files (%v)", err)
 	}
 }
 
@@ -217,7 +233,7 @@ func (f fixture) checkSocket(ctx context.Context, b *bench) {
 		ended <- err
 	}()
 	path := execdriver.SocketPath(b.Config.Run, r.Key)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
 			break
 		}

@@ -56,7 +56,7 @@ func (f fixture) checkMemory(ctx context.Context, b *bench) {
 }
 
 func (f fixture) checkPids(ctx context.Context, b *bench) {
-	const many = `for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; echo all > /out/all; kill -9 -1; wait`
+	const many = `for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1000 & done; echo all > /out/all; kill -9 -1; wait`
 	r := f.script(b, many)
 	r.Resources.PidsLimit = 6
 	if limited(ctx, b, r) {

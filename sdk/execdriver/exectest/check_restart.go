@@ -52,7 +52,7 @@ func (f fixture) checkExitWhileAway(ctx context.Context, b *bench) {
 	r := f.script(b, `sleep 0.3; exit 6`)
 	s := start(ctx, b, r)
 	away(b)
-	for deadline := time.Now().Add(5 * time.Second); syscall.Kill(s.PID, 0) == nil && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); alive(s.PID) && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if e := awaitExit(ctx, b, r.Key); e.Code != 6 || e.Lost {

@@ -15,6 +15,9 @@ import (
 	"github.com/gantryd/gantry/sdk/netdriver"
 )
 
+// patience is how long a check waits for what must happen.
+const patience = 20 * time.Second
+
 // script asks for a shell script to be run. It may write to /out.
 func (f fixture) script(b *bench, text string) execdriver.Start {
 	b.Helper()
@@ -91,7 +94,7 @@ func awaitExit(ctx context.Context, b *bench, k execdriver.Key) execdriver.Exit 
 // asked for.
 func awaitExits(ctx context.Context, b *bench, keys ...execdriver.Key) []execdriver.Exit {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var told []execdriver.Exit
 	enough := errors.New("enough")
@@ -105,7 +108,7 @@ func awaitExits(ctx context.Context, b *bench, keys ...execdriver.Key) []execdri
 		return enough
 	})
 	if !errors.Is(err, enough) {
-		b.Fatalf("Exits told %+v in 20 s (%v), want the end of %+v", told, err, keys)
+		b.Fatalf("Exits told %+v in %v (%v), want the end of %+v", told, patience, err, keys)
 	}
 	return told
 }
