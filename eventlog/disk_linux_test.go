@@ -334,7 +334,7 @@ type powerCopy struct {
 func copyStill(t *testing.T, image string, n int) string {
 	t.Helper()
 	before, err := os.ReadFile(image)
-	for range 20 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		after, again := os.ReadFile(image)
 		if err = errors.Join(err, again); err != nil {
 			t.Fatal(err)
