@@ -89,6 +89,8 @@ func TestSharedPidNamespace(t *testing.T) {
 	if e := w.ended("brief"); e.Code != 4 || e.Lost {
 		t.Errorf("brief ended as %+v, want 4", e)
 	}
+	brief := w.container("brief")
+	w.until("its other processes are killed", func() bool { return len(w.groupPids(&brief)) == 0 })
 	if ps := w.gantry("exec", "owner", "ps"); strings.Contains(ps, "sleep 3000") || !strings.Contains(ps, "sleep 2000") || !strings.Contains(ps, "1 root     sleep 1000") {
 		t.Errorf("after the end of one that shares these are there:\n%s", ps)
 	}
