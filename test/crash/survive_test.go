@@ -53,12 +53,7 @@ func TestSurvive(t *testing.T) {
 			w.must(err)
 		}
 	}
-	w.must(os.WriteFile(fmt.Sprintf("/proc/%d/root/end", unseen.PID), nil, 0o600))
-	for end := time.Now().Add(limit); syscall.Kill(unseen.PID, 0) == nil; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the container does not end without an engine")
-		}
-	}
+	w.letEnd(unseen.PID)
 	w.restart()
 
 	d := w.ended(ends.ID, nil)
@@ -91,6 +86,17 @@ func TestSurvive(t *testing.T) {
 	w.must(w.client.Settle(w.within()))
 	w.is(w.empty)
 	w.verified()
+}
+
+// letEnd tells a container's program to end, past the engine, and waits for it.
+func (w *world) letEnd(pid int) {
+	w.t.Helper()
+	w.must(os.WriteFile(fmt.Sprintf("/proc/%d/root/end", pid), nil, 0o600))
+	for end := time.Now().Add(limit); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatal("the container does not end without an engine")
+		}
+	}
 }
 
 // hitLater strikes as soon as there is something to hit: a driver that was
