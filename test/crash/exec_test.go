@@ -58,7 +58,7 @@ func (w *world) hurtExec(s strike, point string) bool {
 	c := w.container("")
 	c.Spec.Process.Cmd = []string{"sleep", "1000"}
 	w.must(w.client.Do(w.within(), c))
-	w.must(w.client.Settle(w.within()))
+	w.must(w.client.Agrees(w.within(), w.Engine)) // nothing is on its way
 	before := w.inventory()
 	busy(w.t, w.empty, before)
 	x := core.ExecID(rig.NewID())
