@@ -119,6 +119,8 @@ func TestTerminal(t *testing.T) {
 	c.until("\x10B")
 	c.typing("\x10\x11")
 	c.ends(0)
+	c = openConsole(t, w, 24, 80, "start", "tty") // ends when the log has the start, which the output may be quicker than
+	c.ends(0)
 
 	c = openConsole(t, w, 24, 80, "attach", "--detach-keys", "ctrl-a,x", "tty")
 	c.until("<24x80>")
@@ -148,7 +150,9 @@ func TestTerminal(t *testing.T) {
 // TestTerminalRestored: however the command ends, the terminal edits lines again.
 func TestTerminalRestored(t *testing.T) {
 	w := terminalWorld(t)
-	c := openConsole(t, w, 24, 80, "run", "-it", "--name", "tty", "busybox", "keys")
+	c := openConsole(t, w, 24, 80, "run", "-dit", "--name", "tty", "busybox", "keys")
+	c.ends(0) // it runs, also by the log
+	c = openConsole(t, w, 24, 80, "attach", "tty")
 	c.until("<24x80>")
 	x := openConsole(t, w, 24, 80, "exec", "-it", "tty", "keys")
 	x.until("<24x80>")
