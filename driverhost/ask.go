@@ -111,7 +111,7 @@ func askOf[D, In, Out any](ctx context.Context, p *process, a bus.Ask, f func(co
 		return nil, errclass.Errorf(errdefs.ErrInvalidArgument, "read the question %s: %w", a.Verb, err)
 	}
 	out, err := f(ctx, drv, in)
-	if errdefs.IsUnavailable(err) && p.died(ctx) {
+	if ctx.Err() == nil && p.diedOver(ctx, err) {
 		err = errclass.Errorf(errdefs.ErrUnavailable, "the driver died while it answered (%s)", p.launch.how())
 	}
 	if err != nil && ctx.Err() != nil {

@@ -7,7 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/gantryd/gantry/bus"
+	"github.com/gantryd/gantry/sdk/driver"
 )
 
 // counted is a context that counts who waits for its end (see package context: it is
@@ -29,6 +32,30 @@ func (c *counted) AfterFunc(func()) (stop func() bool) {
 }
 
 func (c *counted) Done() <-chan struct{} { return make(chan struct{}) } // of no kind that package context knows
+
+// TestAQuestionThatADriverDiedOver: whoever buries the driver closes its connection, and
+// may do so before the end of that is seen. The next one is asked all the same.
+func TestAQuestionThatADriverDiedOver(t *testing.T) {
+	p := &process{driver: fakeNet{}, launch: &launch{ended: make(chan struct{}), said: newSaid(slog.New(slog.DiscardHandler))}}
+	close(p.launch.ended)
+	close(p.launch.said.over)
+	for _, class := range []error{errdefs.ErrUnavailable, context.Canceled} {
+		_, err := askOf(t.Context(), p, bus.Ask{Body: []byte("{}")}, func(context.Context, driver.Common, struct{}) (any, error) {
+			return nil, class
+		})
+		if !errdefs.IsUnavailable(err) {
+			t.Errorf("a call that ended with %v: %v", class, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := askOf(ctx, p, bus.Ask{Body: []byte("{}")}, func(ctx context.Context, _ driver.Common, _ struct{}) (any, error) {
+		return nil, ctx.Err()
+	})
+	if !errdefs.IsCanceled(err) {
+		t.Errorf("a question that was taken back: %v", err)
+	}
+}
 
 // TestAQuestionLeavesNothingBehind: what a question's patience costs ends with it, and
 // not with the host.

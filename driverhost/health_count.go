@@ -85,8 +85,8 @@ func (d *hosted) probe(ctx context.Context, r execdriver.Probe) (execdriver.Prob
 		return execdriver.Probed{}, errclass.Errorf(errdefs.ErrNotImplemented, "driver %s cannot probe", d.id)
 	}
 	probed, err := drv.Probe(ctx, r)
-	if errdefs.IsUnavailable(err) {
-		p.died(ctx) // then the next probe finds another one
+	if ctx.Err() == nil && p.diedOver(ctx, err) {
+		err = unavailable(err) // the next probe finds another one
 	}
 	return probed, err
 }

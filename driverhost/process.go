@@ -195,7 +195,7 @@ func (d *hosted) list(ctx context.Context, p *process) ([]driver.Item, error) {
 
 // ailing adds to the error of a call how the process ended, if it did.
 func (p *process) ailing(ctx context.Context, act string, err error) error {
-	if errdefs.IsUnavailable(err) && p.died(ctx) {
+	if p.diedOver(ctx, err) {
 		return fmt.Errorf("%s: it ended: %s", act, p.launch.how())
 	}
 	return fmt.Errorf("%s: %w", act, err)
@@ -215,7 +215,13 @@ func (p *process) dead() bool {
 // closes them before it tells the parent, and the machine may be busy.
 const dying = 10 * time.Second
 
-// died reports, of an instance that was unavailable to a call, whether it has died.
+// diedOver reports whether a call failed because the instance has died. Its connection
+// ended by that, or was closed by whoever buried it: then the call was cancelled.
+func (p *process) diedOver(ctx context.Context, err error) bool {
+	return (errdefs.IsUnavailable(err) || errdefs.IsCanceled(err)) && p.died(ctx)
+}
+
+// died reports, of an instance that a call could not reach, whether it has died.
 func (p *process) died(ctx context.Context) bool {
 	select {
 	case <-p.launch.ended:

@@ -119,7 +119,7 @@ func (w *watchdog) explain(ctx context.Context, p *process, err error) error {
 	if err == nil {
 		return nil
 	}
-	died := (errdefs.IsUnavailable(err) || errdefs.IsCanceled(err)) && p.died(ctx)
+	died := p.diedOver(ctx, err)
 	if died {
 		<-p.launch.gone
 	}
