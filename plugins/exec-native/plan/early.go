@@ -58,12 +58,13 @@ func (w *Warm) Standby(dir *os.File, tasks []*os.File) error {
 	return err
 }
 
-// awaitMonitor gives a monitor that was not needed a moment to be gone.
-func (w *Warm) awaitMonitor() {
-	if f := w.conn.shim; f != nil {
-		linux.AwaitExit(f, standbyPatience)
+// awaitMonitor gives a monitor that was not needed a moment to be gone. It is nil if
+// it could not be held.
+func awaitMonitor(pidfd *os.File) {
+	if pidfd != nil {
+		linux.AwaitExit(pidfd, standbyPatience)
+		pidfd.Close()
 	}
-	w.conn.letGoShim()
 }
 
 // TakeShim gives the pidfd of a monitor that stood by, or nil. It is the

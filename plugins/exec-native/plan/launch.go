@@ -103,9 +103,10 @@ func (w *Warm) Close() error {
 		init, _ := w.lastWord()
 		w.reap(init)
 	}
+	monitor := w.conn.TakeShim() // else it is let go of with the connection
 	err := w.conn.Close()
 	if w.helper == nil {
-		w.awaitMonitor()
+		awaitMonitor(monitor)
 		return err
 	}
 	_, waitErr := w.helper.Wait()
