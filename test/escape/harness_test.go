@@ -26,7 +26,7 @@ import (
 )
 
 // patience bounds one command and one wait.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // secret is what the mark holds.
 const secret = "only-the-host-knows"
