@@ -49,6 +49,9 @@ func (w *world) hurtStop(s strike, point string) bool {
 	}
 	k := w.strikeAt(s, bus.Filter{Noun: core.KindContainer, ID: string(c.ID)}, point, 0)
 	grace := 150 * time.Millisecond
+	if s.shim && (point == "container.stop-wanted" || point == "container.signaled") { // the strike ends it, however late
+		grace = limit / 2
+	}
 	w.insist(k, &core.StopContainer{ID: c.ID, Timeout: &grace})
 	d := w.ended(c.ID, k)
 	select {
