@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantryd/gantry/internal/errclass"
@@ -19,6 +20,10 @@ const (
 	copyEntries = 100_000
 	copyDepth   = 128
 )
+
+// forkPatience is how long a mount may be busy that is to become read-only: a process
+// that another thread is making has copies of the files written, until its exec.
+const forkPatience = 5 * time.Second
 
 // filledTmpfs makes a tmpfs that holds what the image has at its place
 // (tmpcopyup). The copy goes from descriptor to descriptor: the image cannot
@@ -48,7 +53,12 @@ func (o Opener) filledTmpfs(m specs.Mount, opts options) (linux.Detached, error)
 		return linux.Detached{}, fmt.Errorf("copy up %s: %w", m.Destination, Exhausted(err))
 	}
 	opts.top.set &= unix.MOUNT_ATTR_RDONLY // after the files
-	if err := o.finish(d, m, opts); err != nil {
+	err = o.finish(d, m, opts)
+	for end := time.Now().Add(forkPatience); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+		err = o.finish(d, m, opts)
+	}
+	if err != nil {
 		d.Close()
 		return linux.Detached{}, err
 	}
@@ -159,8 +169,8 @@ func copyOpened(from, to int, name string, read, write int, do func(from, to int
 
 // copyFile copies the bytes, mode and owner of a regular file.
 func copyFile(from, to int) error {
-	a, errA := unix.Dup(from)
-	b, errB := unix.Dup(to)
+	a, errA := unix.FcntlInt(uintptr(from), unix.F_DUPFD_CLOEXEC, 0)
+	b, errB := unix.FcntlInt(uintptr(to), unix.F_DUPFD_CLOEXEC, 0)
 	if err := errors.Join(errA, errB); err != nil {
 		return err
 	}
