@@ -69,10 +69,10 @@ func (e *Engine) AtRest(ctx context.Context) (Inventory, error) {
 }
 
 // passes reports whether a line of an inventory is of something that comes and goes
-// with a container.
+// with a container. What the first one has brought about may stay.
 func passes(line string) bool {
 	kind, _, _ := strings.Cut(line, " ")
-	return slices.Contains([]string{"process", "namespace", "run", "key", "spool"}, kind) || len(perContainer(Inventory{line})) > 0
+	return slices.Contains([]string{"process", "key", "spool"}, kind) || len(perContainer(Inventory{line})) > 0
 }
 
 // Becomes waits until the machine has what is wanted, no more and no less. What the
