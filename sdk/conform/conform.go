@@ -127,7 +127,7 @@ func (s Suite[D]) sweep(b *Bench[D]) {
 	d := b.Driver()
 	err := s.Sweep(ctx, d)
 	if errdefs.IsUnavailable(err) { // it has just died: what it held is another process's now
-		b.now.awaitExit()
+		awaitExit(b.now.Exited)
 		d = b.Driver()
 		err = s.Sweep(ctx, d)
 	}
@@ -162,9 +162,9 @@ func (b *Bench[D]) Driver() D {
 }
 
 // awaitExit waits for the end of a process whose connection has ended: the first may be
-// seen long after the second on a busy machine.
-func (o *Opened[D]) awaitExit() {
-	for end := time.Now().Add(10 * time.Second); o.Exited != nil && !o.Exited() && time.Now().Before(end); {
+// seen long after the second on a busy machine. A nil exited is of what is no process.
+func awaitExit(exited func() bool) {
+	for end := time.Now().Add(10 * time.Second); exited != nil && !exited() && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 }

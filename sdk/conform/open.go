@@ -103,7 +103,7 @@ func Program[D any](kind, path string, p plugin.Plugin) Open[D] {
 			},
 			Kill: func() {
 				syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-				(&Opened[D]{Exited: client.Exited}).awaitExit()
+				awaitExit(client.Exited)
 				client.Kill()
 			},
 		}, nil
